@@ -1,0 +1,43 @@
+"""The batch that every branch, loss and metric reads."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class FaceBatch:
+    """A batch of B faces with whatever labels they carry; nothing ever invents a missing one.
+
+    Attributes:
+        image: (B, C, H, W) float in [-1, 1].
+        expression: (B,) int64 index into the data set's classes; -1 = missing.
+        expression_distribution: (B, K) share of annotators per class; NaN rows = missing.
+        action_units: (B, A) intensity in [0, 1]; NaN = missing.
+        landmarks: (B, 68, 2) in [0, 1] of the image, x right, y down; NaN = missing.
+        valence_arousal: (B, 2) in [-1, 1]; NaN = missing.
+        subject: (B,) int64; -1 = unknown.
+        domain: (B,) int64, which data set the face comes from.
+        weight: (B,) float, the sample's weight in a loss.
+        synthetic: (B,) bool, made by our generator.
+    """
+
+    image: Tensor
+    expression: Tensor
+    expression_distribution: Tensor
+    action_units: Tensor
+    landmarks: Tensor
+    valence_arousal: Tensor
+    subject: Tensor
+    domain: Tensor
+    weight: Tensor
+    synthetic: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def to(self, device: torch.device | str) -> "FaceBatch":
+        """The same batch on ``device``."""
+        return FaceBatch(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})

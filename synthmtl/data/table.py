@@ -1,0 +1,182 @@
+"""Faces and their labels as columns in memory: what every reader returns and every sampler indexes."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from synthmtl.data.batch import FaceBatch
+from synthmtl.errors import InputError
+from synthmtl.labels import ACTION_UNITS, EXPRESSIONS, canonical_expression, ordered_classes
+
+_MISSING = {
+    # column: (trailing shape, dtype, value that means "missing" or the default)
+    "expression": ((), torch.int64, -1),
+    "action_units": ((len(ACTION_UNITS),), torch.float32, float("nan")),
+    "landmarks": ((68, 2), torch.float32, float("nan")),
+    "valence_arousal": ((2,), torch.float32, float("nan")),
+    "subject": ((), torch.int64, -1),
+    "session": ((), torch.int64, -1),
+    "domain": ((), torch.int64, 0),
+    "weight": ((), torch.float32, 1.0),
+    "synthetic": ((), torch.bool, False),
+}
+
+
+@dataclass
+class FaceTable:
+    """N faces of one size as columns; a column left out is filled with its "missing" value.
+
+    Attributes:
+        images: (N, C, H, W) uint8, C = 1 (gray) or 3 (RGB). 48 px gray faces need 2.3 kB each.
+        classes: expression names, in the order of ``labels.EXPRESSIONS``; ``expression`` indexes them.
+        expression, expression_distribution, action_units, landmarks, valence_arousal, subject, domain, weight,
+            synthetic: as in :class:`FaceBatch`, with N rows.
+        session: (N,) int64; faces of one subject and one session share pose, light and framing, so that they can be
+            paired pixel by pixel; -1 = unknown.
+        attributes: further (N,) float columns by name (``yaw``, ``light_x``, ...), NaN = missing.
+        files: where each face was read from, for messages and provenance.
+    """
+
+    images: Tensor
+    classes: tuple[str, ...]
+    expression: Tensor | None = None
+    expression_distribution: Tensor | None = None
+    action_units: Tensor | None = None
+    landmarks: Tensor | None = None
+    valence_arousal: Tensor | None = None
+    subject: Tensor | None = None
+    session: Tensor | None = None
+    domain: Tensor | None = None
+    weight: Tensor | None = None
+    synthetic: Tensor | None = None
+    attributes: dict[str, Tensor] = field(default_factory=dict)
+    files: list[str] | None = None
+
+    def __post_init__(self):
+        count = len(self.images)
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8 or self.images.shape[1] not in (1, 3):
+            raise InputError(
+                f"images must be (N, 1 or 3, H, W) uint8, not {tuple(self.images.shape)} {self.images.dtype}"
+            )
+        self.classes = tuple(self.classes)
+        if self.classes != ordered_classes(self.classes):
+            raise InputError(f"classes must be expressions in canonical order, not {self.classes}")
+        for name, (shape, dtype, missing) in _MISSING.items():
+            if getattr(self, name) is None:
+                setattr(self, name, torch.full((count, *shape), missing, dtype=dtype))
+        if self.expression_distribution is None:
+            self.expression_distribution = torch.full((count, len(self.classes)), float("nan"))
+        if self.files is None:
+            self.files = [""] * count
+        for name in (*_MISSING, "expression_distribution", "files"):
+            if len(getattr(self, name)) != count:
+                raise InputError(f"{name} has {len(getattr(self, name))} rows for {count} images")
+        if count and int(self.expression.max()) >= len(self.classes):
+            raise InputError(
+                f"expression {int(self.expression.max())} is not an index into {len(self.classes)} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_size(self) -> int:
+        """Height = width of the faces in pixels."""
+        return self.images.shape[-1]
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, 3 for RGB."""
+        return self.images.shape[1]
+
+    def counts(self) -> dict[str, int]:
+        """Faces per class, in the order of ``classes``; faces without an expression are not counted."""
+        labelled = self.expression[self.expression >= 0]
+        return dict(zip(self.classes, torch.bincount(labelled, minlength=len(self.classes)).tolist(), strict=True))
+
+    def select(self, index: Tensor | Sequence[int]) -> "FaceTable":
+        """The rows that ``index`` names: integers (repeats allowed) or a boolean mask of N."""
+        index = torch.as_tensor(index)
+        index = torch.where(index)[0] if index.dtype == torch.bool else index.long()
+        columns = {name: getattr(self, name)[index] for name in (*_MISSING, "expression_distribution", "images")}
+        return FaceTable(
+            classes=self.classes,
+            attributes={name: column[index] for name, column in self.attributes.items()},
+            files=[self.files[i] for i in index.tolist()],
+            **columns,
+        )
+
+    def replace(self, **columns) -> "FaceTable":
+        """A copy that shares every column but those given."""
+        return dataclasses.replace(self, **columns)
+
+    def with_classes(self, classes: Sequence[str]) -> "FaceTable":
+        """The same faces with ``expression`` re-indexed to other classes; faces of a dropped class lose their label."""
+        classes = ordered_classes(classes)
+        if classes == self.classes:
+            return self
+        lookup = torch.tensor([classes.index(name) if name in classes else -1 for name in self.classes] + [-1])
+        columns = [
+            self.expression_distribution[:, self.classes.index(name)]
+            if name in self.classes
+            else torch.zeros(len(self))
+            for name in classes
+        ]
+        return self.replace(
+            classes=classes,
+            expression=lookup[self.expression],  # a missing label is -1 and finds the last entry, -1
+            expression_distribution=torch.stack(columns, 1) if columns else torch.empty(len(self), 0),
+        )
+
+    def batch(self, index: Tensor | Sequence[int]) -> FaceBatch:
+        """Rows ``index`` as a :class:`FaceBatch`, pixels scaled to [-1, 1]."""
+        index = torch.as_tensor(index, dtype=torch.int64)
+        names = [f.name for f in dataclasses.fields(FaceBatch) if f.name != "image"]
+        return FaceBatch(
+            image=self.images[index].float().div_(127.5).sub_(1.0), **{n: getattr(self, n)[index] for n in names}
+        )
+
+    @staticmethod
+    def concatenate(tables: Sequence["FaceTable"]) -> "FaceTable":
+        """All rows of several tables over the same classes, size and channels; attributes that one lacks become NaN.
+
+        Raises:
+            InputError: if classes, sizes or channels differ.
+        """
+        first = tables[0]
+        for table in tables[1:]:
+            if table.classes != first.classes:
+                raise InputError(f"cannot join faces of classes {first.classes} and {table.classes}")
+            if table.images.shape[1:] != first.images.shape[1:]:
+                raise InputError(
+                    f"cannot join faces of shape {tuple(first.images.shape[1:])} and {tuple(table.images.shape[1:])}"
+                )
+        attributes = {name for table in tables for name in table.attributes}
+        return FaceTable(
+            classes=first.classes,
+            attributes={
+                name: torch.cat([t.attributes.get(name, torch.full((len(t),), float("nan"))) for t in tables])
+                for name in sorted(attributes)
+            },
+            files=[file for table in tables for file in table.files],
+            **{
+                name: torch.cat([getattr(table, name) for table in tables])
+                for name in (*_MISSING, "expression_distribution", "images")
+            },
+        )
+
+
+def classes_of(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Classes of a data set from its own spellings, and the map spelling → expression where they differ.
+
+    Raises:
+        InputError: if a spelling is not an expression.
+    """
+    found = {name: canonical_expression(name) for name in names}
+    for name, expression in found.items():
+        if expression is None:
+            raise InputError(f"unknown expression class {name!r}: use one of {', '.join(EXPRESSIONS)}, or an alias")
+    return ordered_classes(found.values()), {name: e for name, e in found.items() if name != e}
