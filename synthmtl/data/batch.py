@@ -1,10 +1,13 @@
 """The batch that every branch, loss and metric reads."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from synthmtl.data.randomness import StepRandom
 
 
 @dataclass
@@ -41,3 +44,39 @@ class FaceBatch:
     def to(self, device: torch.device | str) -> "FaceBatch":
         """The same batch on ``device``."""
         return FaceBatch(**{field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)})
+
+    @staticmethod
+    def concatenate(batches: Sequence["FaceBatch"]) -> "FaceBatch":
+        """All rows of several batches over the same classes."""
+        names = [field.name for field in dataclasses.fields(FaceBatch)]
+        return FaceBatch(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in names})
+
+
+@dataclass
+class EditBatch:
+    """What one step of joint training sees: labelled faces for recognition, and edits for synthesis.
+
+    Attributes:
+        labelled: B faces for the recognition loss.
+        source: E faces to edit.
+        target: E faces that show the wanted expression (``target.expression``, never missing).
+        paired: (E,) bool. True: the target is the same person in the same pose, light and framing, so that pixels can
+            be compared. False: it is somebody else, an example of the expression only.
+        random: the step's random numbers, for losses that draw some.
+    """
+
+    labelled: FaceBatch
+    source: FaceBatch
+    target: FaceBatch
+    paired: Tensor
+    random: StepRandom
+
+    def to(self, device: torch.device | str) -> "EditBatch":
+        """The same batch on ``device``."""
+        return EditBatch(
+            self.labelled.to(device),
+            self.source.to(device),
+            self.target.to(device),
+            self.paired.to(device),
+            self.random.to(device),
+        )

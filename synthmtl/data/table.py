@@ -74,10 +74,9 @@ class FaceTable:
         for name in (*_MISSING, "expression_distribution", "files"):
             if len(getattr(self, name)) != count:
                 raise InputError(f"{name} has {len(getattr(self, name))} rows for {count} images")
-        if count and int(self.expression.max()) >= len(self.classes):
-            raise InputError(
-                f"expression {int(self.expression.max())} is not an index into {len(self.classes)} classes"
-            )
+        if count and not -1 <= int(self.expression.min()) <= int(self.expression.max()) < len(self.classes):
+            wrong = self.expression[(self.expression < -1) | (self.expression >= len(self.classes))]
+            raise InputError(f"expression {int(wrong[0])} is not an index into {len(self.classes)} classes, or -1")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -114,17 +113,17 @@ class FaceTable:
         return dataclasses.replace(self, **columns)
 
     def with_classes(self, classes: Sequence[str]) -> "FaceTable":
-        """The same faces with ``expression`` re-indexed to other classes; faces of a dropped class lose their label."""
+        """The same faces with ``expression`` re-indexed to other classes; faces of a dropped class lose their label.
+
+        Distributions lose the shares of dropped classes without being rescaled, and have 0 for classes that are new.
+        """
         classes = ordered_classes(classes)
         if classes == self.classes:
             return self
         lookup = torch.tensor([classes.index(name) if name in classes else -1 for name in self.classes] + [-1])
-        columns = [
-            self.expression_distribution[:, self.classes.index(name)]
-            if name in self.classes
-            else torch.zeros(len(self))
-            for name in classes
-        ]
+        shares = self.expression_distribution
+        unseen = torch.where(shares.isnan().any(1), float("nan"), 0.0)
+        columns = [shares[:, self.classes.index(name)] if name in self.classes else unseen for name in classes]
         return self.replace(
             classes=classes,
             expression=lookup[self.expression],  # a missing label is -1 and finds the last entry, -1

@@ -1,0 +1,211 @@
+"""Which synthesized faces are good enough, by a recognizer that did not train with the generator."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
+
+REASONS = ("broken", "unchanged", "copy", "disagreement")
+"""Why a face is rejected: pixels that are not finite; hardly differs from its source; hardly differs from a training
+face; the judge does not see the target."""
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    """The model in evaluation mode and without gradients; afterwards in the mode it had."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        model.train(training)
+
+
+def to_unit(images: Tensor, device: torch.device | str) -> Tensor:
+    """uint8 faces as float32 in [-1, 1] on ``device``."""
+    return images.to(device).float().div_(127.5).sub_(1.0)
+
+
+def judge_probabilities(
+    judge: nn.Module, images: Tensor, *, batch_size: int = 256, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Probabilities (N, K) float32 on the CPU that a judge gives to faces (N, C, H, W) uint8, in evaluation mode."""
+    with evaluating(judge.to(device)):
+        parts = [judge.recognize(to_unit(part, device)).float().cpu() for part in images.split(batch_size)]
+    return torch.cat(parts) if parts else torch.empty(0, len(judge.classes))
+
+
+@dataclass(frozen=True)
+class JudgeCalibration:
+    """The least probability at which a judge is taken to see each class.
+
+    One threshold for all classes would be wrong: a judge that learned from a long tail gives real faces of its rare
+    classes probabilities of a few percent. So the threshold of class c is the ``quantile`` of p(c | face) over real
+    validation faces of class c: by construction it keeps 1 − ``quantile`` of real faces.
+
+    Attributes:
+        classes: of the judge, in the order of its outputs.
+        thresholds: (K,) float32.
+        quantile: share of real faces that falls below.
+        faces: validation faces of each class.
+        borrowed: classes with too few faces, which took the lowest threshold of the others (the quantile over all
+            faces if every class has too few): a doubtful face is kept rather than a good one lost.
+    """
+
+    classes: tuple[str, ...]
+    thresholds: Tensor
+    quantile: float
+    faces: dict[str, int]
+    borrowed: tuple[str, ...]
+
+    def as_dict(self) -> dict:
+        """For ``balance.json``."""
+        return {
+            "quantile": self.quantile,
+            "thresholds": {n: round(t, 6) for n, t in zip(self.classes, self.thresholds.tolist(), strict=True)},
+            "validation_faces": self.faces,
+            "borrowed": list(self.borrowed),
+        }
+
+
+def calibrate_judge(
+    judge: nn.Module,
+    validation: FaceTable,
+    *,
+    quantile: float = 0.2,
+    min_faces: int = 5,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> JudgeCalibration:
+    """Calibrate a judge on real faces that it did not train on.
+
+    Args:
+        judge: network with ``classes`` and ``recognize(images) -> (B, K)``; it must not have taken part in the
+            generator's training, or it agrees with whatever pleases it.
+        validation: labelled faces; synthesized ones are left out.
+        quantile: share of real faces of each class that would be rejected, in [0, 1).
+        min_faces: fewest faces from which a threshold is estimated.
+
+    Raises:
+        InputError: if there is no usable face, a class is unknown to the judge, or the quantile lies outside [0, 1).
+    """
+    if not 0 <= quantile < 1:
+        raise InputError(f"quantile must lie in [0, 1), not {quantile}")
+    usable = (validation.expression >= 0) & ~validation.synthetic
+    if not usable.any():
+        raise InputError("cannot calibrate the judge: the validation split has no real labelled face")
+    real = validation.select(usable)
+    index = judge_columns(judge, real.classes)
+    target = index[real.expression]
+    probabilities = judge_probabilities(judge, real.images, batch_size=batch_size, device=device)
+    own = probabilities[torch.arange(len(real)), target]
+    count = torch.bincount(target, minlength=len(judge.classes))
+    enough = count >= min_faces
+    thresholds = torch.zeros(len(judge.classes))
+    for k in torch.where(enough)[0].tolist():
+        thresholds[k] = torch.quantile(own[target == k], quantile)
+    thresholds[~enough] = thresholds[enough].min() if enough.any() else torch.quantile(own, quantile)
+    return JudgeCalibration(
+        classes=tuple(judge.classes),
+        thresholds=thresholds,
+        quantile=quantile,
+        faces=dict(zip(judge.classes, count.tolist(), strict=True)),
+        borrowed=tuple(name for name, good in zip(judge.classes, enough.tolist(), strict=True) if not good),
+    )
+
+
+def judge_columns(judge: nn.Module, classes: tuple[str, ...]) -> Tensor:
+    """(K,) int64: the judge's output for each of ``classes``.
+
+    Raises:
+        InputError: if the judge does not know one of them.
+    """
+    missing = [name for name in classes if name not in judge.classes]
+    if missing:
+        raise InputError(f"the judge does not know {missing[0]}: train it on {', '.join(classes)}")
+    return torch.tensor([judge.classes.index(name) for name in classes], dtype=torch.int64)
+
+
+class Verdict(NamedTuple):
+    """``reason`` (B,) int64, an index into :data:`REASONS` or -1 = kept; ``agreement`` (B,), the judge's
+    probability of the target; ``margin`` (B,), agreement over the class's threshold."""
+
+    reason: Tensor
+    agreement: Tensor
+    margin: Tensor
+
+
+class FaceFilter:
+    """Keeps a face of target c if the judge's p(c) reaches its threshold and the face is no near-copy.
+
+    Args:
+        judge: as for :func:`calibrate_judge`.
+        calibration: of this judge.
+        references: (N, C, H, W) uint8, the training faces.
+        classes: expressions that targets index.
+        min_change: least mean |edited − source|, as a share of the pixel range. Below it the face shows the source's
+            expression under another name.
+        min_distance: least mean |edited − training face|, as a share of the pixel range. Below it the face adds
+            nothing to the training set. Compared with the training face that is nearest after averaging to 12 × 12
+            pixels, which a near-copy's original practically always is.
+    """
+
+    def __init__(
+        self,
+        judge: nn.Module,
+        calibration: JudgeCalibration,
+        references: Tensor,
+        classes: tuple[str, ...],
+        *,
+        min_change: float = 0.002,
+        min_distance: float = 0.004,
+        device: torch.device | str = "cpu",
+    ):
+        if calibration.classes != tuple(judge.classes):
+            raise InputError("the calibration is of a judge with other classes: calibrate this judge")
+        self.judge, self.device = judge.to(device), device
+        self.columns = judge_columns(judge, classes)
+        self.thresholds = calibration.thresholds[self.columns]
+        self.min_change, self.min_distance = min_change, min_distance
+        self.references = references
+        self.signatures = torch.cat([_signature(part) for part in references.split(4096)]).to(device)
+
+    def __call__(self, images: Tensor, sources: Tensor, target: Tensor, *, finite: Tensor) -> Verdict:
+        """Judge edited faces.
+
+        Args:
+            images, sources: (B, C, H, W) uint8.
+            target: (B,) int64.
+            finite: (B,) bool, False where the generator's pixels were not numbers.
+        """
+        probabilities = judge_probabilities(self.judge, images, batch_size=max(1, len(images)), device=self.device)
+        agreement = probabilities[torch.arange(len(images)), self.columns[target]]
+        threshold = self.thresholds[target]
+        reason = torch.full((len(images),), -1, dtype=torch.int64)
+        # From the weakest reason to the strongest: the strongest is the one that is counted.
+        reason[~(agreement >= threshold)] = REASONS.index("disagreement")
+        reason[_distance(images, self._nearest(images)) < self.min_distance] = REASONS.index("copy")
+        reason[_distance(images, sources) < self.min_change] = REASONS.index("unchanged")
+        reason[~finite] = REASONS.index("broken")
+        return Verdict(reason, agreement, agreement / threshold.clamp(min=1e-6))
+
+    def _nearest(self, images: Tensor) -> Tensor:
+        own = _signature(images).to(self.device)
+        # |a - b|^2 without |a|^2, which is the same for all references.
+        distance = self.signatures.square().sum(1) - 2 * own @ self.signatures.T
+        return self.references[distance.argmin(1).cpu()]
+
+
+def _signature(images: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(images.float() / 255, 12).flatten(1)
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return (a.float() - b.float()).abs().flatten(1).mean(1) / 255

@@ -1,0 +1,87 @@
+"""A contact sheet: what a generator makes of a few faces, each expression in a column of its own."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from synthmtl.balance.synthesize import edit_faces
+from synthmtl.data.randomness import derive_seed
+from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
+from synthmtl.models.fersnet import FERSNet
+
+_GAP = 2
+
+
+def contact_cells(
+    generator: FERSNet, table: FaceTable, rows: Sequence[int], *, seed: int = 0, spread: float = 1.0
+) -> Tensor:
+    """Sources and their edits: uint8 (R, 1 + K, C, H, W).
+
+    The first column holds the sources; the cell of a source's own expression stays gray, since a source is never
+    edited to what it shows.
+    """
+    rows = torch.as_tensor(rows, dtype=torch.int64)
+    cells = torch.full((len(rows), 1 + len(table.classes), *table.images.shape[1:]), 128, dtype=torch.uint8)
+    cells[:, 0] = table.images[rows]
+    wanted = [(r, k) for r, row in enumerate(rows) for k in range(len(table.classes)) if table.expression[row] != k]
+    if wanted:
+        r, k = torch.tensor(wanted).T
+        seeds = [derive_seed("sheet", seed, int(rows[i]), int(j)) for i, j in wanted]
+        cells[r, 1 + k] = edit_faces(generator, table.images[rows[r]], k, seeds, spread=spread)[0]
+    return cells
+
+
+def sheet_rows(table: FaceTable, count: int = 8, *, seed: int = 0) -> list[int]:
+    """Rows of up to ``count`` real labelled faces, expressions in turn, and subjects all different where possible."""
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(derive_seed("sheet rows", seed)))
+    order = order[(table.expression[order] >= 0) & ~table.synthetic[order]].tolist()
+    expression, subject = table.expression.tolist(), table.subject.tolist()
+    shown: Counter[int] = Counter()
+    subjects, chosen = set(), []
+    while order and len(chosen) < count:
+        best = min(order, key=lambda row: (shown[expression[row]], subject[row] in subjects))
+        order.remove(best)
+        chosen.append(best)
+        shown[expression[best]] += 1
+        if subject[best] >= 0:
+            subjects.add(subject[best])
+    return chosen
+
+
+def draw_sheet(cells: Tensor, columns: Sequence[str], path: str | Path, *, scale: int | None = None) -> Path:
+    """Draw faces as a grid under column heads.
+
+    Args:
+        cells: uint8 (R, N, C, H, W).
+        columns: N titles.
+        path: PNG file.
+        scale: whole factor by which faces are enlarged; None makes them at least 88 pixels wide, so that the names
+            of all expressions are legible over them.
+
+    Raises:
+        InputError: if there are no cells, or not one title a column.
+    """
+    if cells.ndim != 5 or not cells.numel() or cells.shape[1] != len(columns):
+        raise InputError(f"a contact sheet of {len(columns)} columns cannot be drawn from {tuple(cells.shape)}")
+    scale = scale or max(1, -(-88 // cells.shape[-1]))
+    faces = F.interpolate(cells.flatten(0, 1).float(), scale_factor=scale, mode="nearest").to(torch.uint8)
+    grid = to_pil_image(make_grid(faces, nrow=len(columns), padding=_GAP, pad_value=255))
+    font = ImageFont.load_default(size=14)
+    head = 24
+    sheet = Image.new("RGB", (grid.width, grid.height + head), "white")
+    sheet.paste(grid, (0, head))
+    draw = ImageDraw.Draw(sheet)
+    for i, title in enumerate(columns):
+        middle = _GAP + i * (faces.shape[-1] + _GAP) + faces.shape[-1] / 2
+        draw.text((middle, head / 2), title, "black", font, anchor="mm")
+    path = Path(path)
+    sheet.save(path)
+    return path

@@ -1,0 +1,62 @@
+"""The command line: parse, call, and turn bad input into one line and exit code 2."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from synthmtl import __version__, commands
+from synthmtl.errors import InputError
+
+
+def build_parser(argv: Sequence[str]) -> ArgumentParser:
+    """The parser of all commands; presets are read from ``argv`` first, since they set the defaults."""
+    parser = ArgumentParser(
+        prog="synthmtl",
+        description="Balanced faces and selective feature sharing for facial expression recognition.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--version", action="version", version=f"synthmtl {__version__}")
+    subcommands = parser.add_subcommands(dest="command", required=True)
+    for name, command in commands.COMMANDS.items():
+        sub = ArgumentParser(description=command.about, exit_on_error=False)
+        command.configure(sub, argv)
+        subcommands.add_subcommand(name, sub, help=command.about)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 done; 2 bad usage or bad input, said in one line on stderr. Anything else escapes as it is (exit code 1).
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("synthmtl")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    try:
+        parser = build_parser(argv)
+        options = parser.parse_args(argv)
+        call: Callable = commands.COMMANDS[options.command].call
+        call(options[options.command])
+    except (InputError, ArgumentError, argparse.ArgumentError) as error:
+        print(f"synthmtl: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone, as in `synthmtl predict ... | head`
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,307 @@
+"""What each command of ``synthmtl`` takes and does; the work itself is done by the rooms."""
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from synthmtl.errors import InputError
+
+log = logging.getLogger("synthmtl")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: one sentence for the help, its options, and the call."""
+
+    about: str
+    configure: Callable[[ArgumentParser, Sequence[str]], None]
+    call: Callable[[Namespace], None]
+
+
+def _out_options(parser: ArgumentParser, what: str = "folder for everything that is made") -> None:
+    parser.add_argument("--out", type=str, required=True, help=what)
+    parser.add_argument("--resume", action="store_true", help="continue what an earlier call left in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
+
+
+def _preset(argv: Sequence[str]) -> str:
+    """The preset in ``argv``, before it is parsed: presets set the defaults of every other option."""
+    for i, part in enumerate(argv):
+        if part == "--preset" and i + 1 < len(argv):
+            return argv[i + 1]
+        if part.startswith("--preset="):
+            return part.split("=", 1)[1]
+    return "quick"
+
+
+def _configure_main_job(*, rendered: bool) -> Callable[[ArgumentParser, Sequence[str]], None]:
+    def configure(parser: ArgumentParser, argv: Sequence[str]) -> None:
+        from synthmtl.experiment import MainJobConfig, preset
+
+        parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
+        if not rendered:
+            parser.add_argument("--data", type=str, required=True, help="image folder, zip of one, or FER2013's csv")
+        _out_options(parser)
+        parser.add_class_arguments(MainJobConfig, as_group=False)
+        wanted = argv and argv[0] == ("quickstart" if rendered else "run")
+        if wanted:
+            parser.set_defaults(dataclasses.asdict(preset(_preset(argv), rendered=rendered)))
+
+    return configure
+
+
+def _main_job(options: Namespace) -> None:
+    from synthmtl.experiment import MainJobConfig, open_out, run_main_job
+
+    values = {field.name: options[field.name] for field in dataclasses.fields(MainJobConfig)}
+    config = _instantiate(MainJobConfig, values)
+    if "data" in options:
+        config.faces.path = options.data
+        if not Path(options.data).exists():
+            raise InputError(f"{options.data}: no such file or folder")
+    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    report = run_main_job(config, out)
+    for name, scores in report["methods"].items():
+        low, high = scores["ci95"]["macro_f1"]
+        print(
+            f"{name:15s} macro-F1 {scores['macro_f1']:.3f} [{low:.3f}, {high:.3f}]  accuracy {scores['accuracy']:.3f}"
+        )
+    print(f"report: {out / 'report.html'}")
+
+
+def _instantiate(kind: type, values: Any) -> Any:
+    """A dataclass from nested namespaces; a value that it refuses is the user's to put right."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "it")
+    plain = values.as_dict() if isinstance(values, Namespace) else values
+    plain = {key: value.as_dict() if isinstance(value, Namespace) else value for key, value in plain.items()}
+    return parser.instantiate_classes(parser.parse_object({"it": plain})).it
+
+
+def _device() -> torch.device:
+    from synthmtl.training import build_accelerator
+
+    return build_accelerator().device
+
+
+def _configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved FERSNet")
+    parser.add_argument("--judge", type=str | None, default=None, help="saved recognizer; default: the run's judge")
+    parser.add_argument("--data", type=str, required=True, help="faces to balance: image folder, zip, FER2013's csv")
+    parser.add_argument(
+        "--strategy", type=str | dict[str, int], default="auto",
+        help="auto, minority, not minority, not majority, all, or {class: total}",
+    )  # fmt: skip
+    parser.add_argument("--quantile", type=float, default=0.2, help="strictness of the judge, in [0, 1)")
+    parser.add_argument("--attempts", type=int, default=3, help="tries per wanted face")
+    parser.add_argument("--spread", type=float, default=1.0, help="variety of styles, in standard deviations")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    _out_options(parser)
+
+
+def _balance(options: Namespace) -> None:
+    from synthmtl.balance import calibrate_judge, synthesize_balancing_set, write_balanced_set
+    from synthmtl.data.load import load_splits
+    from synthmtl.experiment import claim, open_out
+    from synthmtl.models import FERSNet
+    from synthmtl.models.inference import load_network
+
+    generator = load_network(options.model, part="generator")
+    if not isinstance(generator, FERSNet):
+        raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
+    judge_path = Path(options.judge or Path(options.model) / "judge")
+    if not judge_path.is_dir():
+        raise InputError(f"{judge_path}: no judge there; give --judge, a recognizer that did not train with the model")
+    judge = load_network(judge_path)
+    splits = load_splits(
+        options.data, image_size=generator.config.image_size, channels=generator.config.image_channels,
+        split_seed=0, classes=generator.classes,
+    )  # fmt: skip
+    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    claim(
+        out, {k: options[k] for k in ("model", "judge", "data", "strategy", "quantile", "attempts", "spread", "seed")}
+    )
+    device = _device()
+    judge, generator = judge.to(device), generator.to(device)
+    result = synthesize_balancing_set(
+        generator,
+        judge,
+        splits.train,
+        options.strategy,
+        calibration=calibrate_judge(judge, splits.validation, quantile=options.quantile, device=device),
+        max_attempts=options.attempts,
+        spread=options.spread,
+        seed=options.seed,
+        device=device,
+        directory=out / ".chunks",
+    )
+    write_balanced_set(result, splits.train, out)
+    print(json.dumps(result.summary()))
+
+
+def _configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved network")
+    parser.add_argument("--data", type=str, required=True, help="image folder, zip of one, or FER2013's csv")
+    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    parser.add_argument("--split_seed", type=int, default=0, help="of splits that the data do not bring along")
+    parser.add_argument("--out", type=str, required=True, help="JSON file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+
+
+def _evaluate(options: Namespace) -> None:
+    from synthmtl.data.load import load_splits
+    from synthmtl.experiment import write_json
+    from synthmtl.metrics import bootstrap_intervals, recognition_metrics
+    from synthmtl.models.inference import load_network, predict_table
+
+    out = Path(options.out)
+    if out.exists() and not options.overwrite:
+        raise InputError(f"{out}: exists; --overwrite replaces it")
+    if options.split not in ("train", "validation", "test"):
+        raise InputError(f"unknown split {options.split!r}: use train, validation or test")
+    model = load_network(options.model)
+    splits = load_splits(
+        options.data, image_size=model.config.image_size, channels=model.config.image_channels,
+        split_seed=options.split_seed, classes=model.classes,
+    )  # fmt: skip
+    table = getattr(splits, options.split).with_classes(model.classes)
+    device = _device()
+    probabilities = predict_table(model.to(device), table, device=device)
+    scores = dataclasses.asdict(recognition_metrics(probabilities, table.expression, table.classes))
+    intervals = bootstrap_intervals(probabilities, table.expression, table.classes)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(
+        out, {"split": options.split, "notes": splits.notes, "classes": table.classes} | scores | {"ci95": intervals}
+    )
+    print(f"accuracy {scores['accuracy']:.4f}  macro-F1 {scores['macro_f1']:.4f}  ({scores['count']} faces) → {out}")
+
+
+def _configure_predict(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved network")
+    parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
+
+
+def _predict(options: Namespace) -> None:
+    from synthmtl.models.inference import load_network
+
+    model = load_network(options.model)
+    device = _device()
+    model = model.to(device)
+    for file, image in _readable(options.images, model):
+        probabilities = model.recognize(image.to(device))[0].tolist()
+        named = dict(zip(model.classes, (round(p, 6) for p in probabilities), strict=True))
+        print(json.dumps({"file": file, "expression": max(named, key=named.get), "probabilities": named}), flush=True)
+
+
+def _readable(files: Sequence[str], model: Any):
+    """Each readable file and its face (1, C, H, W) in [-1, 1]; the others are named at the end, in one error."""
+    from synthmtl.data.images import read_face
+
+    bad = []
+    for file in files:
+        try:
+            face = read_face(file, model.config.image_size, model.config.image_channels)
+        except InputError as error:
+            bad.append(str(error))
+            continue
+        yield file, face[None].float().div(127.5).sub(1)
+    if bad:
+        raise InputError(f"{len(bad)} of {len(files)} images could not be read: {'; '.join(bad[:3])}")
+
+
+def _configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved FERSNet")
+    parser.add_argument("--expression", type=str, required=True, help="wanted expression")
+    parser.add_argument("--seed", type=int, default=0, help="of the style")
+    parser.add_argument("--spread", type=float, default=1.0, help="variety of styles, in standard deviations")
+    parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
+    _out_options(parser, "folder for the edited faces")
+
+
+def _synthesize(options: Namespace) -> None:
+    from torchvision.io import write_png
+
+    from synthmtl.experiment import open_out
+    from synthmtl.labels import class_index
+    from synthmtl.models import FERSNet
+    from synthmtl.models.inference import load_network
+
+    model = load_network(options.model, part="generator")
+    if not isinstance(model, FERSNet):
+        raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
+    target = torch.tensor([class_index(model.classes, options.expression)])
+    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    device = _device()
+    model = model.to(device)
+    for number, (file, image) in enumerate(_readable(options.images, model)):
+        style = torch.Generator().manual_seed(options.seed)
+        edited = model.synthesize(image.to(device), target.to(device), generator=style, spread=options.spread)
+        name = out / f"{number:05d}-{Path(file).stem}-{model.classes[int(target)]}.png"
+        write_png(edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu(), str(name))
+        print(name)
+
+
+def _configure_render(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--count", type=int, default=800, help="faces in all, spread evenly over the expressions")
+    parser.add_argument("--size", type=int, default=48, help="side in pixels, 32 to 256")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--subjects", type=int, default=100, help="people")
+    parser.add_argument("--color", action="store_true", help="RGB instead of gray")
+    parser.add_argument("--style", type=str, default="studio", help="studio, or wild: as in photographs from the web")
+    _out_options(parser)
+
+
+def _render(options: Namespace) -> None:
+    from synthmtl.data.writer import write_image_folder
+    from synthmtl.experiment import open_out
+    from synthmtl.faces import RenderConfig, render_faces
+    from synthmtl.labels import EXPRESSIONS
+
+    if options.count < 1:
+        raise InputError(f"--count is {options.count}: at least one face")
+    each, rest = divmod(options.count, len(EXPRESSIONS))
+    config = RenderConfig(
+        counts={name: each + (i < rest) for i, name in enumerate(EXPRESSIONS)},
+        image_size=options.size,
+        channels=3 if options.color else 1,
+        subjects=options.subjects,
+        seed=options.seed,
+        style=options.style,
+    )
+    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    table = render_faces(config)
+    write_image_folder(table, out)
+    print(f"{len(table)} faces → {out}")
+
+
+def _configure_inspect(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("data", type=str, metavar="DATA", help="image folder, zip of one, or FER2013's csv")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _inspect(options: Namespace) -> None:
+    from synthmtl.data.inspection import format_inspection, inspect_data
+
+    report = inspect_data(options.data)
+    sys.stdout.write((json.dumps(report, indent=2) if options.json else format_inspection(report)).rstrip() + "\n")
+
+
+COMMANDS = {
+    "quickstart": Command("the main job on rendered faces, to a report", _configure_main_job(rendered=True), _main_job),
+    "run": Command("the main job on your faces, to a report", _configure_main_job(rendered=False), _main_job),
+    "balance": Command("write a balanced data set with a trained generator", _configure_balance, _balance),
+    "evaluate": Command("score a trained network on a split", _configure_evaluate, _evaluate),
+    "predict": Command("recognize expressions, one JSON line an image", _configure_predict, _predict),
+    "synthesize": Command("edit faces to another expression", _configure_synthesize, _synthesize),
+    "render": Command("write rendered faces with every label", _configure_render, _render),
+    "inspect": Command("counts, sizes, missing labels, corrupt files, duplicates, leaks", _configure_inspect, _inspect),
+}
+"""Commands by name, in the order of the help."""

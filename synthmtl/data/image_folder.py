@@ -1,0 +1,296 @@
+"""Image folders: ``split/<expression>/*`` or ``<expression>/*``, with or without metadata, as a folder or a zip.
+
+The layout is that of Hugging Face's ``imagefolder``. Labels come from the folders' names, from ``metadata.csv`` or
+``metadata.jsonl`` (at the root or in any folder; see :mod:`synthmtl.data.metadata`), or from both where they agree.
+"""
+
+import logging
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthmtl.data.images import IMAGE_SUFFIXES, central_square
+from synthmtl.data.metadata import (
+    LABEL_KEYS,
+    METADATA_NAMES,
+    Complain,
+    Record,
+    label_columns,
+    parse_metadata,
+    raise_input_error,
+)
+from synthmtl.data.sources import Source, decode_faces
+from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
+from synthmtl.labels import EXPRESSIONS, canonical_expression, ordered_classes
+
+logger = logging.getLogger("synthmtl")
+
+SPLITS = ("train", "validation", "test")
+ALL = "all"
+"""The key of the one table of a data set without splits."""
+
+LAYOUT = "give a folder or zip with split/<expression>/* or <expression>/* (png, jpg, ...), or a metadata.csv"
+"""What to give where no faces are found."""
+
+_SPLIT_ALIASES = {
+    "train": ("train", "training", "trn", "train_set", "training_set"),
+    "validation": ("validation", "val", "valid", "dev", "publictest", "val_set", "validation_set"),
+    "test": ("test", "testing", "tst", "privatetest", "test_set"),
+}
+SPLIT_ALIASES = {alias: name for name, aliases in _SPLIT_ALIASES.items() for alias in aliases}
+"""Spelling of a split (lower case, ``_`` for spaces and hyphens) → train, validation or test."""
+
+
+def canonical_split(name: str) -> str | None:
+    """The split that ``name`` means, or None."""
+    return SPLIT_ALIASES.get(str(name).strip().lower().replace("-", "_").replace(" ", "_"))
+
+
+@dataclass
+class Face:
+    """A face that a data set lists: its file, split (or ``all``), expression (or None) and metadata row (or None)."""
+
+    name: str
+    split: str
+    expression: str | None
+    record: Record | None
+
+
+@dataclass
+class Listing:
+    """What an image folder holds, before a pixel is read.
+
+    Attributes:
+        faces: in the order of the metadata rows, then by name.
+        absent: messages about metadata rows whose image is not there.
+        ignored: image files that belong to no class and have no metadata row.
+        renamed: spellings of classes and splits that are not the canonical ones, with what they were taken for.
+    """
+
+    faces: list[Face] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
+def read_image_folder(
+    root: str | Path,
+    *,
+    image_size: int,
+    channels: int,
+    classes: Sequence[str] | None = None,
+    on_bad: str = "error",
+) -> dict[str, FaceTable]:
+    """All faces of an image folder or of a zip of one, which is read without unpacking it.
+
+    Args:
+        root: the folder or ``.zip``; a single folder that wraps everything is stepped into.
+        image_size: side of the faces in pixels; see :func:`synthmtl.data.images.read_face` for crop and filter.
+        channels: 1 for gray, 3 for RGB.
+        classes: read only these expressions (and faces without one); None = those found in any split.
+        on_bad: ``error`` stops at the first image that is missing or unreadable, ``skip`` logs it and goes on.
+
+    Returns:
+        A table for each of ``train``, ``validation``, ``test`` that is there, or one table under ``all``. All have
+        the same classes and number subjects alike. Landmarks follow the crop of images that are not square.
+
+    Raises:
+        InputError: if there are no faces, a folder or label names no expression, metadata contradict the folders, or
+            an image is bad and ``on_bad`` is ``error``.
+    """
+    with Source(root) as source:
+        listing = list_faces(source)
+        if listing.absent and on_bad == "error":
+            raise InputError(listing.absent[0])
+        if listing.ignored:
+            count, first = len(listing.ignored), source.where(listing.ignored[0])
+            logger.warning("ignored %d image files in no class folder and no metadata (first: %s)", count, first)
+        for spelling, meaning in listing.renamed.items():
+            logger.info("%s: read %r as %r", source.path, spelling, meaning)
+        faces, classes = wanted_faces(listing.faces, classes)
+        if not faces:
+            raise InputError(f"{source.path}: no faces found: {LAYOUT}")
+        labels = label_columns([face.record for face in faces], classes, raise_input_error)
+        names = [face.name for face in faces]
+        images, sizes, bad = decode_faces(source, names, image_size=image_size, channels=channels, on_bad=on_bad)
+        table = build_table(source, faces, classes, labels, images, sizes)
+    for message in (*listing.absent, *bad.values()):
+        logger.warning("left out: %s", message)
+    if len(bad) == len(faces):
+        raise InputError(f"{source.path}: none of the {len(faces)} images can be read (first: {bad[0]})")
+    return by_split(table, [face.split for face in faces], exclude=set(bad))
+
+
+def wanted_faces(faces: Sequence[Face], classes: Sequence[str] | None) -> tuple[list[Face], tuple[str, ...]]:
+    """The faces of the wanted expressions or of none, and the classes in canonical order."""
+    found = ordered_classes(face.expression for face in faces if face.expression is not None)
+    if classes is None:
+        return list(faces), found
+    classes = ordered_classes(classes)
+    kept = [face for face in faces if face.expression is None or face.expression in classes]
+    if len(kept) < len(faces):
+        dropped = [name for name in found if name not in classes]
+        logger.info("left out %d faces of %s, which are not wanted", len(faces) - len(kept), ", ".join(dropped))
+    return kept, classes
+
+
+def build_table(
+    source: Source,
+    faces: Sequence[Face],
+    classes: tuple[str, ...],
+    labels: dict,
+    images: np.ndarray,
+    sizes: np.ndarray,
+) -> FaceTable:
+    """One table of all faces, with landmarks moved from the whole image to its central square."""
+    if "landmarks" in labels:
+        labels = labels | {"landmarks": _cropped(labels["landmarks"], sizes)}
+    index = [classes.index(face.expression) if face.expression is not None else -1 for face in faces]
+    return FaceTable(
+        images=torch.from_numpy(images),
+        classes=classes,
+        expression=torch.tensor(index, dtype=torch.int64),
+        files=[source.where(face.name) for face in faces],
+        **labels,
+    )
+
+
+def by_split(table: FaceTable, splits: Sequence[str], exclude: set[int]) -> dict[str, FaceTable]:
+    """A table for each split that has a row, without the rows ``exclude``."""
+    rows = {name: [] for name in (*SPLITS, ALL)}
+    for index, split in enumerate(splits):
+        if index not in exclude:
+            rows[split].append(index)
+    return {name: table.select(torch.tensor(index)) for name, index in rows.items() if index}
+
+
+def _cropped(landmarks: Tensor, sizes: np.ndarray) -> Tensor:
+    landmarks = landmarks.clone()
+    for i in np.flatnonzero(sizes[:, 0] != sizes[:, 1]):
+        width, height = sizes[i].tolist()
+        left, top, right, _ = central_square(width, height)
+        pixels = landmarks[i] * torch.tensor([width, height]) - torch.tensor([left, top])
+        landmarks[i] = pixels / (right - left)
+    return landmarks
+
+
+def list_faces(source: Source, complain: Complain = raise_input_error) -> Listing:
+    """The faces of a source by its names and metadata alone.
+
+    Args:
+        source: folder or zip.
+        complain: called with a message for each contradiction; the face concerned is left out.
+
+    Raises:
+        InputError: through ``complain``.
+    """
+    relevant = [name for name in source.names if _is_image(name) or posixpath.basename(name) in METADATA_NAMES]
+    base = _unwrapped(relevant)
+    images = {name for name in relevant if _is_image(name)}
+    listing, complained = Listing(), set()
+    records = _records(source, [name for name in relevant if name not in images], images, listing, complain)
+    for name in [*records, *sorted(images - records.keys())]:
+        record = records.get(name)
+        try:
+            face = _face(name, name[len(base) :].split("/")[:-1], record, listing)
+        except InputError as error:
+            message = str(error) if record else f"{source.where(posixpath.dirname(name))}: {error}"
+            if message not in complained:  # a wrong folder is said once, not for each of its files
+                complained.add(message)
+                complain(message)
+            continue
+        if face is None:
+            listing.ignored.append(name)
+        else:
+            listing.faces.append(face)
+    splits = {face.split for face in listing.faces}
+    if ALL in splits and len(splits) > 1:
+        stray = next(face.name for face in listing.faces if face.split == ALL)
+        complain(f"{source.where(stray)}: in no split, though others are: move it below train, validation or test")
+        listing.faces = [face for face in listing.faces if face.split != ALL]
+    return listing
+
+
+def _face(name: str, folders: list[str], record: Record | None, listing: Listing) -> Face | None:
+    """One listed face, or None for an image that nothing labels; an InputError says what contradicts."""
+    split = canonical_split(folders[0]) if folders else None
+    if split is not None:
+        _note(listing, folders.pop(0), split)
+    if any(canonical_split(folder) for folder in folders):
+        raise InputError("a split below another folder: put train, validation, test above the expressions")
+    told = record.get("split") if record is not None else None
+    if told is not None:
+        if canonical_split(told) is None:
+            raise InputError(f"{record.where}: unknown split {told!r}: use train, validation or test")
+        if split is not None and canonical_split(told) != split:
+            raise InputError(f"{record.where}: split {told!r}, but the image lies in {split}: correct one of them")
+        _note(listing, told, canonical_split(told))
+        split = canonical_split(told)
+    expression = canonical_expression(folders[0]) if folders else None
+    if expression is not None:
+        _note(listing, folders[0], expression)
+    says = record is not None and any(key in record.values for key in LABEL_KEYS)
+    label = record.expression() if says else None
+    if label is not None:
+        _note(listing, next(record.get(key) for key in LABEL_KEYS if record.get(key) is not None), label)
+        if expression is not None and label != expression:
+            raise InputError(f"{record.where}: labelled {label!r}, but {name} lies in {folders[0]!r}: correct one")
+    if folders and expression is None and not says:
+        raise InputError(f"unknown expression folder {folders[0]!r}: use one of {', '.join(EXPRESSIONS)}, or an alias")
+    if not folders and record is None:
+        return None
+    return Face(name, split or ALL, expression or label, record)
+
+
+def _note(listing: Listing, spelling: str, meaning: str) -> None:
+    if spelling != meaning:
+        listing.renamed[spelling] = meaning
+
+
+def _records(
+    source: Source, metadata: Sequence[str], images: set[str], listing: Listing, complain: Complain
+) -> dict[str, Record]:
+    """Metadata rows by the image they name, in the order of files and lines."""
+    records: dict[str, Record] = {}
+    for file in metadata:
+        try:
+            rows = parse_metadata(source.read(file), source.where(file))
+        except InputError as error:
+            complain(str(error))
+            continue
+        folder = posixpath.dirname(file)
+        for row in rows:
+            name = posixpath.normpath(posixpath.join(folder, row.get("file_name").replace("\\", "/")))
+            if name not in images:
+                listing.absent.append(f"{row.where}: no image {source.where(name)}: delete the row or add the image")
+            elif name in records:
+                complain(f"{row.where}: {name} has a row already ({records[name].where}): keep one of them")
+            else:
+                records[name] = row
+    return records
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _unwrapped(names: Sequence[str]) -> str:
+    """The folder, with a ``/`` behind it, that wraps all files without being a split or a class; often ``""``."""
+    base = ""
+    while True:
+        inner = [name[len(base) :] for name in names]
+        tops = {name.split("/", 1)[0] for name in inner}
+        if len(tops) != 1 or not all("/" in name for name in inner):
+            return base
+        top = tops.pop()
+        rest = [name.split("/", 1)[1] for name in inner]
+        layered = any("/" in name or posixpath.basename(name) in METADATA_NAMES for name in rest)
+        if canonical_split(top) or canonical_expression(top) or not layered:
+            return base
+        base += f"{top}/"

@@ -1,0 +1,167 @@
+"""One image file of any common kind → one square uint8 face.
+
+Read properly: gray, RGB, palette, CMYK and other color spaces, 1-bit, 16-bit gray (full range scaled to 8 bits), and
+alpha (laid over mid-gray). Refused with a message: several frames, no bytes, broken or cut-off files, floating-point
+pixels, and more than :data:`MAX_PIXELS` pixels.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from synthmtl.errors import InputError
+
+MAX_PIXELS = 40_000_000
+"""Images with more pixels are refused before they are decoded (decompression bombs)."""
+
+MAX_BYTES = 256 * 2**20
+"""Image files with more bytes are refused before they are read."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+"""Names that end so (any case) are taken for images; other files of a data folder are ignored."""
+
+_BACKGROUND = (128, 128, 128, 255)
+_ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+@dataclass(frozen=True)
+class DecodedFace:
+    """A face and what its file was like.
+
+    Attributes:
+        pixels: (C, S, S) uint8.
+        width, height: of the upright image before the crop, in pixels.
+        mode: Pillow's name of the stored pixel format (``L``, ``RGB``, ``I;16``, ...).
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    mode: str
+
+
+def read_face(path: str | Path, image_size: int, channels: int) -> Tensor:
+    """The face in an image file.
+
+    The image is turned upright by its EXIF orientation, cut to its central square if it is not square, and resized
+    with an antialiased bicubic filter; an image that has the wanted size already keeps its pixels to the bit.
+
+    Args:
+        path: image file.
+        image_size: S, side of the result in pixels.
+        channels: C, 1 for gray (ITU-R 601 luma) or 3 for RGB.
+
+    Returns:
+        (C, S, S) uint8.
+
+    Raises:
+        InputError: if the file is missing, empty, broken, too large, has several frames or cannot be shown in 8 bits.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such image file: check the path")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path}: {too_many_bytes(path.stat().st_size)}")
+    with strict_size_warnings():
+        return torch.from_numpy(decode_face(path.read_bytes(), str(path), image_size, channels).pixels)
+
+
+def too_many_bytes(size: int) -> str:
+    """What is wrong with an image file of ``size`` > :data:`MAX_BYTES` bytes, and the cure."""
+    return f"the file has {size / 2**20:.0f} MiB, above the limit of {MAX_BYTES // 2**20}: crop or shrink it first"
+
+
+@contextlib.contextmanager
+def strict_size_warnings() -> Iterator[None]:
+    """Within it Pillow's decompression-bomb warning is an exception, which :func:`decode_face` words as its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def decode_face(data: bytes, name: str, image_size: int, channels: int) -> DecodedFace:
+    """As :func:`read_face`, from the bytes of a file; ``name`` stands in messages.
+
+    Raises:
+        InputError: as :func:`read_face`.
+    """
+    if channels not in (1, 3):
+        raise InputError(f"channels must be 1 (gray) or 3 (RGB), not {channels}")
+    if image_size < 1:
+        raise InputError(f"image_size must be at least 1 pixel, not {image_size}")
+    if not data:
+        raise InputError(f"{name}: the image file is empty (0 bytes): restore or delete it")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            mode = image.mode
+            _check(image, name)
+            image.load()
+            # Broken EXIF data say nothing about the pixels, so they must not cost the image.
+            with contextlib.suppress(Exception):
+                ImageOps.exif_transpose(image, in_place=True)
+            width, height = image.size
+            return DecodedFace(square_pixels(_eight_bit(image, name), image_size, channels), width, height, mode)
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"{name}: {_too_many_pixels()}") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{name}: not an image, or a corrupt one: replace or delete it") from None
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on broken files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: corrupt or truncated image ({reason}): replace or delete it") from None
+
+
+def _too_many_pixels(size: tuple[int, int] | None = None) -> str:
+    have = f"{size[0]}x{size[1]} pixels are" if size else "the image is"
+    return f"{have} above the limit of {MAX_PIXELS // 10**6} million pixels: crop or shrink it first"
+
+
+def _check(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(f"{name}: {_too_many_pixels(image.size)}")
+    # A phone's MPO is one photograph with a preview behind it; its first frame is the photograph.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise InputError(f"{name}: the image has {image.n_frames} frames (animated or several pages): keep one frame")
+
+
+def _eight_bit(image: Image.Image, name: str) -> Image.Image:
+    """The image as ``L`` or ``RGB``: 16 bits scaled, alpha laid over mid-gray, other color spaces converted."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise InputError(f"{name}: 32-bit pixels beyond 0..65535: save it as an 8- or 16-bit image")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise InputError(f"{name}: floating-point pixels have no known range: save it as an 8- or 16-bit image")
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, _BACKGROUND), image).convert("RGB")
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def square_pixels(image: Image.Image, image_size: int, channels: int) -> np.ndarray:
+    """Central square of an ``L`` or ``RGB`` image, resized (antialiased bicubic): (C, image_size, image_size) uint8."""
+    image = image.convert("L" if channels == 1 else "RGB")
+    box = central_square(image.width, image.height)
+    if image.size != (image_size, image_size):
+        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
+    pixels = np.array(image)
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def central_square(width: int, height: int) -> tuple[int, int, int, int]:
+    """The largest square in the middle of an image: left, top, right, bottom in pixels."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side

@@ -1,0 +1,151 @@
+"""A data set's files, in a folder or straight from a zip archive, by names relative to its root."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from synthmtl.data.images import MAX_BYTES, DecodedFace, decode_face, strict_size_warnings, too_many_bytes
+from synthmtl.errors import InputError
+
+_CHUNK = 512
+_LARGE = 20_000  # bytes; decoding a smaller file holds the interpreter's lock for most of its time
+
+
+class Source:
+    """Files below a folder or in a ``.zip``; hidden files and macOS' resource forks are left out.
+
+    Attributes:
+        path: the folder or archive.
+        names: sorted names of the files, with ``/`` between folders.
+
+    Raises:
+        InputError: if the path is missing, or neither a folder nor a readable zip archive.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._zip = None
+        if self.path.is_dir():
+            names = _walk(self.path)
+        elif self.path.is_file() and zipfile.is_zipfile(self.path):
+            self._zip = zipfile.ZipFile(self.path)
+            names = [name for name in self._zip.namelist() if not name.endswith("/")]
+        elif self.path.exists():
+            raise InputError(f"{self.path}: neither a folder nor a zip archive of images: give one of these")
+        else:
+            raise InputError(f"{self.path}: no such folder or file: check the path")
+        self.names = sorted(name for name in names if not _hidden(name))
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def where(self, name: str) -> str:
+        """A file's full name for messages and provenance."""
+        return (self.path / name).as_posix()
+
+    def size(self, name: str) -> int:
+        """Bytes of a file (unpacked)."""
+        return self._zip.getinfo(name).file_size if self._zip is not None else (self.path / name).stat().st_size
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            InputError: if it cannot be read, or is larger than ``images.MAX_BYTES``.
+        """
+        try:
+            size = self.size(name)
+            if size > MAX_BYTES:
+                raise InputError(f"{self.where(name)}: {too_many_bytes(size)}")
+            return self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.where(name)}: cannot be read ({reason}): replace or delete it") from None
+
+
+def _walk(root: Path) -> list[str]:
+    names, seen = [], set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder above would be walked forever
+            subfolders.clear()
+            continue
+        seen.add(real)
+        relative = Path(folder).relative_to(root)
+        names += [(relative / file).as_posix() for file in files]
+    return names
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _large(source: Source, name: str) -> bool:
+    try:
+        return source.size(name) > _LARGE
+    except OSError:
+        return False  # reading it will say what is wrong
+
+
+def decode_faces(
+    source: Source,
+    names: Sequence[str],
+    *,
+    image_size: int,
+    channels: int,
+    on_bad: str = "error",
+    see: Callable[[int, DecodedFace], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """Many faces, those of large files by a few threads.
+
+    Args:
+        source: where the files are.
+        names: N files of ``source``.
+        image_size, channels: as for :func:`~synthmtl.data.images.read_face`.
+        on_bad: ``error`` raises at the first file that cannot be read, ``skip`` goes on.
+        see: called with the index and :class:`DecodedFace` of each good file.
+
+    Returns:
+        (N, C, S, S) uint8 (rows of bad files are black); (N, 2) width and height before the crop; and the bad files'
+        messages by index.
+
+    Raises:
+        InputError: at the first bad file, unless ``on_bad`` is ``skip``.
+    """
+    if on_bad not in ("error", "skip"):
+        raise InputError(f"on_bad must be error or skip, not {on_bad!r}")
+    images = np.zeros((len(names), channels, image_size, image_size), np.uint8)
+    sizes = np.ones((len(names), 2), np.int64)
+    bad = {}
+
+    def decode(index: int) -> tuple[int, DecodedFace | str]:
+        try:
+            data = source.read(names[index])
+            return index, decode_face(data, source.where(names[index]), image_size, channels)
+        except InputError as error:
+            return index, str(error)
+
+    with strict_size_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(names), _CHUNK):
+            indices = range(start, min(start + _CHUNK, len(names)))
+            spread = threads.map if _large(source, names[start]) else map
+            for index, face in spread(decode, indices):
+                if isinstance(face, str):
+                    if on_bad == "error":
+                        raise InputError(face)
+                    bad[index] = face
+                    continue
+                images[index] = face.pixels
+                sizes[index] = face.width, face.height
+                if see is not None:
+                    see(index, face)
+    return images, sizes, bad

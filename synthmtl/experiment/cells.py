@@ -1,0 +1,87 @@
+"""The cells of the table: one method trained by one seed, its predictions kept."""
+
+import time
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from synthmtl.data import FaceTable
+from synthmtl.data.randomness import derive_seed
+from synthmtl.experiment.methods import Method
+from synthmtl.experiment.stages import (
+    Job,
+    matched_network,
+    plain_network,
+    predict,
+    save,
+    train_recognition,
+    validation_scores,
+)
+from synthmtl.experiment.workspace import Unit
+from synthmtl.models import FERSNet
+from synthmtl.models.encoder import ExpressionHead
+
+
+def renew_head(model: FERSNet) -> None:
+    """A new classifier on trained features, drawn from the global generator, so that seeds differ in it too."""
+    old = model.head
+    new = ExpressionHead(
+        old.linear.in_features, old.linear.out_features, model.config.recognition_norm, model.config.dropout
+    )
+    model.head = new.to(old.linear.weight.device)
+
+
+def train_cell(job: Job, name: str, method: Method, seed: int, *, base: FERSNet | None, fill: FaceTable | None) -> dict:
+    """Train one method by one seed, or read what an earlier run of it left.
+
+    Args:
+        base: the jointly trained network that the method fine-tunes; None for methods without synthesis.
+        fill: what a share of each batch is filled with.
+
+    Returns:
+        The result: seed, seconds and validation scores. Predictions for the test split lie beside it.
+    """
+    unit = Unit(job.out, f"cells/{name}/seed{seed}")
+    if unit.result is not None:
+        return unit.result
+    started = time.monotonic()
+    cell_seed = derive_seed("cell", seed)  # the same for every method, so that comparisons are paired
+    torch.manual_seed(cell_seed)
+    if base is None:
+        model = plain_network(job) if method.network == "plain" else matched_network(job)
+        training = job.config.recognition
+    else:
+        model = FERSNet.from_config(base.config)
+        model.load_state_dict(base.state_dict())
+        renew_head(model)
+        training = job.config.finetune
+    train_recognition(
+        job,
+        model,
+        training,
+        unit.directory,
+        seed=cell_seed,
+        method=method,
+        fill=fill,
+        description=f"{name} seed {seed}",
+    )
+    outputs = {split: predict(job, model, getattr(job.splits, split)) for split in ("validation", "test")}
+    save(job, model, unit.directory / "model")
+    result = {
+        "method": name,
+        "seed": seed,
+        "seconds": time.monotonic() - started,
+        "parameters": model.recognition_parameters(),
+        "validation": validation_scores(job, model),
+    }
+    if job.accelerator.is_main_process:
+        save_file(outputs, unit.directory / "predictions.safetensors")
+        unit.finish(result)
+    job.accelerator.wait_for_everyone()
+    return result
+
+
+def cell_predictions(job: Job, name: str, seed: int, split: str = "test") -> Tensor:
+    """Probabilities (N, K) that a finished cell gave to a split."""
+    return load_file(job.out / f"cells/{name}/seed{seed}/predictions.safetensors")[split]

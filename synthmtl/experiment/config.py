@@ -1,0 +1,242 @@
+"""Options of the main job and their presets."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+from synthmtl.data.augmentation import AugmentationConfig
+
+from synthmtl.balance import FeedbackConfig
+from synthmtl.errors import InputError
+from synthmtl.faces import LONG_TAIL
+from synthmtl.losses import SynthesisWeights
+from synthmtl.models import FERSNET_SIZES, FERSNet
+from synthmtl.training import TrainingConfig
+
+
+@dataclass
+class FaceOptions:
+    """Where faces come from.
+
+    Attributes:
+        path: image folder, zip of one, or FER2013's csv; None renders faces.
+        image_size: side in pixels that faces are resized to.
+        color: RGB instead of gray.
+        split_seed: of splits that the data do not bring along.
+        skip_bad: leave corrupt files out instead of stopping at them.
+        train_counts: rendered training faces per class, long-tailed by default.
+        validation_per_class, test_per_class: rendered faces per class in the balanced splits.
+        render_seed: of the rendered faces.
+    """
+
+    path: str | None = None
+    image_size: int = 48
+    color: bool = False
+    split_seed: int = 0
+    skip_bad: bool = False
+    train_counts: dict[str, int] = field(default_factory=lambda: dict(LONG_TAIL))
+    validation_per_class: int = 60
+    test_per_class: int = 160
+    render_seed: int = 0
+
+    @property
+    def channels(self) -> int:
+        """1 or 3."""
+        return 3 if self.color else 1
+
+
+@dataclass
+class ModelOptions:
+    """The gated network.
+
+    Attributes:
+        size: ``published`` (96 px, 64-512 channels), ``cpu`` (48 px, narrow) or ``tiny``.
+        sharing: sharing unit of the gated methods.
+        kernel_size: 1 or 3, of the leaky unit's convolutions.
+        gate_bias: start value of z's bias in the leaky unit; null for none, as published.
+        width: factor on all widths of the size.
+        dropout: in front of the linear classifier.
+    """
+
+    size: str = "cpu"
+    sharing: str = "leaky"
+    kernel_size: int = 1
+    gate_bias: float | None = -2.0
+    width: float = 1.0
+    dropout: float = 0.0
+
+    def widths(self) -> dict:
+        """Stem, stage and joint channels after ``width``.
+
+        Raises:
+            InputError: if the size is unknown.
+        """
+        if self.size not in FERSNET_SIZES:
+            raise InputError(f"unknown model size {self.size!r}: use one of {', '.join(FERSNET_SIZES)}")
+        size = FERSNET_SIZES[self.size]
+
+        def scaled(channels: int) -> int:
+            return max(4, 4 * round(channels * self.width / 4))
+
+        return {
+            "stem_channels": scaled(size["stem_channels"]),
+            "stage_channels": tuple(scaled(c) for c in size["stage_channels"]),
+            "joint_channels": scaled(size["joint_channels"]),
+        }
+
+    def build(self, classes: tuple[str, ...], faces: FaceOptions, *, sharing: str | None = None) -> FERSNet:
+        """A new network for these classes and faces."""
+        return FERSNet.sized(
+            self.size,
+            classes=classes,
+            image_size=faces.image_size,
+            image_channels=faces.channels,
+            sharing=sharing or self.sharing,
+            kernel_size=self.kernel_size,
+            gate_bias=self.gate_bias,
+            dropout=self.dropout,
+            **self.widths(),
+        )
+
+
+@dataclass
+class SynthesisOptions:
+    """The synthesis branch's training.
+
+    Attributes:
+        mode: ``auto`` (``paired`` if the data have same-subject pairs, else ``mixed``), ``paired``, ``unpaired`` or
+            ``mixed``: rendered pairs teach the edit, the user's faces adapt it in the same batches.
+        edits: faces edited in each step.
+        rendered_share: share of them that are rendered pairs, in mixed mode.
+        rendered_subjects: how many rendered people teach in mixed mode.
+        perceptual: ``guide`` (features of the guide recognizer) or ``lpips`` (needs its weights).
+        critic_channels: widths of the critic; none turns it off.
+        weights: of the losses.
+    """
+
+    mode: str = "auto"
+    edits: int = 32
+    rendered_share: float = 0.5
+    rendered_subjects: int = 400
+    perceptual: str = "guide"
+    critic_channels: tuple[int, ...] = (32, 64, 128)
+    weights: SynthesisWeights = field(default_factory=SynthesisWeights)
+
+
+@dataclass
+class BalanceOptions:
+    """Balancing, stage 2.
+
+    Attributes:
+        strategy: as in imbalanced-learn: ``auto``, ``minority``, ``not minority``, ``all``, or {class: total}.
+        quantile: a synthesized face is kept if the judge gives the target at least this quantile of what it gives
+            real validation faces of that class.
+        attempts: tries per wanted face.
+        spread: how far drawn styles go from the class's mean, in standard deviations.
+        feedback: how the set enters training.
+    """
+
+    strategy: str | dict[str, int] = "auto"
+    quantile: float = 0.2
+    attempts: int = 3
+    spread: float = 1.0
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
+
+
+@dataclass
+class MainJobConfig:
+    """Everything that the main job does, from faces to the report.
+
+    Attributes:
+        methods: rows of the table (``experiment.METHODS``); null = all that the data allow.
+        seeds: of the recognizers.
+        generator_seeds: how many generators are trained; 1 shares one among all seeds, 0 trains one per seed.
+        label_smoothing: of every recognizer's cross-entropy.
+        mirror: average predictions with those of the mirrored face.
+        faces, model, synthesis, balance, augmentation: see there.
+        recognition: training of the recognizers without synthesis.
+        judge: training of guide and judge, both on class-balanced batches.
+        joint: training of recognition and synthesis together.
+        finetune: recognition after joint training.
+        preset: what the defaults were taken from.
+    """
+
+    methods: list[str] | None = None
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    generator_seeds: int = 1
+    label_smoothing: float = 0.0
+    mirror: bool = True
+    faces: FaceOptions = field(default_factory=FaceOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    synthesis: SynthesisOptions = field(default_factory=SynthesisOptions)
+    balance: BalanceOptions = field(default_factory=BalanceOptions)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    recognition: TrainingConfig = field(default_factory=TrainingConfig)
+    judge: TrainingConfig = field(default_factory=TrainingConfig)
+    joint: TrainingConfig = field(default_factory=TrainingConfig)
+    finetune: TrainingConfig = field(default_factory=TrainingConfig)
+    preset: str = "quick"
+
+
+def preset(name: str, *, rendered: bool) -> MainJobConfig:
+    """Defaults of ``smoke`` (proves the installation), ``quick`` (minutes on two cores) or ``full`` (published sizes).
+
+    Args:
+        name: the preset.
+        rendered: for rendered faces (``quickstart``) or the user's (``run``).
+
+    Raises:
+        InputError: if there is no such preset.
+    """
+    if name == "smoke":
+        steps = TrainingConfig(steps=6, batch_size=16, log_every=2)
+        return MainJobConfig(
+            seeds=[0, 1],
+            faces=FaceOptions(
+                image_size=32,
+                train_counts={c: 12 if i < 4 else 4 for i, c in enumerate(LONG_TAIL)},
+                validation_per_class=4,
+                test_per_class=4,
+            ),
+            model=ModelOptions(size="tiny"),
+            synthesis=SynthesisOptions(edits=8, rendered_subjects=8, critic_channels=(8, 16)),
+            recognition=steps,
+            judge=dataclasses.replace(steps),
+            joint=dataclasses.replace(steps),
+            finetune=dataclasses.replace(steps),
+            preset=name,
+        )
+    if name == "quick" and rendered:
+        return MainJobConfig(
+            recognition=TrainingConfig(steps=400, batch_size=64),
+            judge=TrainingConfig(steps=400, batch_size=64),
+            joint=TrainingConfig(steps=500, batch_size=32, learning_rate=2e-3),
+            finetune=TrainingConfig(steps=150, batch_size=64, learning_rate=1e-3),
+            preset=name,
+        )
+    if name == "quick":
+        return MainJobConfig(
+            seeds=[0, 1, 2],
+            label_smoothing=0.1,
+            recognition=TrainingConfig(steps=4000, batch_size=128),
+            judge=TrainingConfig(steps=3000, batch_size=128),
+            joint=TrainingConfig(steps=4000, batch_size=64),
+            finetune=TrainingConfig(steps=1500, batch_size=128, learning_rate=1e-3),
+            preset=name,
+        )
+    if name == "full":
+        published = TrainingConfig(
+            steps=100_000, batch_size=8, optimizer="adam", learning_rate=1e-4, betas=(0.5, 0.999), weight_decay=5e-4
+        )
+        return MainJobConfig(
+            seeds=[0, 1, 2, 3, 4],
+            generator_seeds=0,
+            faces=FaceOptions(image_size=96),
+            model=ModelOptions(size="published", gate_bias=None),
+            synthesis=SynthesisOptions(edits=8, critic_channels=(64, 128, 256, 512)),
+            recognition=published,
+            judge=dataclasses.replace(published),
+            joint=dataclasses.replace(published),
+            finetune=dataclasses.replace(published, steps=20_000),
+            preset=name,
+        )
+    raise InputError(f"unknown preset {name!r}: use smoke, quick or full")

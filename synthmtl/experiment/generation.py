@@ -1,0 +1,182 @@
+"""Stage 1 and 2 of the main job: joint training of both branches, and the faces that balance the training split."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from synthmtl.data.sampling import EpochSampler
+
+from synthmtl.balance import (
+    calibrate_judge,
+    dilution,
+    edit_faces,
+    synthesize_balancing_set,
+    write_balanced_set,
+)
+from synthmtl.data import FaceTable
+from synthmtl.data.pairs import EditSampler, edit_mode
+from synthmtl.data.randomness import derive_seed
+from synthmtl.data.streams import EditSource, EditStream, RecognitionStream
+from synthmtl.errors import InputError
+from synthmtl.experiment.stages import Job, predict, save, validation_scores
+from synthmtl.experiment.workspace import Unit
+from synthmtl.faces import RenderConfig, counterparts, render_faces
+from synthmtl.labels import EXPRESSIONS
+from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective
+from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
+from synthmtl.models.inference import load_network
+from synthmtl.training import Player, fit
+
+
+def synthesis_mode(job: Job) -> str:
+    """``paired``, ``unpaired`` or ``mixed``: what was asked for, or what the data allow."""
+    wanted = job.config.synthesis.mode
+    if wanted not in ("auto", "paired", "unpaired", "mixed"):
+        raise InputError(f"unknown synthesis mode {wanted!r}: use auto, paired, unpaired or mixed")
+    mode = wanted
+    if wanted == "auto":
+        mode = "paired" if edit_mode(job.train) == "paired" else "mixed"
+    reasons = {
+        "paired": "same-subject pairs of the training faces teach the edit",
+        "unpaired": "unpaired faces: adversarial, guide, cycle and subject losses",
+        "mixed": "rendered pairs teach the edit, the training faces adapt it without pairs",
+    }
+    job.note(
+        f"Synthesis is trained {mode} ({'forced' if wanted != 'auto' else 'chosen from the data'}): {reasons[mode]}."
+    )
+    return mode
+
+
+def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
+    """Where the edits of joint training come from."""
+    options = job.config.synthesis
+    world = job.accelerator.num_processes
+    if mode != "mixed":
+        return [EditSource(job.train, EditSampler(job.train, paired=mode == "paired"), options.edits)]
+    taught = world * round(options.edits * options.rendered_share / world)
+    rendered = render_faces(
+        RenderConfig(
+            image_size=job.config.faces.image_size,
+            channels=job.config.faces.channels,
+            counts={name: 4 * options.rendered_subjects // len(job.train.classes) for name in job.train.classes},
+            subjects=options.rendered_subjects,
+            style="wild",
+            seed=derive_seed("teach", seed) % 2**31,
+        )
+    ).with_classes(job.train.classes)
+    return [
+        EditSource(rendered, EditSampler(rendered, paired=True), taught),
+        EditSource(job.train, EditSampler(job.train, paired=False), options.edits - taught),
+    ]
+
+
+def train_jointly(job: Job, sharing: str, seed: int, guide: Recognizer) -> FERSNet:
+    """Stage 1: recognition and synthesis together; the network is kept under ``joint/``."""
+    unit = Unit(job.out, f"joint/{sharing}-seed{seed}")
+    if unit.result is None:
+        config, options = job.config, job.config.synthesis
+        mode = synthesis_mode(job)
+        seed_here = derive_seed("joint", sharing, seed)
+        torch.manual_seed(seed_here)
+        model = config.model.build(job.train.classes, config.faces, sharing=sharing)
+        rows = torch.where(job.train.expression >= 0)[0]
+        labelled = RecognitionStream(
+            job.train,
+            EpochSampler(rows, config.joint.batch_size, seed_here),
+            augmentation=config.augmentation,
+            seed=seed_here,
+            **job.placement,
+        )
+        gentle = dataclasses.replace(config.augmentation, erase=0.0, noise=0.0)
+        stream = EditStream(labelled, edit_sources(job, mode, seed), gentle)
+        critic = None
+        if options.critic_channels and options.weights.adversarial:
+            critic = PatchDiscriminator(
+                image_channels=config.faces.channels,
+                classes=len(job.train.classes),
+                channels=tuple(options.critic_channels),
+                conditioning="projection",
+            ).to(job.accelerator.device)
+        objective = FERSNetObjective(
+            model,
+            ExpressionLoss(job.counts, label_smoothing=config.label_smoothing),
+            options.weights,
+            guide=guide,
+            critic=critic,
+        )
+        players = [Player("generator", objective)]
+        if critic is not None:
+            players.append(Player("critic", CriticObjective(critic, objective, len(job.train.classes))))
+        result = fit(
+            players=players,
+            stream=stream,
+            config=dataclasses.replace(config.joint, seed=seed_here),
+            accelerator=job.accelerator,
+            directory=unit.directory,
+            description=f"{sharing} joint",
+        )
+        save(job, model, unit.directory / "model")
+        unit.finish({"mode": mode, "validation": validation_scores(job, model), "seconds": result.seconds})
+    return load_network(unit.directory).to(job.accelerator.device)
+
+
+@dataclass
+class Fills:
+    """What batches can be filled with, by ``Method.fill``; and how the synthesized set came about."""
+
+    tables: dict[str, FaceTable]
+    summary: dict
+
+
+def make_fills(job: Job, generator: FERSNet, judge: Recognizer, seed: int, *, kinds: set[str]) -> Fills:
+    """Stage 2: the balancing set, and the controls of the same size and classes.
+
+    Args:
+        generator: trained jointly, by this ``seed``.
+        judge: a recognizer that did not train with the generator.
+        kinds: which of ``synthesized``, ``real`` and ``rendered`` are wanted.
+    """
+    options = job.config.balance
+    unit = Unit(job.out, f"balance/seed{seed}")
+    device = job.accelerator.device
+    calibration = calibrate_judge(judge, job.splits.validation, quantile=options.quantile, device=device)
+    balancing = synthesize_balancing_set(
+        generator,
+        judge,
+        job.train,
+        options.strategy,
+        calibration=calibration,
+        max_attempts=options.attempts,
+        spread=options.spread,
+        seed=derive_seed("balance", seed) % 2**31,
+        device=device,
+        directory=unit.directory / "chunks",
+        rank=job.accelerator.process_index,
+        world=job.accelerator.num_processes,
+    )
+    if unit.result is None:
+        if job.accelerator.is_main_process:
+            write_balanced_set(balancing, job.train, unit.directory / "imagefolder")
+            unit.finish(balancing.summary())
+        job.accelerator.wait_for_everyone()
+    tables = {"synthesized": balancing.table}
+    if "real" in kinds:
+        tables["real"] = dilution(job.train, balancing.kept, seed=derive_seed("dilution", seed) % 2**31)
+    if "rendered" in kinds:
+        rows = torch.tensor([record["source_row"] for record in balancing.records], dtype=torch.int64)
+        wanted = [EXPRESSIONS.index(job.train.classes[c]) for c in balancing.table.expression.tolist()]
+        tables["rendered"] = counterparts(job.train.select(rows), job.render, wanted).with_classes(job.train.classes)
+    return Fills(tables, balancing.summary())
+
+
+def judged_recall(job: Job, generator: FERSNet, judge: Recognizer, *, faces: int = 128) -> dict[str, float]:
+    """Share of validation faces, edited to each expression, in which the judge then sees it."""
+    table = job.splits.validation
+    sources = table.select(torch.linspace(0, len(table) - 1, min(faces, len(table))).long())
+    recall = {}
+    for index, name in enumerate(table.classes):
+        target = torch.full((len(sources),), index)
+        edited, _ = edit_faces(generator, sources.images, target, list(range(len(sources))))
+        seen = predict(job, judge, sources.replace(images=edited)).argmax(1)
+        recall[name] = float((seen == target).double().mean())
+    return recall

@@ -1,0 +1,187 @@
+"""The parts of the main job: data, guide and judge, joint training, balancing, and the cells of the table."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
+
+from synthmtl.balance import feedback_plan
+from synthmtl.data import FaceTable
+from synthmtl.data.load import Splits, load_splits
+from synthmtl.data.randomness import derive_seed
+from synthmtl.data.streams import RecognitionStream
+from synthmtl.experiment.config import FaceOptions, MainJobConfig
+from synthmtl.experiment.methods import Method
+from synthmtl.experiment.workspace import Unit
+from synthmtl.faces import RenderConfig, render_faces, split_configs
+from synthmtl.losses import ExpressionLoss, RecognitionObjective
+from synthmtl.metrics import recognition_metrics
+from synthmtl.models import FERSNet, Recognizer, matched_recognizer
+from synthmtl.models.inference import load_network, predict_table
+from synthmtl.training import Player, TrainingConfig, fit
+
+log = logging.getLogger("synthmtl")
+
+
+@dataclass
+class Job:
+    """What every part of the main job needs.
+
+    Attributes:
+        config: options.
+        out: the run's folder.
+        splits: train, validation and test faces.
+        accelerator: where and in how many processes it runs.
+        render: how the faces were rendered, or None for the user's faces.
+        notes: what the reader of the report must know.
+    """
+
+    config: MainJobConfig
+    out: Path
+    splits: Splits
+    accelerator: Accelerator
+    render: RenderConfig | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def train(self) -> FaceTable:
+        """The training split."""
+        return self.splits.train
+
+    @property
+    def counts(self) -> list[int]:
+        """Training faces per class."""
+        return list(self.train.counts().values())
+
+    @property
+    def placement(self) -> dict:
+        """``rank`` and ``world`` for streams."""
+        return {"rank": self.accelerator.process_index, "world": self.accelerator.num_processes}
+
+    def note(self, text: str) -> None:
+        """Log ``text`` and keep it for the report."""
+        if text not in self.notes:
+            log.info(text)
+            self.notes.append(text)
+
+
+def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
+    """The faces of a run: the user's, or rendered ones and how to render more of the same people."""
+    if options.path is not None:
+        splits = load_splits(
+            options.path,
+            image_size=options.image_size,
+            channels=options.channels,
+            split_seed=options.split_seed,
+            on_bad="skip" if options.skip_bad else "error",
+        )
+        return splits, None
+    base = RenderConfig(image_size=options.image_size, channels=options.channels, seed=options.render_seed)
+    configs = split_configs(options.train_counts, options.validation_per_class, options.test_per_class, config=base)
+    tables = {name: render_faces(part) for name, part in configs.items()}
+    return Splits(**tables, notes=["All faces are rendered."]), configs["train"]
+
+
+def train_recognition(
+    job: Job,
+    model: FERSNet | Recognizer,
+    training: TrainingConfig,
+    directory: Path,
+    *,
+    seed: int,
+    method: Method,
+    fill: FaceTable | None = None,
+    description: str = "",
+) -> float:
+    """Train recognition on the training split, half of each batch ``fill`` if given; returns the seconds it took.
+
+    The best weights by macro-F1 on the validation split stay in ``model``.
+    """
+    config = job.config
+    loss = ExpressionLoss(
+        job.counts,
+        label_smoothing=config.label_smoothing,
+        class_weighted=method.class_weighted,
+        logit_adjustment=method.logit_adjustment,
+    )
+    table = job.train
+    if fill is not None:
+        table, sampler = feedback_plan(
+            job.train, fill, config.balance.feedback, batch_size=training.batch_size, seed=seed
+        )
+    elif method.balanced_sampling:
+        sampler = ClassBalancedSampler(table.expression, training.batch_size, seed)
+    else:
+        rows = torch.where(table.expression >= 0)[0]
+        sampler = EpochSampler(rows, training.batch_size, seed)
+    stream = RecognitionStream(table, sampler, augmentation=config.augmentation, seed=seed, **job.placement)
+    result = fit(
+        players=[Player("recognition", RecognitionObjective(model, loss))],
+        stream=stream,
+        config=dataclasses.replace(training, seed=seed),
+        accelerator=job.accelerator,
+        directory=directory,
+        evaluate=lambda: validation_scores(job, model),
+        select_by="macro_f1",
+        description=description,
+    )
+    return result.seconds
+
+
+def validation_scores(job: Job, model: FERSNet | Recognizer) -> dict[str, float]:
+    """Accuracy, macro-F1 and balanced accuracy on the validation split."""
+    table = job.splits.validation
+    scores = recognition_metrics(predict(job, model, table), table.expression, table.classes)
+    return {name: getattr(scores, name) for name in ("accuracy", "macro_f1", "balanced_accuracy")}
+
+
+def predict(job: Job, model: FERSNet | Recognizer, table: FaceTable) -> torch.Tensor:
+    """Probabilities (N, K) of a table's faces."""
+    return predict_table(model, table, device=job.accelerator.device, mirror=job.config.mirror)
+
+
+def plain_network(job: Job) -> Recognizer:
+    """The recognition branch alone, as wide as the gated network's."""
+    widths = job.config.model.widths()
+    return Recognizer(**_recognizer_config(job) | widths | {"joint_channels": widths["joint_channels"] // 2})
+
+
+def matched_network(job: Job) -> Recognizer:
+    """A recognizer with as many parameters as the gated network uses for recognition, within 2 %."""
+    gated = job.config.model.build(job.train.classes, job.config.faces)
+    widths = job.config.model.widths()
+    base = _recognizer_config(job) | widths | {"joint_channels": widths["joint_channels"] // 2}
+    return matched_recognizer(gated.recognition_parameters(), **base)
+
+
+def _recognizer_config(job: Job) -> dict:
+    sized = job.config.model.build(job.train.classes, job.config.faces, sharing="hard").config
+    names = ("classes", "image_size", "image_channels", "stem_kind", "pool_first", "dropout")
+    return {name: sized[name] for name in names}
+
+
+def train_judge(job: Job, role: str) -> Recognizer:
+    """A recognizer trained on class-balanced batches: ``guide`` teaches the generator, ``judge`` never meets it."""
+    unit = Unit(job.out, role)
+    if unit.result is None:
+        seed = derive_seed(role, job.config.seeds[0])
+        torch.manual_seed(seed)
+        model = plain_network(job)
+        method = Method("plain", role, balanced_sampling=True)
+        seconds = train_recognition(
+            job, model, job.config.judge, unit.directory, seed=seed, method=method, description=role
+        )
+        save(job, model, unit.directory / "model")
+        unit.finish({"validation": validation_scores(job, model), "seconds": seconds})
+    return load_network(unit.directory).to(job.accelerator.device)
+
+
+def save(job: Job, model: FERSNet | Recognizer, directory: Path) -> None:
+    """Save a network once, from the main process."""
+    if job.accelerator.is_main_process:
+        model.save_pretrained(directory)
+    job.accelerator.wait_for_everyone()

@@ -1,0 +1,60 @@
+"""Cross-entropy for expressions and its remedies against long-tailed training sets."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ExpressionLoss(nn.Module):
+    """Cross-entropy over the faces that carry an expression, each with its own weight.
+
+        L = sum_i w_i a_{y_i} CE(logits_i + tau log pi, y_i) / sum_i w_i a_{y_i}
+
+    In training on several processes the lower sum is that of the mean process, so that averaged gradients are those
+    of one process on the joined batch, however labels and weights fall to the processes.
+
+    Args:
+        counts: training faces per class, needed by the two remedies.
+        label_smoothing: share of the target spread over all classes.
+        class_weighted: a_y = inverse class frequency; otherwise 1.
+        logit_adjustment: tau, strength of the logit-adjusted loss (Menon et al., ICLR 2021), pi the class shares in
+            training; 0 turns it off, 1 is theirs. Recognition uses the logits without it.
+    """
+
+    def __init__(
+        self,
+        counts: Sequence[int] | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        class_weighted: bool = False,
+        logit_adjustment: float = 0.0,
+    ):
+        super().__init__()
+        if (class_weighted or logit_adjustment) and counts is None:
+            raise ValueError("class weights and logit adjustment need the class counts")
+        self.label_smoothing = label_smoothing
+        shares = None if counts is None else torch.tensor(counts, dtype=torch.float32).clamp(min=1)
+        weights = shares.sum() / (len(shares) * shares) if class_weighted else None
+        shift = logit_adjustment * (shares / shares.sum()).log() if logit_adjustment else None
+        self.register_buffer("class_weights", weights)
+        self.register_buffer("logit_shift", shift)
+
+    def forward(self, logits: Tensor, expression: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean loss of logits (B, K) against expression (B,), -1 = missing; zero if all are missing."""
+        labelled = expression >= 0
+        target = expression.clamp(min=0)
+        if self.logit_shift is not None:
+            logits = logits + self.logit_shift
+        each = F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
+        share = labelled.to(each.dtype) if weight is None else labelled * weight
+        if self.class_weights is not None:
+            share = share * self.class_weights[target]
+        total = share.sum()
+        if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
+            total = total.clone()
+            dist.all_reduce(total)
+            total = total / dist.get_world_size()
+        return (each * share).sum() / torch.where(total > 0, total, 1.0)

@@ -1,0 +1,218 @@
+"""The objectives of joint training: what the two branches and the critic minimize."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthmtl.data.batch import EditBatch, FaceBatch
+from synthmtl.losses.adversarial import differentiable_augment, least_squares
+from synthmtl.losses.expression import ExpressionLoss
+from synthmtl.losses.reconstruction import FeatureDistance, change_weights, pixel_loss, smoothness
+from synthmtl.models.blocks import unrecorded_statistics
+
+
+@dataclass
+class SynthesisWeights:
+    """Weights of the synthesis losses; a weight of 0 takes the term out.
+
+    Attributes:
+        pixel: weighted L1 and gradient loss against the paired target.
+        perceptual: feature distance to the paired target.
+        divergence: KL of the style posterior from the class's prior, per nat.
+        expression: cross-entropy of the frozen guide on edited faces.
+        adversarial: least-squares GAN.
+        cycle: edit and back, on unpaired faces; against the source in pixels.
+        identity: a face edited to its own expression with its own style stays itself, on unpaired faces.
+        subject: the edited face keeps the source's coarse picture (8×8), on unpaired faces.
+        smoothness: squared differences of the flow.
+        residual: squared residual beyond the warp, on unpaired faces.
+    """
+
+    pixel: float = 10.0
+    perceptual: float = 0.5
+    divergence: float = 0.02
+    expression: float = 0.3
+    adversarial: float = 0.1
+    cycle: float = 5.0
+    identity: float = 5.0
+    subject: float = 3.0
+    smoothness: float = 0.02
+    residual: float = 1.0
+
+
+def mean_over(values: Tensor, rows: Tensor) -> Tensor:
+    """Mean of ``values`` (B,) over the rows where ``rows`` (B,) is true; zero if there are none."""
+    rows = rows.to(values.dtype)
+    return (values * rows).sum() / rows.sum().clamp(min=1)
+
+
+class RecognitionObjective(nn.Module):
+    """Recognition alone: ``forward(batch: FaceBatch)`` → ``{"loss", "expression"}``.
+
+    Args:
+        model: faces → logits.
+        expression_loss: the cross-entropy.
+    """
+
+    def __init__(self, model: nn.Module, expression_loss: ExpressionLoss):
+        super().__init__()
+        self.model = model
+        self.expression_loss = expression_loss
+
+    def forward(self, batch: FaceBatch) -> dict[str, Tensor]:
+        loss = self.expression_loss(self.model(batch.image), batch.expression, batch.weight)
+        return {"loss": loss, "expression": loss.detach()}
+
+
+class FERSNetObjective(nn.Module):
+    """Recognition and synthesis together, paired, unpaired or both in one batch, as ``EditBatch.paired`` says.
+
+    Every face passes the encoder once. Paired rows are decoded with the style read from their target and compared
+    with it; all rows are also decoded with a style drawn from the class's prior, as at synthesis time, and judged by
+    guide and critic. The critic sees rows of the unpaired kind if there are any, since those are the user's faces.
+    Where several processes train, each must have as many paired rows as the others. Guide and critic are moved to the
+    device by the caller.
+
+    Args:
+        model: the FERSNet.
+        expression_loss: cross-entropy of the recognition branch.
+        weights: of the synthesis losses.
+        recognition: weight of the recognition loss.
+        guide: a frozen recognizer with ``features``; None turns off the expression and perceptual terms.
+        critic: discriminator (image, expression) → scores; None turns off the adversarial loss.
+
+    ``forward(batch: EditBatch)`` returns every term by name and their weighted sum as ``loss``; the faces that the
+    critic will see are left in ``edited``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        expression_loss: ExpressionLoss,
+        weights: SynthesisWeights,
+        *,
+        recognition: float = 1.0,
+        guide: nn.Module | None = None,
+        critic: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.model = model
+        self.expression_loss = expression_loss
+        self.weights = dataclasses.replace(weights)
+        self.recognition = recognition
+        # In a tuple: neither is a submodule, so that no optimizer, checkpoint or DDP wrapper takes them for ours.
+        self._frozen = (guide, critic)
+        if guide is not None:
+            guide.eval().requires_grad_(False)
+            self._distance = (FeatureDistance(guide.features),)
+        self.edited: Tensor | None = None
+
+    def forward(self, batch: EditBatch) -> dict[str, Tensor]:
+        model, w = self.model, self.weights
+        guide, critic = self._frozen
+        labelled, edits = len(batch.labelled), len(batch.source)
+        source, target, paired = batch.source.image, batch.target.image, batch.paired
+        wanted = batch.target.expression
+        encoded = model.encode(torch.cat([batch.labelled.image, source, target]))
+        rows = [labelled, edits, edits]
+        features = [list(part) for part in zip(*(t.split(rows) for t in (encoded[0], encoded[1])), strict=True)]
+        skips = list(zip(*(skip.split(rows) for skip in encoded.skips), strict=True))
+        parts = [type(encoded)(*features[i], list(skips[i])) for i in range(3)]
+        logits = model.classify(parts[0])
+        terms = {"expression": self.expression_loss(logits, batch.labelled.expression, batch.labelled.weight)}
+        total = self.recognition * terms["expression"]
+
+        def add(name: str, weight: float, value: Tensor) -> None:
+            nonlocal total
+            terms[name] = value
+            total = total + weight * value
+
+        posterior = model.style.posterior(parts[2].synthesis)
+        noise = batch.random.normal("style", 2 * edits, model.style.dim)
+        read = model.style.draw(posterior, noise[:edits])
+        add("divergence", w.divergence, model.style.divergence(posterior, model.style.prior(wanted)).mean())
+        unpaired = ~paired
+        if paired.any():
+            edit = model.decode(parts[1], source, wanted, read)
+            loss = pixel_loss(edit.image, target, change_weights(source, target))
+            add("pixel", w.pixel, mean_over(loss, paired))
+            if guide is not None and w.perceptual:
+                add("perceptual", w.perceptual, mean_over(self._distance[0](edit.image, target), paired))
+            if edit.flow is not None:
+                add("smoothness", w.smoothness, mean_over(smoothness(edit.flow), paired))
+        # Unpaired rows borrow the style of the example every other time, so that the posterior learns from them too.
+        drawn = model.style.draw(model.style.prior(wanted), noise[edits:])
+        borrow = unpaired & (batch.random.positions(edits).to(paired.device) % 2 == 0)
+        edit = model.decode(parts[1], source, wanted, torch.where(borrow[:, None], read, drawn))
+        if guide is not None and w.expression:
+            seen = differentiable_augment(edit.image, batch.random, "guide")
+            add("guide", w.expression, F.cross_entropy(guide(seen).float(), wanted, label_smoothing=0.1))
+        self.edited = edit.image.detach()
+        if critic is not None and w.adversarial:
+            judged = unpaired if unpaired.any() else torch.ones_like(paired)
+            critic.requires_grad_(False)
+            scores = critic(differentiable_augment(edit.image, batch.random, "critic"), wanted)
+            critic.requires_grad_(True)
+            add("adversarial", w.adversarial, mean_over(least_squares(scores, 1), judged))
+        if unpaired.any():
+            self._unpaired_terms(batch, parts[1], edit, unpaired, add)
+        return {"loss": total} | {name: value.detach() for name, value in terms.items()}
+
+    def _unpaired_terms(self, batch: EditBatch, encoded, edit, rows: Tensor, add) -> None:
+        """What replaces the paired target: cycle, identity, subject, and a bound on what is painted."""
+        model, w, source = self.model, self.weights, batch.source.image
+        own_style, _ = model.style.posterior(encoded.synthesis)
+        own = batch.source.expression
+        if w.identity:
+            same = model.decode(encoded, source, own, own_style).image
+            add("identity", w.identity, mean_over((same - source).abs().mean((1, 2, 3)), rows))
+        if w.cycle:
+            with unrecorded_statistics(model):
+                again = model.encode(edit.image)
+            back = model.decode(again, edit.image, own, own_style).image
+            cycle = F.smooth_l1_loss(back, source, beta=0.2, reduction="none").mean((1, 2, 3))
+            add("cycle", w.cycle, mean_over(cycle, rows))
+        if w.subject:
+            coarse = [F.avg_pool2d(x, max(1, x.shape[-1] // 8)) for x in (edit.image, source)]
+            distance = (coarse[0] - coarse[1]).square().mean((1, 2, 3))
+            add("subject", w.subject, mean_over(distance, rows))
+        if edit.residual is not None:
+            add("unpaired_smoothness", w.smoothness, mean_over(smoothness(edit.flow), rows))
+            add("residual", w.residual, mean_over(edit.residual.square().mean((1, 2, 3)), rows))
+
+
+class CriticObjective(nn.Module):
+    """The critic's side: real faces of the wanted expression against edited ones and against wrong labels.
+
+    Args:
+        critic: discriminator (image, expression) → scores.
+        generator: the objective whose ``edited`` faces are judged.
+        classes: number of expressions.
+
+    ``forward(batch: EditBatch)`` → ``{"loss", "critic_real", "critic_fake"}`` with the mean scores.
+    """
+
+    def __init__(self, critic: nn.Module, generator: FERSNetObjective, classes: int):
+        super().__init__()
+        self.critic = critic
+        self.classes = classes
+        self._generator = (generator,)
+
+    def forward(self, batch: EditBatch) -> dict[str, Tensor]:
+        edited = self._generator[0].edited
+        wanted, count = batch.target.expression, len(batch.target)
+        rows = ~batch.paired if (~batch.paired).any() else torch.ones_like(batch.paired)
+        wrong = (wanted + 1 + batch.random.integers("wrong", 0, self.classes - 1, count)) % self.classes
+        images = torch.cat([batch.target.image, edited, batch.target.image])
+        images = differentiable_augment(images, batch.random, "critic-real")
+        real, fake, mismatched = self.critic(images, torch.cat([wanted, wanted, wrong])).split(count)
+        errors = least_squares(real, 1) + least_squares(fake, 0) + 0.5 * least_squares(mismatched, 0)
+        loss = 0.5 * mean_over(errors, rows)
+        return {
+            "loss": loss,
+            "critic_real": mean_over(real.mean((1, 2, 3)), rows).detach(),
+            "critic_fake": mean_over(fake.mean((1, 2, 3)), rows).detach(),
+        }

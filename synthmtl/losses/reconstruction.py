@@ -1,0 +1,63 @@
+"""Losses that compare pixels or features of two faces."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def change_weights(source: Tensor, target: Tensor, *, floor: float = 0.3, cap: float = 8.0) -> Tensor:
+    """Where a pair differs: (B, 1, H, W), the smoothed |target - source| relative to its mean over the face.
+
+    An expression changes few pixels; an even L1 is almost blind to them. ``floor`` keeps the rest of the face in the
+    loss, ``cap`` bounds a pixel's weight.
+    """
+    change = (target - source).abs().mean(1, keepdim=True)
+    change = F.avg_pool2d(change, 5, stride=1, padding=2, count_include_pad=False)
+    relative = change / change.mean((1, 2, 3), keepdim=True).clamp(min=0.01)
+    return (floor + 1.5 * relative).clamp(max=cap)
+
+
+def pixel_loss(edited: Tensor, target: Tensor, weights: Tensor, gradient: float = 1.0) -> Tensor:
+    """Weighted L1 plus ``gradient`` times the L1 of the weighted error's differences to the right and lower neighbors.
+
+    Faces (B, C, H, W), weights (B, 1, H, W) → one value per face, (B,). The second term punishes blur.
+    """
+    error = (edited - target) * weights
+    slope = (error[..., 1:] - error[..., :-1]).abs().mean((1, 2, 3)) + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean((1, 2, 3))
+    return error.abs().mean((1, 2, 3)) + gradient * slope
+
+
+def smoothness(flow: Tensor) -> Tensor:
+    """Squared differences of a flow (B, 2, H, W) between neighbors, mean over each face, (B,), in squared pixels."""
+    pixels = flow * (flow.shape[-1] / 2)
+    return (pixels[..., 1:] - pixels[..., :-1]).square().mean((1, 2, 3)) + (
+        pixels[..., 1:, :] - pixels[..., :-1, :]
+    ).square().mean((1, 2, 3))
+
+
+class FeatureDistance(nn.Module):
+    """Perceptual distance in the features of a frozen network (Johnson et al., 2016), one value per pair of faces.
+
+    Each map is scaled to unit length over its channels, so that no layer dominates.
+
+    Args:
+        features: images (B, C, H, W) in [-1, 1] → list of feature maps, e.g. ``Recognizer.features``.
+        layers: which of them are compared.
+    """
+
+    def __init__(self, features: Callable[[Tensor], Sequence[Tensor]], layers: Sequence[int] = (0, 1, 2)):
+        super().__init__()
+        self.features = features
+        self.layers = tuple(layers)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        maps_a, maps_b = self.features(a), self.features(b)
+        distances = [
+            (F.normalize(maps_a[i].float(), dim=1) - F.normalize(maps_b[i].float(), dim=1)).square().sum(1).mean((1, 2))
+            for i in self.layers
+        ]
+        return torch.stack(distances).mean(0)

@@ -1,0 +1,113 @@
+"""The synthesis branch's way back to pixels."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synthmtl.models.blocks import AdaptiveInstanceNorm
+from synthmtl.models.warp import warp
+
+
+class Edit(NamedTuple):
+    """What the decoder makes: the edited ``image`` (B, C, H, W) in [-1, 1], and how it came about.
+
+    ``flow`` (B, 2, H, W) in half image sides and ``residual`` (B, C, H, W) are None for a direct decoder.
+    """
+
+    image: Tensor
+    flow: Tensor | None
+    residual: Tensor | None
+
+
+class UpBlock(nn.Module):
+    """Twice the size by nearest neighbor, skip features joined, convolution, adaptive norm, ReLU."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, condition_dim: int):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels + skip_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = AdaptiveInstanceNorm(out_channels, condition_dim)
+
+    def forward(self, x: Tensor, skip: Tensor, condition: Tensor) -> Tensor:
+        x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
+        return F.relu(self.norm(self.convolution(torch.cat([x, skip.to(x.dtype)], 1)), condition))
+
+
+class EditDecoder(nn.Module):
+    """From the joint features and skips back to a face with the target expression.
+
+    The target enters here only, as adaptive instance normalization of (class embedding, style): in the encoder a
+    target code would leak the source's label, since sources never have the target's class.
+
+    ``output="flow"`` warps the source by a learned flow and adds a learned residual (teeth, wrinkles, an opened
+    mouth); both start at zero, the identity. ``output="direct"`` paints the face anew through tanh, as published.
+
+    Args:
+        in_channels: channels of the joint features (B, in, h, w).
+        skip_channels: channels of the skips, deepest first; each skip is up to twice as large as the one before.
+        image_channels: C.
+        classes: number of expressions K.
+        style_dim: S, size of the style that says how an expression is shown.
+        output: ``flow`` or ``direct``.
+        max_flow: largest offset, in half image sides.
+        condition_dim: E, size of the condition that (class embedding, style) becomes.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        skip_channels: Sequence[int],
+        image_channels: int,
+        classes: int,
+        style_dim: int,
+        output: str = "flow",
+        max_flow: float = 0.3,
+        condition_dim: int = 64,
+    ):
+        super().__init__()
+        if output not in ("flow", "direct"):
+            raise ValueError(f"unknown decoder output {output!r}: use flow or direct")
+        self.output = output
+        self.max_flow = max_flow
+        self.condition = nn.Sequential(
+            nn.Linear(classes + style_dim, condition_dim), nn.ReLU(), nn.Linear(condition_dim, condition_dim), nn.ReLU()
+        )
+        self.classes = classes
+        widths = [in_channels, *skip_channels]
+        self.blocks = nn.ModuleList(
+            UpBlock(widths[i], skip, skip, condition_dim) for i, skip in enumerate(skip_channels)
+        )
+        last = skip_channels[-1]
+        painted = max(8, last // 2)
+        self.paint = nn.Sequential(
+            nn.Conv2d(last + image_channels, painted, 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(painted, image_channels, 3, padding=1),
+        )
+        self.flow = nn.Conv2d(last, 2, 3, padding=1) if output == "flow" else None
+        if output == "flow":
+            for layer in (self.flow, self.paint[-1]):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, features: Tensor, skips: Sequence[Tensor], source: Tensor, expression: Tensor, style: Tensor
+    ) -> Edit:
+        """Edit ``source`` (B, C, H, W) to ``expression`` (B,) shown with ``style`` (B, S)."""
+        code = F.one_hot(expression, self.classes).to(style.dtype)
+        condition = self.condition(torch.cat([code, style], 1))
+        x = features
+        for block, skip in zip(self.blocks, skips, strict=True):
+            x = block(x, skip, condition)
+        size = source.shape[-2:]
+        wide = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        painted = self.paint(torch.cat([wide, source.to(wide.dtype)], 1)).float()
+        if self.flow is None:
+            return Edit(torch.tanh(painted), None, None)
+        flow = self.max_flow * torch.tanh(self.flow(x).float())
+        flow = F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
+        residual = 2 * torch.tanh(painted)
+        return Edit((warp(source, flow) + residual).clamp(-1, 1), flow, residual)

@@ -1,0 +1,190 @@
+"""FERSNet: recognition and synthesis of expressions with selective feature sharing.
+
+Zhao, Liu, Xiao, Lun, Lam: Deep Multi-task Learning for Facial Expression Recognition and Synthesis Based on Selective
+Feature Sharing. ICPR 2020, arXiv 2007.04514. Layer widths, norms and the decoder's conditioning follow the published
+network; the flow decoder and the style prior are additions of ours and switched by the configuration.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+
+from synthmtl.errors import InputError
+from synthmtl.models.decoder import Edit, EditDecoder
+from synthmtl.models.encoder import SYNTHESIS, Encoded, ExpressionHead, TwoBranchEncoder
+from synthmtl.models.style import ExpressionStyle, standard_normal
+
+FERSNET_SIZES = {
+    "published": {
+        "image_size": 96,
+        "stem_channels": 64,
+        "stage_channels": (128, 256, 512),
+        "joint_channels": 1024,
+        "stem_kind": "pool",
+        "pool_first": False,
+        "output": "direct",
+        "gate_bias": None,
+    },
+    "cpu": {
+        "image_size": 48,
+        "stem_channels": 16,
+        "stage_channels": (32, 64, 96),
+        "joint_channels": 192,
+        "stem_kind": "unshuffle",
+        "pool_first": True,
+        "output": "flow",
+        "gate_bias": -2.0,
+    },
+    "tiny": {
+        "image_size": 32,
+        "stem_channels": 8,
+        "stage_channels": (8, 16, 16),
+        "joint_channels": 32,
+        "stem_kind": "unshuffle",
+        "pool_first": True,
+        "output": "flow",
+        "gate_bias": -2.0,
+    },
+}
+"""Configurations by name: ``published`` (96 px, 64-512 channels), ``cpu`` (48 px, narrow), ``tiny`` (for trials)."""
+
+
+class FERSNet(ModelMixin, ConfigMixin):
+    """Two branches that share features through gates: faces in, expressions and edited faces out.
+
+    Args:
+        classes: expressions, in canonical order.
+        image_size: side of the faces in pixels; with S stages a multiple of 2^(S + 1), and at least twice that.
+        image_channels: 1 for gray, 3 for RGB.
+        stem_channels, stage_channels, joint_channels: widths of :class:`TwoBranchEncoder`.
+        sharing: name of the sharing unit.
+        kernel_size, gate_bias: of the leaky unit.
+        recognition_norm, synthesis_norm, stem_kind, pool_first: as in :class:`TwoBranchEncoder`.
+        output: ``flow`` or ``direct``, as in :class:`EditDecoder`.
+        style_dim: size of the style.
+        dropout: in front of the linear classifier.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        classes: Sequence[str],
+        image_size: int = 96,
+        image_channels: int = 1,
+        stem_channels: int = 64,
+        stage_channels: Sequence[int] = (128, 256, 512),
+        joint_channels: int = 1024,
+        sharing: str = "leaky",
+        kernel_size: int = 1,
+        gate_bias: float | None = None,
+        recognition_norm: str = "batch",
+        synthesis_norm: str = "instance",
+        stem_kind: str = "pool",
+        pool_first: bool = False,
+        output: str = "direct",
+        style_dim: int = 16,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        step = 2 ** (1 + len(stage_channels))
+        if image_size % step or image_size < 2 * step:
+            raise InputError(
+                f"image_size {image_size} does not suit the network: use a multiple of {step} from {2 * step}"
+            )
+        options = {"kernel_size": kernel_size, "gate_bias": gate_bias} if sharing == "leaky" else {}
+        self.encoder = TwoBranchEncoder(
+            image_channels=image_channels,
+            stem_channels=stem_channels,
+            stage_channels=stage_channels,
+            joint_channels=joint_channels,
+            sharing=sharing,
+            sharing_options=options,
+            recognition_norm=recognition_norm,
+            synthesis_norm=synthesis_norm,
+            stem_kind=stem_kind,
+            pool_first=pool_first,
+        )
+        self.head = ExpressionHead(joint_channels // 2, len(classes), recognition_norm, dropout)
+        self.style = ExpressionStyle(joint_channels // 2, len(classes), style_dim)
+        self.decoder = EditDecoder(
+            in_channels=joint_channels // 2,
+            skip_channels=[*reversed(stage_channels[:-1]), stem_channels],
+            image_channels=image_channels,
+            classes=len(classes),
+            style_dim=style_dim,
+            output=output,
+        )
+
+    @classmethod
+    def sized(cls, size: str, **config) -> "FERSNet":
+        """A network of one of :data:`FERSNET_SIZES`, ``config`` overriding it.
+
+        Raises:
+            InputError: if there is no such size.
+        """
+        if size not in FERSNET_SIZES:
+            raise InputError(f"unknown model size {size!r}: use one of {', '.join(FERSNET_SIZES)}")
+        return cls(**(FERSNET_SIZES[size] | config))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Expressions, in the order of the logits."""
+        return tuple(self.config.classes)
+
+    def encode(self, images: Tensor) -> Encoded:
+        """Features of faces (B, C, H, W) in [-1, 1] for both tasks."""
+        return self.encoder(images)
+
+    def classify(self, encoded: Encoded) -> Tensor:
+        """Logits (B, K), float32."""
+        return self.head(encoded.recognition)
+
+    def decode(self, encoded: Encoded, source: Tensor, expression: Tensor, style: Tensor) -> Edit:
+        """Edit ``source`` (B, C, H, W), encoded before, to ``expression`` (B,) shown with ``style`` (B, S)."""
+        return self.decoder(encoded.synthesis, encoded.skips, source, expression, style)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K), float32, of faces (B, C, H, W) in [-1, 1]."""
+        return self.classify(self.encode(images))
+
+    @torch.no_grad()
+    def recognize(self, images: Tensor) -> Tensor:
+        """Probabilities (B, K) of faces (B, C, H, W) in [-1, 1]."""
+        return self(images).softmax(1)
+
+    @torch.no_grad()
+    def synthesize(
+        self,
+        images: Tensor,
+        expression: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        style: Tensor | None = None,
+        spread: float = 1.0,
+    ) -> Tensor:
+        """The same people with another expression.
+
+        Args:
+            images: source faces (B, C, H, W) in [-1, 1].
+            expression: wanted class of each, (B,) int64.
+            generator: draws the style; one seed gives the same faces on every device.
+            style: (B, S), instead of drawing one.
+            spread: how far styles go from the class's mean, in standard deviations of its prior; 0 gives the mean.
+
+        Returns:
+            (B, C, H, W) float32 in [-1, 1].
+        """
+        if style is None:
+            noise = standard_normal(len(images), self.style.dim, generator, images.device)
+            style = self.style.draw(self.style.prior(expression), spread * noise)
+        return self.decode(self.encode(images), images, expression, style).image
+
+    def recognition_parameters(self) -> int:
+        """How many parameters take part in recognition: those of the encoder, as far as it is joined, and the head."""
+        encoder = self.encoder
+        apart = [] if encoder.joined else [encoder.branches[SYNTHESIS], encoder.joint[SYNTHESIS]]
+        counts = [sum(p.numel() for p in part.parameters()) for part in (encoder, self.head, *apart)]
+        return counts[0] + counts[1] - sum(counts[2:])

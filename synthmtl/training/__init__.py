@@ -1,0 +1,25 @@
+"""Training: accelerator, checkpoints, the loop."""
+
+from synthmtl.training.accelerator import build_accelerator, resolve_precision
+from synthmtl.training.checkpoint import fingerprint, latest, load_checkpoint, save_checkpoint
+from synthmtl.training.config import TrainingConfig, learning_rate_factor
+from synthmtl.training.history import History, read_history
+from synthmtl.training.loop import DivergedError, FitResult, fit
+from synthmtl.training.turns import Player
+
+__all__ = [
+    "DivergedError",
+    "FitResult",
+    "History",
+    "Player",
+    "TrainingConfig",
+    "build_accelerator",
+    "fingerprint",
+    "fit",
+    "latest",
+    "learning_rate_factor",
+    "load_checkpoint",
+    "read_history",
+    "resolve_precision",
+    "save_checkpoint",
+]

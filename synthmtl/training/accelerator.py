@@ -1,0 +1,104 @@
+"""One way to build the Accelerator, for every command and recipe."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+from synthmtl.errors import InputError
+
+Precision = Literal["auto", "no", "bf16", "fp16"]
+
+_SUPPORTED = {
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.MULTI_XPU,
+    DistributedType.MULTI_MLU,
+    DistributedType.MULTI_MUSA,
+    DistributedType.MULTI_NPU,
+}
+
+_ALONE = (
+    "the environment announces {launched} processes (WORLD_SIZE) but {found} would train together; "
+    "start with `accelerate launch --multi_gpu --num_processes N` or `torchrun --nproc_per_node N`"
+)
+
+
+def resolve_precision(precision: Precision) -> str:
+    """``auto`` as bf16 where the hardware computes in it (CUDA; CPUs with avx512_bf16 or amx_bf16), else as ``no``."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    if torch.accelerator.is_available():
+        return "no"
+    # Older releases of torch cannot tell what the processor has.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
+
+
+def build_accelerator(
+    *,
+    precision: Precision = "no",
+    accumulation: int = 1,
+    log_dir: Path | str | None = None,
+    trackers: Sequence[str] = ("tensorboard",),
+) -> Accelerator:
+    """The Accelerator of this process: on the CPU whenever there is no accelerator hardware, with DDP if launched so.
+
+    Several CPU processes are started by ``accelerate launch --multi_gpu --num_processes N`` or ``torchrun
+    --nproc_per_node N``; each gets its share of the machine's cores unless ``OMP_NUM_THREADS`` says otherwise.
+
+    Args:
+        precision: of the forward passes; ``auto`` as in :func:`resolve_precision`.
+        accumulation: micro-steps per optimizer step.
+        log_dir: where trackers write; without it there are none.
+        trackers: names known to accelerate.
+
+    Raises:
+        InputError: if the launcher's processes would not train together, or the precision or engine is not supported.
+    """
+    precision = resolve_precision(precision)
+    if precision not in ("no", "bf16", "fp16"):
+        raise InputError(f"precision must be auto, no, bf16 or fp16, not {precision!r}")
+    launched = int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None
+    if launched is not None and launched > 1 and not os.environ.keys() >= {"RANK", "LOCAL_RANK", "MASTER_ADDR"}:
+        raise InputError(_ALONE.format(launched=launched, found=1))
+    on_cpu = not torch.accelerator.is_available()
+    if precision == "fp16" and on_cpu:
+        raise InputError("precision fp16 needs a GPU; choose bf16 or no")
+    state = AcceleratorState._shared_state
+    if state and state.get("_mixed_precision") != precision:
+        # The state is shared by all accelerators of a process, and refuses another precision than the first one's.
+        AcceleratorState._reset_state()
+    if log_dir is not None:
+        Path(log_dir).mkdir(parents=True, exist_ok=True)
+    accelerator = Accelerator(
+        cpu=on_cpu,
+        mixed_precision=precision,
+        gradient_accumulation_steps=accumulation,
+        log_with=list(trackers) if trackers and log_dir is not None else None,
+        project_dir=log_dir,
+        # Buffers are kept equal by the models themselves; a player may leave parts of its objective unused in a step.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+    )
+    if launched not in (None, accelerator.num_processes):
+        raise InputError(_ALONE.format(launched=launched, found=accelerator.num_processes))
+    if accelerator.distributed_type not in _SUPPORTED:
+        raise InputError(f"training runs on one process or DDP, not {accelerator.distributed_type}; change the launch")
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    # torchrun sets 1 where nothing was asked for, which idles most of a large machine.
+    if accelerator.device.type == "cpu" and local > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(1, _cores() // local))
+    return accelerator
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

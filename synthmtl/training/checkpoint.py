@@ -1,0 +1,175 @@
+"""Checkpoints as directories that are either whole or not there.
+
+``checkpoints/step-000123/`` holds ``weights.safetensors`` (all players), ``training.pt`` (optimizers, moving average,
+gradient scaler; tensors and numbers only, read with ``weights_only``), ``state.json`` (progress, configuration and its
+fingerprint) and, once a model was chosen, ``best.safetensors``.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synthmtl.errors import InputError
+
+_NAME = re.compile(r"step-(\d+)")
+
+
+def fingerprint(configuration: Mapping[str, Any]) -> str:
+    """Hash of a configuration, 16 hex digits; the order of its keys plays no role."""
+    return hashlib.sha256(_canonical(configuration).encode()).hexdigest()[:16]
+
+
+def latest(directory: Path | str) -> Path | None:
+    """The whole checkpoint of the highest step in ``directory``, or None."""
+    found = _checkpoints(Path(directory))
+    return found[-1] if found else None
+
+
+def distinct_state(modules: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each once: a network that stands in several objectives counts under the first."""
+    names: dict[int, str] = {}
+    state = modules.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        names.setdefault(id(tensor), name)
+    return {name: state[name].detach() for name in names.values()}
+
+
+def load_distinct_state(modules: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy what :func:`distinct_state` gave back into the same modules.
+
+    Raises:
+        ValueError: if the names differ.
+    """
+    own = distinct_state(modules)
+    if own.keys() != state.keys():
+        raise ValueError(f"the weights differ in {', '.join(sorted(own.keys() ^ state.keys()))}")
+    for name, tensor in own.items():
+        tensor.copy_(state[name])
+
+
+def save_checkpoint(
+    directory: Path | str,
+    step: int,
+    *,
+    modules: nn.Module,
+    training: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    configuration: Mapping[str, Any],
+    best: Mapping[str, Tensor] | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write ``step-<step>``; call it in one process only.
+
+    Everything goes to a temporary sibling that takes its name in one move at the end, so that a writer killed at any
+    moment leaves the older checkpoints and nothing that could be taken for a new one.
+
+    Args:
+        directory: where the checkpoints lie.
+        step: optimizer steps done.
+        modules: all weights.
+        training: states of tensors and plain numbers (``state_dict()`` of optimizers, ...).
+        progress: what JSON can hold.
+        configuration: what JSON can hold; a run with another one cannot resume from here.
+        best: weights of the chosen model.
+        keep: how many checkpoints stay; the oldest go.
+
+    Returns:
+        The checkpoint's directory.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for leftover in directory.glob(".step-*"):
+        shutil.rmtree(leftover)
+    temporary, final = directory / f".step-{step:06d}", directory / f"step-{step:06d}"
+    temporary.mkdir()
+    _save(distinct_state(modules), temporary / "weights.safetensors")
+    torch.save(dict(training), temporary / "training.pt")
+    if best is not None:
+        _save(best, temporary / "best.safetensors")
+    state = {
+        "step": step,
+        "fingerprint": fingerprint(configuration),
+        "configuration": json.loads(_canonical(configuration)),
+        "progress": dict(progress),
+    }
+    (temporary / "state.json").write_text(json.dumps(state, indent=1))
+    for file in temporary.iterdir():
+        _flush(file)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(temporary, final)
+    for old in _checkpoints(directory)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_checkpoint(
+    path: Path | str, *, modules: nn.Module, configuration: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Tensor] | None]:
+    """Put the weights of a checkpoint into ``modules`` and return ``(training, progress, best)`` as they were saved.
+
+    Raises:
+        InputError: if the checkpoint belongs to a run with another configuration, or is damaged.
+    """
+    path = Path(path)
+    try:
+        state = json.loads((path / "state.json").read_text())
+        saved, given = state["configuration"], json.loads(_canonical(configuration))
+        if state["fingerprint"] != fingerprint(configuration):
+            changes = "; ".join(_changes(saved, given)) or "other versions of the settings"
+            raise InputError(
+                f"{path} was made with another configuration ({changes}); "
+                "resume with the same settings, or start anew in another directory"
+            )
+        training = torch.load(path / "training.pt", map_location="cpu", weights_only=True)
+        best = load_file(path / "best.safetensors") if (path / "best.safetensors").exists() else None
+        load_distinct_state(modules, load_file(path / "weights.safetensors"))
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"checkpoint {path} cannot be read ({reason}); delete it to go on from the one before"
+        ) from error
+    return training, state["progress"], best
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    found = [(int(match[1]), path) for path in directory.glob("step-*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if (path / "state.json").is_file()]
+
+
+def _canonical(configuration: Mapping[str, Any]) -> str:
+    return json.dumps(configuration, sort_keys=True, default=str)
+
+
+def _changes(saved: Any, given: Any, name: str = "") -> list[str]:
+    """``name: saved -> given`` of each setting that differs."""
+    if isinstance(saved, dict) and isinstance(given, dict):
+        keys = sorted(saved.keys() | given.keys())
+        parts = [_changes(saved.get(k), given.get(k), f"{name}.{k}" if name else k) for k in keys]
+        return [change for part in parts for change in part]
+    return [] if saved == given else [f"{name}: {saved} there, {given} here"]
+
+
+def _save(state: Mapping[str, Tensor], file: Path) -> None:
+    # safetensors stores plain memory only; the format of the weights in use is not changed by it.
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
+
+
+def _flush(file: Path) -> None:
+    """Have the system put a written file on the disk."""
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,192 @@
+"""The turn of one player in a step: forward, backward, clip, over micro-steps and processes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from synthmtl.data.randomness import derive_seed
+from synthmtl.errors import InputError
+from synthmtl.training.config import TrainingConfig, build_optimizer
+
+
+class Batch(Protocol):
+    """What a stream yields: anything that can be put on a device."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on ``device``."""
+
+
+@dataclass
+class Player:
+    """One optimizer and what it minimizes.
+
+    Attributes:
+        name: unique, without dots.
+        objective: ``forward(batch)`` returns named scalars, of which ``loss`` is minimized and the rest is logged;
+            each is the mean over the batch, so that processes average to the global batch.
+        repeats: turns per step.
+        learning_rate: instead of the configuration's.
+        parameters: what this player trains; by default all of ``objective`` that require a gradient. An objective
+            that holds another player's network (a generator's, with the critic in it) must name its own.
+    """
+
+    name: str
+    objective: nn.Module
+    repeats: int = 1
+    learning_rate: float | None = None
+    parameters: Sequence[nn.Parameter] | None = None
+
+
+class Turn:
+    """A player made ready: its objective under the accelerator, its optimizer.
+
+    Only the player's own parameters require a gradient during its turn, and only they are in its DDP, so that a
+    network may stand in several objectives.
+    """
+
+    def __init__(self, player: Player, config: TrainingConfig, accelerator: Accelerator):
+        self.name, self.repeats = player.name, player.repeats
+        self.config, self.accelerator = config, accelerator
+        self.objective = player.objective
+        self.learning_rate = config.learning_rate if player.learning_rate is None else player.learning_rate
+        own = player.objective.parameters() if player.parameters is None else player.parameters
+        self.parameters = [p for p in own if p.requires_grad]
+        if not self.parameters:
+            raise InputError(f"player {self.name} has nothing to train: no parameter requires a gradient")
+
+    def prepare(self, everyone: Sequence["Turn"]) -> None:
+        """Move to the device and wrap; ``everyone`` are the turns of all players."""
+        self.others = [p for turn in everyone if turn is not self for p in turn.parameters]
+        memory_format = torch.channels_last if self.config.channels_last else torch.preserve_format
+        self.objective.to(device=self.accelerator.device, memory_format=memory_format)
+        with self._alone():
+            self.module = self.accelerator.prepare_model(_Named(self.objective, self.name))
+        optimizer = build_optimizer(self.parameters, self.config, self.learning_rate)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+
+    def take(self, batches: Sequence[Batch], factor: float, step: int, repeat: int) -> dict[str, float]:
+        """Gradients of the batches' mean loss, clipped, in place; returns the losses, means over all processes."""
+        config, accelerator = self.config, self.accelerator
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * factor
+        self.optimizer.zero_grad()
+        total: dict[str, Tensor] = {}
+        for k, batch in enumerate(batches):
+            torch.manual_seed(derive_seed(config.seed, step, self.name, repeat, k, accelerator.process_index))
+            synchronized = nullcontext() if k == len(batches) - 1 else accelerator.no_sync(self.module)
+            with self._alone(), synchronized:
+                losses = self.module(batch)
+                accelerator.backward(losses[f"{self.name}/loss"])
+            for name, value in losses.items():
+                total[name] = total.get(name, 0.0) + value.detach().float() / len(batches)
+        limit = math.inf if config.clip_norm is None else config.clip_norm
+        total[f"{self.name}/gradient_norm"] = accelerator.clip_grad_norm_(self.parameters, limit)
+        names = sorted(total)
+        values = accelerator.reduce(torch.stack([total[name] for name in names]), "mean")
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def healthy(self, values: dict[str, float]) -> bool:
+        """Whether loss and gradient are finite; under fp16 a gradient may overflow, and the scaler skips the step."""
+        finite = math.isfinite(values[f"{self.name}/loss"])
+        return finite and (self.accelerator.scaler is not None or math.isfinite(values[f"{self.name}/gradient_norm"]))
+
+    def close(self) -> None:
+        """Let go of the gradients and wrappers; the weights go back to the plain format, the only one that files take."""
+        self.objective.to(memory_format=torch.contiguous_format)
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.module = self.optimizer = None
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to fit."""
+        return {
+            "repeats": self.repeats,
+            "learning_rate": self.learning_rate,
+            "parameters": sum(p.numel() for p in self.parameters),
+        }
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Only this player's parameters require a gradient."""
+        for parameter in self.others:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self.others:
+                parameter.requires_grad_(True)
+
+
+class _Named(nn.Module):
+    """An objective whose losses bear the player's name, and of which only ``loss`` has a gradient.
+
+    DDP waits for the gradients of everything that its module returns.
+    """
+
+    def __init__(self, objective: nn.Module, name: str):
+        super().__init__()
+        self.objective = objective
+        self.name = name
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        losses = self.objective(batch)
+        return {f"{self.name}/{key}": value if key == "loss" else value.detach() for key, value in losses.items()}
+
+
+def prepare_turns(players: Sequence[Player], config: TrainingConfig, accelerator: Accelerator) -> list[Turn]:
+    """The players' turns, ready to be taken.
+
+    Raises:
+        InputError: if a player has nothing to train, or two players would train the same parameter.
+    """
+    accelerator.gradient_accumulation_steps = config.accumulation
+    turns = [Turn(player, config, accelerator) for player in players]
+    owners: dict[int, str] = {}
+    for turn in turns:
+        for parameter in turn.parameters:
+            owner = owners.setdefault(id(parameter), turn.name)
+            if owner != turn.name:
+                raise InputError(f"players {owner} and {turn.name} train the same parameter; give each its own")
+    for turn in turns:
+        turn.prepare(turns)
+    return turns
+
+
+def train_mode(modules: nn.Module, turns: Sequence[Turn]) -> None:
+    """Train mode, except for modules with parameters of which no player trains any: frozen guides, frozen norms."""
+    trained = {id(p) for turn in turns for p in turn.parameters}
+    modules.train()
+    for module in modules.modules():
+        own = [id(p) for p in module.parameters()]
+        if own and trained.isdisjoint(own):
+            module.eval()
+
+
+def training_state(turns: Sequence[Turn], ema: EMAModel | None, accelerator: Accelerator) -> dict[str, Any]:
+    """What a checkpoint keeps beside the weights: tensors and plain numbers."""
+    return {
+        "optimizers": {turn.name: turn.optimizer.state_dict() for turn in turns},
+        "ema": None if ema is None else ema.state_dict(),
+        "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+    }
+
+
+def restore_training_state(
+    state: dict[str, Any], turns: Sequence[Turn], ema: EMAModel | None, accelerator: Accelerator
+) -> None:
+    """The inverse of :func:`training_state`."""
+    for turn in turns:
+        turn.optimizer.load_state_dict(state["optimizers"][turn.name])
+    if ema is not None:
+        ema.load_state_dict(state["ema"])
+        ema.to(accelerator.device)
+    # A scaler that was not needed where the checkpoint was made has nothing to restore.
+    if accelerator.scaler is not None and state["scaler"] is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])

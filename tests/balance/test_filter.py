@@ -1,0 +1,105 @@
+import pytest
+import torch
+from torch import nn
+
+from synthmtl.balance.filter import REASONS, FaceFilter, calibrate_judge, judge_probabilities
+from synthmtl.errors import InputError
+
+
+class Meter(nn.Module):
+    """A judge whose probability of its second class is the face's mean brightness."""
+
+    classes = ("neutral", "fear")
+
+    def recognize(self, images):
+        bright = (images.mean((1, 2, 3)) + 1) / 2
+        return torch.stack([1 - bright, bright], 1)
+
+
+def flat(*values):
+    """Faces of one gray value each."""
+    return torch.tensor(values, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8).contiguous()
+
+
+def bright_faces(job, neutral, fear):
+    table = job.make_faces({"neutral": len(neutral), "fear": len(fear)}, size=8)
+    return table.replace(images=flat(*neutral, *fear))
+
+
+def test_probabilities_leave_the_judge_as_it_was(job):
+    judge = job.make_judge().train()
+    images = job.make_faces({"neutral": 5}).images
+    before = {name: value.clone() for name, value in judge.state_dict().items()}
+    whole, parts = judge_probabilities(judge, images), judge_probabilities(judge, images, batch_size=2)
+    torch.testing.assert_close(whole, parts)
+    assert whole.shape == (5, 3) and judge.training
+    assert all(torch.equal(value, before[name]) for name, value in judge.state_dict().items())
+
+
+def test_threshold_is_the_quantile_of_real_faces_of_the_class(job):
+    validation = bright_faces(job, [0, 51, 102, 153, 204, 255], [51, 102, 153, 204, 255])
+    calibration = calibrate_judge(Meter(), validation, quantile=0.25)
+    torch.testing.assert_close(calibration.thresholds, torch.tensor([0.25, 0.4]))
+    assert calibration.faces == {"neutral": 6, "fear": 5} and calibration.borrowed == ()
+    lowest = calibrate_judge(Meter(), validation, quantile=0.0)
+    torch.testing.assert_close(lowest.thresholds, torch.tensor([0.0, 0.2]))
+
+
+def test_keeps_the_wanted_share_of_real_faces(job):
+    judge, real = job.make_judge(), job.make_faces(dict.fromkeys(job.CLASSES, 40), seed=9)
+    calibration = calibrate_judge(judge, real, quantile=0.2)
+    own = judge_probabilities(judge, real.images)[torch.arange(120), real.expression]
+    kept = own >= calibration.thresholds[real.expression]
+    assert [kept[real.expression == k].float().mean().item() for k in range(3)] == pytest.approx([0.8] * 3)
+
+
+def test_rare_class_borrows_the_lowest_threshold(job):
+    calibration = calibrate_judge(Meter(), bright_faces(job, [0, 51, 102, 153, 204], [255]), quantile=0.5)
+    torch.testing.assert_close(calibration.thresholds, torch.tensor([0.6, 0.6]))
+    assert calibration.borrowed == ("fear",)
+    pooled = calibrate_judge(Meter(), bright_faces(job, [51], [51, 204]), quantile=0.5)
+    torch.testing.assert_close(pooled.thresholds, torch.tensor([0.8, 0.8]))
+    assert pooled.borrowed == ("neutral", "fear")
+
+
+def test_calibration_needs_real_faces_and_known_classes(job):
+    faces = bright_faces(job, [1], [2])
+    with pytest.raises(InputError, match="no real labelled face"):
+        calibrate_judge(Meter(), faces.replace(synthetic=torch.ones(2, dtype=torch.bool)))
+    with pytest.raises(InputError, match="does not know happiness"):
+        calibrate_judge(Meter(), job.make_faces({"neutral": 2, "happiness": 2}))
+    with pytest.raises(InputError, match="quantile"):
+        calibrate_judge(Meter(), faces, quantile=1.0)
+
+
+@pytest.fixture
+def judged(job):
+    """Verdicts on faces edited to fear, with references of gray 10 and 240 and a threshold of .5."""
+    calibration = calibrate_judge(Meter(), bright_faces(job, [0] * 5, [128] * 5))
+    judging = FaceFilter(Meter(), calibration, flat(10, 240), Meter.classes)
+    images, sources = flat(200, 60, 240, 10, 100, 200), flat(10, 10, 10, 10, 100, 10)
+    finite = torch.tensor([True] * 5 + [False])
+    return judging(images, sources, torch.ones(6, dtype=torch.int64), finite=finite)
+
+
+def test_reasons(judged):
+    names = [None if r < 0 else REASONS[r] for r in judged.reason.tolist()]
+    assert names == [None, "disagreement", "copy", "unchanged", "unchanged", "broken"]
+    torch.testing.assert_close(judged.agreement[:2], torch.tensor([200 / 255, 60 / 255]))
+    torch.testing.assert_close(judged.margin[:2], torch.tensor([200 / 128, 60 / 128]))
+
+
+def test_filter_wants_the_calibration_of_its_judge(job):
+    calibration = calibrate_judge(Meter(), bright_faces(job, [0], [255]))
+    with pytest.raises(InputError, match="other classes"):
+        FaceFilter(job.make_judge(), calibration, flat(1), Meter.classes)
+
+
+def test_a_noisy_copy_is_found_among_many(job):
+    references = job.make_faces({"neutral": 300}, size=16).images
+    noise = torch.randint(-1, 2, references[:1].shape, generator=torch.Generator().manual_seed(1))
+    copy = (references[123:124].int() + noise).clamp(0, 255).to(torch.uint8)
+    calibration = calibrate_judge(Meter(), bright_faces(job, [0], [0]))
+    judging = FaceFilter(Meter(), calibration, references, Meter.classes)
+    verdict = judging(copy, references[:1], torch.tensor([1]), finite=torch.tensor([True]))
+    assert REASONS[verdict.reason[0]] == "copy"

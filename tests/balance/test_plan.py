@@ -1,0 +1,108 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from synthmtl.balance.plan import make_plan
+from synthmtl.errors import InputError
+
+
+@pytest.fixture
+def table(job):
+    return job.make_faces({"neutral": 30, "happiness": 12, "fear": 4}, subjects=5)
+
+
+def test_counts_are_exactly_as_wanted(table):
+    plan = make_plan(table, "auto")
+    made = torch.bincount(plan.target, minlength=3)
+    assert (torch.tensor(list(table.counts().values())) + made).tolist() == [30, 30, 30]
+    assert plan.requested == {"neutral": 0, "happiness": 18, "fear": 26}
+    assert plan.sources.shape == (44, 2) and len(plan.seeds.unique()) == 44
+
+
+def test_sources_show_another_expression_and_are_real(table):
+    table.synthetic[::3] = True
+    plan = make_plan(table, "auto", candidates=3)
+    assert (table.expression[plan.sources] != plan.target[:, None]).all()
+    assert not table.synthetic[plan.sources].any()
+
+
+def test_subjects_and_faces_are_used_evenly(table):
+    plan = make_plan(table, {"fear": 104})
+    uses = Counter(table.subject[plan.sources[:, 0]].tolist())
+    assert set(uses.values()) == {20}
+    rows = Counter(plan.sources[:, 0].tolist())
+    for subject in range(5):
+        own = [rows[row] for row in torch.where((table.subject == subject) & (table.expression != 2))[0].tolist()]
+        assert max(own) - min(own) <= 1
+
+
+def test_each_class_is_spread_over_all_its_subjects(job):
+    table = job.make_faces({"neutral": 40, "happiness": 4, "fear": 4}, subjects=0)
+    table.subject = torch.tensor([0] * 30 + [1] * 6 + [2] * 4 + [3] * 4 + [4] * 4)
+    plan = make_plan(table, "auto")  # subject 3 is happy only, subject 4 afraid only
+    for target, eligible in ((1, {0, 1, 2, 4}), (2, {0, 1, 2, 3})):
+        uses = Counter(table.subject[plan.sources[plan.target == target, 0]].tolist())
+        assert uses.keys() == eligible and set(uses.values()) == {9}
+
+
+def test_remainders_do_not_pile_up(job):
+    table = job.make_faces({name: 8 for name in ("neutral", "happiness", "sadness", "surprise")}, subjects=8)
+    plan = make_plan(table, dict.fromkeys(table.classes, 11))  # 3 of 8 subjects for each of 4 classes
+    uses = Counter(table.subject[plan.sources[:, 0]].tolist())
+    assert max(uses[s] for s in range(8)) - min(uses[s] for s in range(8)) <= 1
+
+
+def test_unknown_subjects_count_each_on_their_own(job):
+    table = job.make_faces({"neutral": 10, "fear": 2}, subjects=0)
+    uses = Counter(make_plan(table, {"fear": 27}).sources[:, 0].tolist())
+    assert len(uses) == 10 and set(uses.values()) == {2, 3}
+
+
+def test_next_source_is_another_subject(table):
+    plan = make_plan(table, "auto", candidates=3)
+    subject = table.subject[plan.sources]
+    assert (subject[:, 0] != subject[:, 1]).all() and (subject[:, 1] != subject[:, 2]).all()
+
+
+def test_attempts_change_style_then_source(table):
+    plan = make_plan(table, "auto", candidates=2)
+    faces = torch.tensor([3, 7])
+    rows, seeds = zip(*(plan.candidate(faces, attempt) for attempt in range(5)), strict=True)
+    assert torch.equal(rows[0], rows[1]) and torch.equal(rows[2], rows[3]) and torch.equal(rows[4], rows[0])
+    assert (rows[0] != rows[2]).all()
+    assert len({seed for pair in seeds for seed in pair}) == 10
+
+
+def test_depends_on_the_seed_only(table):
+    first, again, other = make_plan(table, "auto", seed=3), make_plan(table, "auto", seed=3), make_plan(table, seed=4)
+    assert torch.equal(first.sources, again.sources) and first.fingerprint() == again.fingerprint()
+    assert not torch.equal(first.sources, other.sources) and first.fingerprint() != other.fingerprint()
+    assert len(set(first.seeds.tolist()) & set(other.seeds.tolist())) == 0
+
+
+def test_neutral_first(job):
+    table = job.make_faces({"neutral": 3, "happiness": 12, "fear": 2}, subjects=0)
+    plan = make_plan(table, "auto", sources="neutral_first")
+    shown = table.expression[plan.sources]
+    assert (shown[plan.target == 2] == 0).all()
+    assert (shown[plan.target == 0] != 0).all()
+    table.subject = torch.arange(17) % 4  # neutral faces are of subjects 0, 1, 2
+    plan = make_plan(table, "auto", sources="neutral_first")
+    edited = plan.sources[plan.target == 2, 0]
+    assert ((table.expression[edited] == 0) == (table.subject[edited] != 3)).all()
+    assert (table.subject[edited] == 3).any()
+
+
+def test_nothing_wanted_gives_an_empty_plan(job):
+    plan = make_plan(job.make_faces({"neutral": 4, "fear": 4}))
+    assert len(plan) == 0 and plan.sources.shape == (0, 2) and plan.requested == {"neutral": 0, "fear": 0}
+
+
+def test_bad_options(job, table):
+    with pytest.raises(InputError, match="unknown sources"):
+        make_plan(table, sources="smiling")
+    with pytest.raises(InputError, match="candidates"):
+        make_plan(table, candidates=0)
+    with pytest.raises(InputError, match="cannot synthesize fear"):
+        make_plan(job.make_faces({"neutral": 0, "fear": 3}), {"fear": 5})

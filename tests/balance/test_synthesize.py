@@ -1,0 +1,175 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from synthmtl.balance.filter import REASONS, calibrate_judge, judge_probabilities, to_unit
+from synthmtl.balance.plan import make_plan
+from synthmtl.balance.synthesize import synthesize_balancing_set
+from synthmtl.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def result(job):
+    return job.run_job(None)
+
+
+def equal(a, b):
+    return torch.equal(a.table.images, b.table.images) and a.records == b.records and a.summary() == b.summary()
+
+
+def test_counts_come_out_as_wanted(result):
+    assert result.requested == {"neutral": 0, "happiness": 12, "fear": 17}
+    assert result.kept == result.requested and sum(result.missing.values()) == 0
+    assert result.table.counts() == result.kept
+    # The judge here is untrained: its rejections and the filling up are only exercised, not meant to be few.
+    assert 0 < sum(result.below_threshold.values()) < 29
+    assert sum(record["below_threshold"] for record in result.records) == sum(result.below_threshold.values())
+
+
+def test_provenance(job, result):
+    table, faces = job.make_faces({"neutral": 20, "happiness": 8, "fear": 3}), result.table
+    rows = torch.tensor([record["source_row"] for record in result.records])
+    assert faces.synthetic.all() and (faces.expression != table.expression[rows]).all()
+    assert torch.equal(faces.subject, table.subject[rows])
+    assert [record["source_file"] for record in result.records] == [table.files[row] for row in rows.tolist()]
+    assert faces.landmarks.isnan().all() and faces.action_units.isnan().all()
+    assert len(set(faces.files)) == 29 and faces.files[0] == "train/happiness/synthesized-000000.png"
+
+
+def test_a_face_can_be_made_again_from_its_record(job, result):
+    table, generator = job.make_faces({"neutral": 20, "happiness": 8, "fear": 3}), job.make_generator()
+    for i in (0, 9, 28):
+        record = result.records[i]
+        again = generator.synthesize(
+            to_unit(table.images[record["source_row"]][None], "cpu"),
+            result.table.expression[i : i + 1],
+            generator=torch.Generator().manual_seed(record["seed"]),
+        )
+        made = to_unit(result.table.images[i : i + 1], "cpu")
+        assert (again - made).abs().max() <= 1.01 / 127.5
+
+
+def test_kept_faces_satisfy_the_judge(job, result):
+    probabilities = judge_probabilities(job.make_judge(), result.table.images)
+    own = probabilities[torch.arange(29), result.table.expression]
+    torch.testing.assert_close(own, result.table.attributes["agreement"], atol=1e-5, rtol=0)
+    below = own < result.calibration.thresholds[result.table.expression] - 1e-5
+    assert below.tolist() == [record["below_threshold"] for record in result.records]
+
+
+def test_a_rejected_face_was_tried_as_often_as_allowed(job, result):
+    rejected = sum(sum(reasons.values()) for reasons in result.rejected.values())
+    kept = [r["attempt"] for r in result.records if not r["below_threshold"]]
+    assert rejected == sum(kept) + 3 * sum(result.below_threshold.values())
+    once = job.run_job(None, max_attempts=1)
+    assert {r["attempt"] for r in once.records} == {0}
+    assert sum(once.below_threshold.values()) >= sum(result.below_threshold.values())
+
+
+def test_best_rejected_candidate_fills_up(job):
+    strict = job.run_job(None, max_attempts=2)
+    table = job.make_faces({"neutral": 20, "happiness": 8, "fear": 3})
+    generator, judge = job.make_generator(), job.make_judge()
+    plan = make_plan(table, candidates=1)
+    target = plan.target
+    scores = []
+    for attempt in range(2):
+        rows, seeds = plan.candidate(torch.arange(len(plan)), attempt)
+        noise = [torch.randn(1, 16, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        style = generator.style.draw(generator.style.prior(target), torch.cat(noise))
+        edited = generator.synthesize(to_unit(table.images[rows], "cpu"), target, style=style)
+        scores.append(judge.recognize(edited)[torch.arange(len(plan)), target])
+    filled = torch.tensor([record["below_threshold"] for record in strict.records])
+    found = strict.table.attributes["agreement"][filled]
+    torch.testing.assert_close(found, torch.stack(scores).amax(0)[filled], atol=2e-3, rtol=0)
+
+
+def test_leave_takes_no_rejected_face(job, result):
+    left = job.run_job(None, fill="leave")
+    assert sum(left.below_threshold.values()) == 0
+    assert left.missing == result.below_threshold and left.rejected == result.rejected
+    accepted = [record for record in result.records if not record["below_threshold"]]
+    assert left.records == accepted and len(left.table) == len(accepted)
+
+
+def test_unchanged_faces_are_never_used(job):
+    generator = job.make_generator()
+    for layer in (generator.decoder.flow, generator.decoder.paint[-1]):
+        torch.nn.init.zeros_(layer.weight)  # the identity
+    judge, table = job.make_judge(), job.make_faces({"neutral": 6, "happiness": 2, "fear": 2})
+    calibration = calibrate_judge(judge, table)
+    nothing = synthesize_balancing_set(generator, judge, table, calibration=calibration)
+    assert len(nothing.table) == 0 and nothing.missing == nothing.requested
+    assert nothing.rejected["fear"] == dict.fromkeys(REASONS, 0) | {"unchanged": 12}
+
+
+def test_balanced_data_need_nothing(job):
+    judge, table = job.make_judge(), job.make_faces(dict.fromkeys(job.CLASSES, 4))
+    result = synthesize_balancing_set(
+        job.make_generator(), judge, table, calibration=calibrate_judge(judge, table, min_faces=1)
+    )
+    assert len(result.table) == 0 and result.rejected == {} and set(result.kept.values()) == {0}
+
+
+def test_directory_gives_the_same_and_is_used_again(job, result, tmp_path):
+    assert equal(job.run_job(tmp_path), result)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    assert len(stamps) == 8
+    assert equal(job.run_job(tmp_path), result)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == stamps
+    with pytest.raises(InputError, match="another settings"):
+        job.run_job(tmp_path, spread=0.5)
+
+
+def test_processes_share_the_chunks_and_finish_for_each_other(job, result, tmp_path):
+    first = job.run_job(tmp_path, rank=1, world=3)  # ranks 0 and 2 never came
+    assert equal(first, result)
+    (tmp_path / "chunks" / "00003.safetensors").unlink()  # and rank 0 died in its second chunk
+    assert equal(job.run_job(tmp_path, rank=0, world=3), result)
+    with pytest.raises(InputError, match="several processes need a directory"):
+        job.run_job(None, rank=0, world=2)
+
+
+def test_killed_process_resumes_to_the_same_set(job, result, tmp_path):
+    script = Path(__file__).with_name("balancing_job.py")
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path), "0.3"])
+    chunks = tmp_path / "chunks"
+    deadline = time.monotonic() + 120
+    while len(list(chunks.glob("*.safetensors"))) < 2:
+        assert process.poll() is None and time.monotonic() < deadline, "the job ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = {path: path.stat().st_mtime_ns for path in chunks.glob("*.safetensors")}
+    assert 2 <= len(done) < 8
+    (chunks / "00007.0.part").write_bytes(b"half a chunk")  # as if the kill had met a write
+    assert equal(job.run_job(tmp_path), result)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
+
+
+def test_bad_parts_are_named(job):
+    generator, judge = job.make_generator(), job.make_judge()
+    table = job.make_faces({"neutral": 6, "happiness": 2, "fear": 2})
+    calibration = calibrate_judge(judge, table)
+
+    def run(generator=generator, judge=judge, table=table, **options):
+        synthesize_balancing_set(generator, judge, table, calibration=calibration, **options)
+
+    with pytest.raises(InputError, match="generator itself"):
+        run(judge=generator)
+    with pytest.raises(InputError, match="the data neutral, fear"):
+        run(table=job.make_faces({"neutral": 6, "fear": 2}))
+    with pytest.raises(InputError, match="32 pixels a side, the data have 16"):
+        run(table=job.make_faces({"neutral": 6, "happiness": 2, "fear": 2}, size=16))
+    with pytest.raises(InputError, match="unknown fill"):
+        run(fill="worst")
+    with pytest.raises(InputError, match="max_attempts"):
+        run(max_attempts=0)
+    with pytest.raises(InputError, match="other faces"):
+        run(plan=make_plan(job.make_faces({"neutral": 7, "happiness": 2, "fear": 2})))

@@ -1,0 +1,135 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from synthmtl.balance.filter import calibrate_judge
+from synthmtl.balance.synthesize import synthesize_balancing_set
+from synthmtl.balance.write import write_balancing_set
+from synthmtl.data.image_folder import read_image_folder
+from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def parts(job):
+    """Result, generator and table; the faces are said to come from folders of this machine."""
+    generator, judge = job.make_generator(), job.make_judge()
+    table = job.make_faces({"neutral": 6, "happiness": 4, "fear": 2})
+    table.files = [f"/home/someone/faces/train/{i}.png" for i in range(12)]
+    calibration = calibrate_judge(judge, job.make_faces(dict.fromkeys(job.CLASSES, 8), seed=5), quantile=0.5)
+    return synthesize_balancing_set(generator, judge, table, calibration=calibration), generator, table
+
+
+@pytest.fixture(scope="module")
+def written(parts, tmp_path_factory):
+    result, generator, table = parts
+    return write_balancing_set(result, tmp_path_factory.mktemp("set"), generator=generator, table=table)
+
+
+def test_datasets_loads_it(parts, written, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets  # reads the environment when it is imported
+
+    loaded = datasets.load_dataset("imagefolder", data_dir=str(written), cache_dir=str(tmp_path))
+    assert list(loaded) == ["train"]
+    rows, result = loaded["train"], parts[0]
+    assert len(rows) == len(result.table) == 6
+    assert sorted(rows["seed"]) == sorted(record["seed"] for record in result.records)
+    assert sorted(rows["expression"]) == ["fear"] * 4 + ["happiness"] * 2
+    assert set(rows["synthetic"]) == {True} and rows[0]["image"].size == (32, 32)
+    assert {"source_file", "source_expression", "generator", "agreement"} <= set(rows.column_names)
+
+
+def test_reader_gives_the_same_faces(job, parts, written):
+    table = read_image_folder(written, image_size=32, channels=1, classes=job.CLASSES)["train"]
+    made = parts[0].table
+    assert torch.equal(table.images, made.images) and torch.equal(table.expression, made.expression)
+    assert table.synthetic.all()
+    torch.testing.assert_close(table.attributes["agreement"], made.attributes["agreement"])
+
+
+def test_metadata_name_the_source_without_the_machine(parts, written):
+    rows = [json.loads(line) for line in (written / "train" / "metadata.jsonl").read_text().splitlines()]
+    for row, record in zip(rows, parts[0].records, strict=True):
+        assert row["source_file"] == f"train/{record['source_row']}.png"
+        assert row["file_name"].startswith(f"{row['expression']}/synthesized-")
+        assert (row["seed"], row["generator"]) == (record["seed"], record["generator"])
+    assert not any(b"someone" in path.read_bytes() for path in written.rglob("*") if path.is_file())
+
+
+def test_card_and_json_state_the_counts(parts, written):
+    result = parts[0]
+    balance = json.loads((written / "balance.json").read_text())
+    assert balance["strategy"] == "auto" and balance["requested"] == result.requested
+    assert balance["counts_after"] == {"neutral": 6, "happiness": 6, "fear": 6}
+    assert balance["identity"] == result.identity and balance["calibration"]["quantile"] == 0.5
+    card = (written / "README.md").read_text()
+    assert f"| fear | 2 | 4 | 4 | {result.below_threshold['fear']} | 0 | 6 |" in card
+    assert result.identity["generator"] in card and "License: that of the source" in card
+    assert Image.open(written / "contact_sheet.png").width > 4 * 88
+
+
+def test_finished_set_is_left_alone_and_another_is_refused(job, parts, written):
+    result, generator, table = parts
+    stamps = {path: path.stat().st_mtime_ns for path in written.rglob("*")}
+    write_balancing_set(result, written, generator=generator, table=table)
+    assert {path: path.stat().st_mtime_ns for path in written.rglob("*")} == stamps
+    with pytest.raises(InputError, match="another balancing set"):
+        write_balancing_set(result, written, generator=generator, table=table, originals=True)
+
+
+def test_interrupted_writing_is_done_again(parts, written, tmp_path):
+    result, generator, table = parts
+    write_balancing_set(result, tmp_path, generator=generator, table=table)
+    (tmp_path / "train" / "metadata.jsonl").unlink()
+    (tmp_path / "README.md").unlink()
+    next(tmp_path.glob("train/fear/*.png")).write_bytes(b"")
+    write_balancing_set(result, tmp_path, generator=generator, table=table)
+    files = {path.relative_to(written) for path in written.rglob("*")}
+    assert {path.relative_to(tmp_path) for path in tmp_path.rglob("*")} == files
+    assert all((tmp_path / f).read_bytes() == (written / f).read_bytes() for f in files if (written / f).is_file())
+
+
+def test_another_data_set_is_never_touched(parts, tmp_path):
+    result, generator, table = parts
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metadata.jsonl").write_text("")
+    with pytest.raises(InputError, match="another data set"):
+        write_balancing_set(result, tmp_path, generator=generator, table=table)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["metadata.jsonl", "train"]
+
+
+def test_originals_make_a_balanced_folder(job, parts, tmp_path):
+    result, generator, table = parts
+    write_balancing_set(result, tmp_path, generator=generator, table=table, originals=True)
+    whole = read_image_folder(tmp_path, image_size=32, channels=1)["train"]
+    assert set(whole.counts().values()) == {6}
+    assert torch.equal(whole.images, FaceTable.concatenate([table, result.table]).images)
+    assert whole.synthetic.tolist() == [False] * 12 + [True] * 6
+
+
+def test_another_way_to_draw_is_used(parts, tmp_path):
+    result, generator, table = parts
+    seen = []
+    write_balancing_set(
+        result,
+        tmp_path,
+        generator=generator,
+        table=table,
+        sheet_faces=2,
+        draw=lambda *arguments: seen.append(arguments),
+    )
+    cells, columns, path = seen[0]
+    assert cells.shape == (2, 4, 1, 32, 32) and columns == ["source", *table.classes]
+    assert path == tmp_path / "contact_sheet.png"
+
+
+def test_nothing_to_write(job, tmp_path):
+    judge, table = job.make_judge(), job.make_faces(dict.fromkeys(job.CLASSES, 5))
+    generator = job.make_generator()
+    empty = synthesize_balancing_set(generator, judge, table, calibration=calibrate_judge(judge, table))
+    with pytest.raises(InputError, match="no synthesized face to write"):
+        write_balancing_set(empty, tmp_path / "set", generator=generator, table=table)
+    assert not (tmp_path / "set").exists()

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+from PIL import Image
+
+from synthmtl.data.inspection import format_inspection, inspect_data
+from synthmtl.errors import InputError
+
+
+def test_everything_wrong_at_once(folder, save, faces, tmp_path):
+    root = folder({"train/Angry": 3, "train/fear": 2, "train/sleepy": 2, "test/angry": 2})
+    train = root / "train" / "Angry"
+    (train / "empty.png").touch()
+    (train / "broken.png").write_text("no picture")
+    (root / "test" / "angry" / "copy.png").write_bytes((train / "000.png").read_bytes())
+    (root / "train" / "fear" / "again.png").write_bytes((train / "000.png").read_bytes())
+    save(root / "stray.png", faces(1)[0])
+    Image.new("RGB", (20, 30)).save(train / "color.png")
+    rows = ["file_name,subject,label,valence", "train/Angry/000.png,ann,angry,0.5", "train/Angry/001.png,ann,fear,"]
+    rows += ["train/Angry/002.png,bob,anger,5", "test/angry/000.png,ann,,", "test/angry/none.png,ann,,"]
+    (root / "metadata.csv").write_text("\n".join(rows))
+    report = inspect_data(root)
+    assert json.loads(json.dumps(report)) == report
+    assert report["counts"] == {"train": {"fear": 3, "anger": 3}, "test": {"fear": 0, "anger": 3}}
+    assert report["faces"] == 9 and report["classes"] == ["fear", "anger"]
+    for message, part in zip(sorted(report["bad_files"]), ("none.png", "broken.png", "empty.png"), strict=False):
+        assert part in message or "metadata" in message
+    assert len(report["bad_files"]) == 3
+    assert len(report["problems"]) == 3
+    text = "\n".join(report["problems"])
+    assert "labelled 'fear'" in text and "valence is '5'" in text and "sleepy" in text
+    assert report["ignored"] == [(root / "stray.png").as_posix()]
+    assert report["sizes"] == {"16x16": 8, "20x30": 1} and report["modes"] == {"L": 8, "RGB": 1}
+    assert report["subjects"] == {"train": 2, "test": 1}
+    assert report["missing"]["train"]["subject"] == 4 and report["missing"]["train"]["valence_arousal"] == 5
+    assert report["repeats"] == {"train": {"exact": 1, "near": 1}, "test": {"exact": 0, "near": 0}}
+    (leak,) = report["leaks"]
+    assert (leak["exact"], leak["exact_other_label"], leak["subjects"]) == (1, 1, 1)
+    assert report["renamed"] == {"Angry": "anger", "angry": "anger"}
+    assert "test has no images of fear" in report["warnings"]
+    printed = format_inspection(report)
+    for part in ("9 faces", "fear", "empty.png", "labelled 'fear'", "stray.png", "Angry → anger", "20x30 (1)"):
+        assert part in printed
+
+
+def test_a_good_set(folder):
+    report = inspect_data(folder({"anger": 3, "fear": 2}))
+    assert report["counts"] == {"all": {"fear": 2, "anger": 3}}
+    assert not any(report[name] for name in ("bad_files", "problems", "ignored", "warnings", "renamed", "leaks"))
+    assert report["subjects"] == {"all": None} and "unknown" in format_inspection(report)
+
+
+def test_fer2013_csv_with_bad_rows(tmp_path):
+    pixels = [" ".join(str((i * j) % 256) for j in range(2304)) for i in (1, 2, 3)]
+    rows = [
+        f"0,{pixels[0]},Training",
+        f"3,{pixels[1]},Training",
+        "9,1,Training",
+        f"3,{pixels[2]},PublicTest",
+        "3,1,Training",
+    ]
+    (tmp_path / "fer.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    report = inspect_data(tmp_path / "fer.csv")
+    assert report["counts"]["train"] == {"happiness": 1, "anger": 1}
+    assert [message.split(": ")[0][-9:] for message in report["bad_files"]] == ["fer.csv:4", "fer.csv:6"]
+    assert "train has 1 images of anger: training needs at least two" in report["warnings"]
+
+
+def test_only_faults_are_a_report_too(folder):
+    root = folder({"anger": 1, "sleepy": 1})
+    (root / "anger" / "000.png").write_bytes(b"")
+    report = inspect_data(root)
+    assert report["faces"] == 0 and len(report["bad_files"]) == 1 and len(report["problems"]) == 1
+    assert "sleepy" in format_inspection(report)
+
+
+def test_long_lists_are_cut(folder):
+    root = folder({"anger": 30, "fear": 2})
+    for path in (root / "anger").iterdir():
+        path.write_bytes(b"")
+    report = inspect_data(root)
+    assert len(report["bad_files"]) == 30
+    assert "... and 20 more" in format_inspection(report)
+
+
+def test_nothing_to_inspect(tmp_path):
+    with pytest.raises(InputError, match="no such folder or file"):
+        inspect_data(tmp_path / "none")
+    with pytest.raises(InputError, match="no faces found"):
+        inspect_data(tmp_path)
+    (tmp_path / "other.csv").write_text("a,b\n")
+    with pytest.raises(InputError, match="not FER2013's csv"):
+        inspect_data(tmp_path / "other.csv")

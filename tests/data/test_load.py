@@ -1,0 +1,160 @@
+import logging
+
+import pytest
+import torch
+
+from synthmtl.data.load import load_splits
+from synthmtl.data.table import FaceTable
+from synthmtl.data.writer import write_image_folder
+from synthmtl.errors import InputError
+
+
+def load(path, **options):
+    return load_splits(path, **{"image_size": 16, "channels": 1} | options)
+
+
+def sizes(splits):
+    return {name: len(table) for name, table in splits.tables().items()}
+
+
+def pictures(table):
+    return {image.numpy().tobytes() for image in table.images}
+
+
+def test_without_splits(folder, caplog):
+    with caplog.at_level(logging.INFO, "synthmtl"):
+        splits = load(folder({"anger": 40, "fear": 60}))
+    assert sizes(splits) == {"train": 70, "validation": 15, "test": 15}
+    assert splits.classes == ("fear", "anger") == splits.test.classes
+    assert splits.notes[0].startswith("split 100 faces by image") and splits.notes[0] in caplog.text
+
+
+def test_seed_decides(folder):
+    root = folder({"anger": 20, "fear": 20})
+    one, same, other = (pictures(load(root, split_seed=seed).test) for seed in (0, 0, 1))
+    assert one == same != other
+
+
+def test_by_subject_when_known(table, tmp_path):
+    faces = table({"anger": 50, "fear": 50}, subjects=20)
+    write_image_folder(faces, tmp_path, "train")
+    splits = load(tmp_path)
+    assert "by subject" in splits.notes[0]
+    people = [set(part.subject.tolist()) for part in splits.tables().values()]
+    assert sum(map(len, people)) == len(set.union(*people)) == 20
+
+
+@pytest.mark.parametrize(("given", "absent"), [("validation", "test"), ("test", "validation")])
+def test_a_missing_part_is_split_off_train_and_never_borrowed(folder, given, absent):
+    root = folder({"train/anger": 50, "train/fear": 50, f"{given}/anger": 6, f"{given}/fear": 4})
+    splits = load(root)
+    assert sizes(splits) == {"train": 90, given: 10, absent: 10}
+    parts = [pictures(part) for part in splits.tables().values()]
+    assert len(set.union(*parts)) == 110
+    assert f"train 90, {absent} 10" in splits.notes[0]
+
+
+@pytest.mark.parametrize(("validation", "test"), [(1, 5), (60, 15)])
+def test_the_part_split_off_is_from_5_to_15_percent(folder, validation, test):
+    root = folder({"train/anger": 50, "train/fear": 50, "validation/anger": validation, "validation/fear": validation})
+    assert len(load(root).test) == pytest.approx(test, abs=1)
+
+
+def test_three_splits_stay_as_they_are(folder):
+    root = folder({"train/anger": 3, "train/fear": 2, "val/anger": 1, "test/fear": 2})
+    splits = load(root)
+    assert sizes(splits) == {"train": 5, "validation": 1, "test": 2}
+    assert splits.notes == ["validation has no faces of fear", "test has no faces of anger"]
+
+
+def test_synthesised_faces_stay_in_train(table, tmp_path):
+    real, made = table({"anger": 30, "fear": 30}), table({"anger": 10, "fear": 0}, seed=1)
+    made.synthetic[:] = True
+    both = FaceTable.concatenate([real, made])
+    write_image_folder(both, tmp_path / "train_only", "train")
+    splits = load(tmp_path / "train_only")
+    assert int(splits.train.synthetic.sum()) == 10
+    assert not splits.validation.synthetic.any() and not splits.test.synthetic.any()
+    for split in ("train", "validation", "test"):
+        write_image_folder(both, tmp_path / "three", split)
+    splits = load(tmp_path / "three")
+    assert sizes(splits) == {"train": 70, "validation": 60, "test": 60}
+    assert splits.notes == [f"left 10 synthesised faces out of {name}" for name in ("validation", "test")]
+    write_image_folder(made, tmp_path / "made", "train", names=[f"m{i}" for i in range(10)])
+    write_image_folder(both, tmp_path / "made", "test")
+    with pytest.raises(InputError, match="one|only"):
+        load(tmp_path / "made")
+
+
+def test_all_synthesised_or_an_evaluation_part_without_photographs(table, tmp_path):
+    faces = table({"anger": 10, "fear": 10})
+    faces.synthetic[:] = True
+    write_image_folder(faces, tmp_path)
+    with pytest.raises(InputError, match="all faces are synthesised"):
+        load(tmp_path)
+    write_image_folder(faces, tmp_path, "test")
+    with pytest.raises(InputError, match="test holds synthesised faces only"):
+        load(tmp_path)
+
+
+def test_unlabelled_faces_are_kept(table, tmp_path):
+    faces = table({"anger": 20, "fear": 20})
+    faces.expression[:4] = -1
+    write_image_folder(faces, tmp_path)
+    splits = load(tmp_path)
+    assert sum(sizes(splits).values()) == 40
+    assert sum(int((part.expression < 0).sum()) for part in splits.tables().values()) == 4
+    assert any("without an expression" in note for note in splits.notes)
+
+
+def test_fer2013_csv(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+
+    def row(code, usage):
+        pixels = torch.randint(0, 256, (2304,), generator=generator).tolist()
+        return f"{code},{' '.join(map(str, pixels))},{usage}"
+
+    rows = [row(code, "Training") for code in (0, 3) * 20] + [row(code, "PublicTest") for code in (0, 3, 3)]
+    (tmp_path / "fer.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    splits = load(tmp_path / "fer.csv", image_size=48)
+    assert sizes(splits) == {"train": 38, "validation": 3, "test": 2}
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"anger": 10}, "only .*anger.* expression"),
+        ({"train/anger": 10}, "train: only .*anger.* expression"),
+        ({"anger": 10, "fear": 1}, "class 'fear' has one image"),
+        ({"train/anger": 10, "train/fear": 1, "validation/fear": 3, "test/fear": 3}, "class 'fear' has one image"),
+        ({"train/anger": 9, "train/fear": 9, "test/sad": 3}, "class 'sadness' has no images"),
+        ({"validation/anger": 10, "test/anger": 10}, "no train split, only validation, test"),
+        ({}, "no faces found"),
+    ],
+)
+def test_too_little_data_is_one_clear_line_with_the_path(folder, counts, message):
+    root = folder(counts)
+    with pytest.raises(InputError, match=message) as error:
+        load(root)
+    assert str(root) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_paths_of_no_known_kind(tmp_path, folder):
+    with pytest.raises(InputError, match="no such folder or file"):
+        load(tmp_path / "none")
+    (tmp_path / "other.csv").write_text("a,b\n")
+    with pytest.raises(InputError, match="other.csv:1: not FER2013's csv"):
+        load(tmp_path / "other.csv")
+    (tmp_path / "note.txt").write_text("hello")
+    with pytest.raises(InputError, match="neither a folder nor a zip"):
+        load(tmp_path / "note.txt")
+    with pytest.raises(InputError, match="votes"):
+        load(folder({"anger": 2}), ferplus=tmp_path / "votes.csv")
+
+
+def test_bad_images(folder, caplog):
+    root = folder({"anger": 20, "fear": 20})
+    (root / "anger" / "000.png").write_bytes(b"")
+    with pytest.raises(InputError, match="000.png: .*0 bytes"):
+        load(root)
+    assert sum(sizes(load(root, on_bad="skip")).values()) == 39

@@ -1,0 +1,141 @@
+import json
+
+import pytest
+import torch
+
+from synthmtl.data.metadata import distribution, label_columns, parse_metadata, raise_input_error
+from synthmtl.errors import InputError
+from synthmtl.labels import ACTION_UNITS
+
+CLASSES = ("neutral", "happiness", "anger")
+
+
+def csv_columns(text, classes=CLASSES, complain=raise_input_error):
+    return label_columns(parse_metadata(text.encode(), "metadata.csv"), classes, complain)
+
+
+def jsonl_columns(*rows, complain=raise_input_error):
+    text = "\n".join(json.dumps({"file_name": f"{i}.png"} | row) for i, row in enumerate(rows))
+    return label_columns(parse_metadata(text.encode(), "metadata.jsonl"), CLASSES, complain)
+
+
+def test_csv_labels():
+    columns = csv_columns(
+        "\ufefffile_name,subject,session,valence,arousal,AU01,au_12,synthetic,weight,domain,yaw,country,code\n"
+        "a.png,Zoe,s1,0.5,-0.25,0.1,,true,2,1,-3.5,NL,007\n"
+        "b.png,Ann,,,nan,,1,0,,,,DE,008\n"
+    )
+    assert columns["subject"].tolist() == [1, 0]
+    assert columns["session"].tolist() == [0, -1]
+    torch.testing.assert_close(
+        columns["valence_arousal"], torch.tensor([[0.5, -0.25], [torch.nan] * 2]), equal_nan=True
+    )
+    units = columns["action_units"]
+    assert units[0, ACTION_UNITS.index("AU1")] == torch.tensor(0.1) and units[1, ACTION_UNITS.index("AU12")] == 1
+    assert int((~units.isnan()).sum()) == 2
+    assert columns["synthetic"].tolist() == [True, False]
+    assert columns["weight"].tolist() == [2.0, 1.0]
+    assert columns["domain"].tolist() == [1, 0]
+    assert list(columns["attributes"]) == ["yaw"]  # a text column and names with leading zeros are no numbers
+    torch.testing.assert_close(columns["attributes"]["yaw"], torch.tensor([-3.5, torch.nan]), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "numbers"),
+    [
+        (["10", "9", "9"], [10, 9, 9]),
+        ([10, 9, None], [10, 9, -1]),
+        (["001", "002", "001"], [0, 1, 0]),
+        (["b", "10", "a"], [2, 0, 1]),
+    ],
+)
+def test_subjects_are_numbered_by_sorted_name_unless_they_are_numbers(names, numbers):
+    assert jsonl_columns(*({"subject": name} for name in names))["subject"].tolist() == numbers
+
+
+def test_landmarks_from_jsonl_and_csv_agree():
+    points = [[round(i / 68, 3), round(1 - i / 68, 3)] for i in range(68)]
+    header = ",".join(f"x{i},y{i}" for i in range(68))
+    flat = ",".join(f"{x},{y}" for x, y in points)
+    from_csv = csv_columns(f"file_name,{header}\na.png,{flat}\n")
+    assert torch.equal(from_csv["landmarks"][0], torch.tensor(points))
+    assert torch.equal(from_csv["landmarks"], jsonl_columns({"landmarks": points})["landmarks"])
+    assert not from_csv["attributes"]
+    assert jsonl_columns({"landmarks": points}, {})["landmarks"][1].isnan().all()
+
+
+def test_landmarks_of_another_scheme_are_no_landmarks():
+    header = ",".join(f"x{i},y{i}" for i in range(70))
+    assert "landmarks" not in csv_columns(f"file_name,{header}\na.png,{','.join(['0.5'] * 140)}\n")
+
+
+def test_votes_become_shares_of_the_classes_there_are():
+    columns = csv_columns(
+        "file_name,ferplus_neutral,ferplus_happiness,ferplus_anger,ferplus_contempt,ferplus_unknown,ferplus_nf\n"
+        "a.png,3,0,1,4,2,0\nb.png,0,0,0,5,5,0\n"
+    )
+    shares = columns["expression_distribution"]
+    assert shares[0].tolist() == [0.75, 0.0, 0.25] and shares[1].isnan().all()
+
+
+def test_distribution_keeps_complete_shares_to_the_bit():
+    third = float(torch.tensor(1 / 3))
+    assert distribution({"neutral": third, "anger": 1 - third}, CLASSES) == [third, 0.0, 1 - third]
+    assert distribution({"neutral": 0.25, "fear": 0.75}, CLASSES) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"valence": 3}, "valence"),
+        ({"arousal": "high"}, "arousal"),
+        ({"AU1": 4}, r"AU1 .*divide by 5"),
+        ({"weight": -1}, "weight"),
+        ({"weight": "inf"}, "weight"),
+        ({"synthetic": "perhaps"}, "true or false"),
+        ({"landmarks": [[0.5, 0.5]]}, "68 pairs"),
+        ({"landmarks": [["a", "b"]] * 68}, "68 pairs"),
+        ({"landmarks": [[100, 120]] * 68}, "divide pixels"),
+        ({"expression_distribution": {"joyous": 1}}, "expression_distribution"),
+        ({"ferplus_anger": -2}, "votes"),
+    ],
+)
+def test_a_wrong_value_names_file_and_line(row, message):
+    with pytest.raises(InputError, match=rf"metadata.jsonl:2: .*{message}"):
+        jsonl_columns({}, row)
+    said = []
+    columns = jsonl_columns({}, row, complain=said.append)
+    assert len(said) == 1
+    for column in (columns.get("valence_arousal"), columns.get("action_units"), columns.get("landmarks")):
+        assert column is None or column.isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "message"),
+    [
+        ("metadata.csv", b"name,label\na.png,anger\n", ":1: no column file_name"),
+        ("metadata.csv", b"", ":1: no column file_name"),
+        ("metadata.csv", b"file_name,label\na.png,anger\nb.png\n", ":3: the row does not have 2 cells"),
+        ("metadata.csv", b"file_name,label\na.png,anger,x\n", ":2: the row does not have 2 cells"),
+        ("metadata.csv", b"file_name,label\n,anger\n", ":2: no file_name"),
+        ("metadata.csv", b"file_name\n\xff\xfe.png\n", "not UTF-8"),
+        ("metadata.jsonl", b'{"file_name": "a.png"}\n{"file_name"', ":2: broken JSON"),
+        ("metadata.jsonl", b'["a.png"]', ":1: not a JSON object"),
+        ("metadata.jsonl", b'{"label": "anger"}', ":1: no file_name"),
+    ],
+)
+def test_broken_files(file, data, message):
+    with pytest.raises(InputError, match=file + message.replace("not UTF", ": not UTF")):
+        parse_metadata(data, file)
+
+
+def test_expression_and_label():
+    def expression(**row):
+        return parse_metadata(json.dumps({"file_name": "a.png"} | row).encode(), "metadata.jsonl")[0].expression()
+
+    assert expression(label="Happy") == expression(expression="happiness", label="joy") == "happiness"
+    assert expression(label=None) is expression(expression="") is expression() is None
+    with pytest.raises(InputError, match="metadata.jsonl:1: unknown label 'sleepy'"):
+        expression(label="sleepy")
+    with pytest.raises(InputError, match="metadata.jsonl:1: expression 'anger' but label 'fear'"):
+        expression(expression="anger", label="fear")

@@ -1,0 +1,154 @@
+import pytest
+import torch
+
+from synthmtl.data.pairs import EditSampler, PairIndex, edit_mode, pair_groups
+from synthmtl.data.randomness import StepRandom
+from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
+
+CLASSES = ("neutral", "happiness", "sadness", "anger")
+
+
+def make(expression, subject=None, session=None):
+    columns = {"expression": expression, "subject": subject, "session": session}
+    columns = {name: None if column is None else torch.tensor(column) for name, column in columns.items()}
+    images = torch.zeros(len(expression), 1, 2, 2, dtype=torch.uint8)
+    return FaceTable(images=images, classes=CLASSES, **columns)
+
+
+def posed(subjects=6, seed=0):
+    """Every subject with 2-6 faces of random expressions in each of two sessions, some labels missing, shuffled."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for subject in range(subjects):
+        for session in range(2):
+            count = int(torch.randint(2, 7, (), generator=generator))
+            labels = torch.randint(-1, len(CLASSES), (count,), generator=generator).tolist()
+            rows += [(label, subject, session) for label in labels]
+    rows = [rows[i] for i in torch.randperm(len(rows), generator=generator).tolist()]
+    return make(*map(list, zip(*rows, strict=True)))
+
+
+def test_groups_by_subject_where_no_session_is_known():
+    assert pair_groups(make([0, 1, 2, 3], subject=[4, 4, 7, -1])).tolist() == [4, 4, 7, -1]
+
+
+def test_groups_by_subject_and_session():
+    groups = pair_groups(make([0, 1, 2, 3, 0, 1], subject=[0, 0, 1, 1, -1, 0], session=[0, 0, 0, 3, 0, -1])).tolist()
+    assert groups[0] == groups[1]
+    assert len({groups[0], groups[2], groups[3]}) == 3
+    assert groups[4] == groups[5] == -1
+    assert min(groups[:4]) >= 0
+
+
+def test_partners_by_brute_force():
+    table = posed()
+    index = PairIndex(table)
+    group, expression = pair_groups(table).tolist(), table.expression.tolist()
+    partners = {
+        row: [
+            other
+            for other in range(len(table))
+            if group[other] == group[row] and expression[other] not in (-1, expression[row]) and expression[row] >= 0
+        ]
+        for row in range(len(table))
+    }
+    partners = {row: others for row, others in partners.items() if others}
+    assert index.rows.tolist() == sorted(partners)
+    assert index.counts.tolist() == [len(partners[row]) for row in sorted(partners)]
+    for row, others in partners.items():
+        # The middle of each of the equal intervals of [0, 1), and both ends.
+        uniform = (torch.arange(len(others)) + 0.5) / len(others)
+        assert sorted(index.draw(torch.full((len(others),), row), uniform).tolist()) == others
+        ends = index.draw(torch.tensor([row, row]), torch.tensor([0.0, 1 - 2**-24])).tolist()
+        assert set(ends) <= set(others)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        make([0, 1, 2]),
+        make([0, 0, 1], subject=[0, 0, 1]),
+        make([-1, 1], subject=[0, 0]),
+        make([0, 1], subject=[0, 0], session=[0, 1]),
+        make([0]).select([]),
+    ],
+    ids=["no subject", "one expression each", "missing label", "other session", "empty"],
+)
+def test_no_pairs(table):
+    assert len(PairIndex(table)) == 0
+    with pytest.raises(InputError, match="paired training needs two expressions of one subject"):
+        EditSampler(table, paired=True)
+
+
+def test_edit_mode():
+    assert edit_mode(make([0, 1, 0, 1], subject=[0, 0, 1, 1])) == "paired"
+    assert edit_mode(make([0, 1, 0, 1])) == "unpaired"
+    # Anger is never paired, though most faces are.
+    assert edit_mode(make([0, 1, 0, 1, 3], subject=[0, 0, 1, 1, 2])) == "unpaired"
+    # Every class is, but few faces are.
+    assert edit_mode(make([0, 1, 0, 1, 0, 1], subject=[0, 0, 1, 2, 3, 4])) == "unpaired"
+    assert edit_mode(make([0, 1, 0, 1, 0, 1], subject=[0, 0, 1, 2, 3, 4]), share=0.3) == "paired"
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_sources_differ_from_targets_and_targets_are_balanced(paired):
+    table = posed()
+    sampler = EditSampler(table, paired=paired)
+    group = pair_groups(table)
+    for step in range(5):
+        source, target = sampler.rows(18, StepRandom(0, step))
+        assert source.shape == target.shape == (18,)
+        assert (table.expression[source] >= 0).all() and (table.expression[target] >= 0).all()
+        assert (table.expression[source] != table.expression[target]).all()
+        counts = table.expression[target].bincount(minlength=len(CLASSES))
+        assert counts.min() == 18 // len(CLASSES) and counts.max() == 18 // len(CLASSES) + 1
+        if paired:
+            assert torch.equal(group[source], group[target]) and (group[source] >= 0).all()
+
+
+def test_all_faces_of_rare_classes_are_reached_and_no_class_is_favored_over_steps():
+    table = make([0] * 40 + [1] * 5 + [2] * 2)
+    sampler = EditSampler(table, paired=False)
+    targets = torch.cat([sampler.rows(4, StepRandom(0, step))[1] for step in range(300)])
+    shares = table.expression[targets].bincount(minlength=3) / len(targets)
+    assert shares.tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert len(targets.unique()) == 47
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_two_processes_draw_what_one_does(paired):
+    sampler = EditSampler(posed(), paired=paired)
+    one = sampler.rows(12, StepRandom(3, 4))
+    two = [sampler.rows(6, StepRandom(3, 4, rank=rank, world=2)) for rank in range(2)]
+    for i in range(2):
+        assert torch.equal(torch.stack([two[0][i], two[1][i]], 1).flatten(), one[i])
+
+
+def test_same_step_same_rows_and_other_names_other_rows():
+    sampler = EditSampler(posed(), paired=False)
+
+    def rows(step, name):
+        return torch.stack(sampler.rows(16, StepRandom(0, step), name))
+
+    assert torch.equal(rows(0, "edit"), rows(0, "edit"))
+    assert not torch.equal(rows(0, "edit"), rows(1, "edit"))
+    assert not torch.equal(rows(0, "edit"), rows(0, "other"))
+
+
+def test_target_classes_can_be_chosen():
+    table = posed()
+    for paired in (True, False):
+        source, target = EditSampler(table, paired=paired, classes=[1, 3]).rows(10, StepRandom(0, 0))
+        assert table.expression[target].bincount(minlength=4).tolist() == [0, 5, 0, 5]
+        assert len(table.expression[source].unique()) > 1
+
+
+@pytest.mark.parametrize(
+    ("table", "classes"),
+    [(make([1, 1, 1]), None), (make([-1, -1]), None), (make([0, 1]), [2])],
+    ids=["one class", "no labels", "wanted class absent"],
+)
+def test_too_few_expressions(table, classes):
+    with pytest.raises(InputError, match="at least two expressions"):
+        EditSampler(table, paired=False, classes=classes)

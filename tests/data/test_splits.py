@@ -1,0 +1,121 @@
+import logging
+
+import pytest
+import torch
+
+from synthmtl.data.splits import SHARES, check_classes, split_by_subject, split_unit, subject_folds
+from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
+
+COUNTS = {"neutral": 120, "happiness": 200, "disgust": 12, "anger": 48}
+
+
+def rows_of(table, parts):
+    """Where each row of the parts stands in the table, by its picture."""
+    place = {image.numpy().tobytes(): i for i, image in enumerate(table.images)}
+    return {name: [place[image.numpy().tobytes()] for image in part.images] for name, part in parts.items()}
+
+
+@pytest.mark.parametrize("subjects", [None, 60])
+def test_every_row_goes_to_one_part(table, subjects):
+    whole = table(COUNTS, subjects)
+    rows = rows_of(whole, split_by_subject(whole, seed=3))
+    assert sorted(sum(rows.values(), [])) == list(range(len(whole)))
+    assert all(part == sorted(part) for part in rows.values())
+
+
+def test_no_subject_is_in_two_parts(table):
+    parts = split_by_subject(table(COUNTS, 60), seed=1)
+    people = [set(part.subject.tolist()) for part in parts.values()]
+    assert not (people[0] & people[1] or people[0] & people[2] or people[1] & people[2])
+    assert set.union(*people) == set(range(60))
+
+
+def test_by_image_classes_are_in_exact_proportion(table, caplog):
+    whole = table(COUNTS)
+    with caplog.at_level(logging.WARNING, "synthmtl"):
+        parts = split_by_subject(whole, seed=1)
+    assert split_unit(whole) == "image" and "no subject is known" in caplog.text
+    for name, part in parts.items():
+        for expression, count in part.counts().items():
+            assert abs(count - SHARES[name] * COUNTS[expression]) <= 1.5
+
+
+def test_by_subject_classes_are_near_proportion(table):
+    for seed in range(5):
+        parts = split_by_subject(table(COUNTS, 60), seed=seed)
+        for name, part in parts.items():
+            for expression, count in part.counts().items():
+                assert abs(count / COUNTS[expression] - SHARES[name]) < 0.12
+                assert count > 0
+
+
+def test_seed_decides(table):
+    whole = table(COUNTS, 60)
+    one, same, other = (split_by_subject(whole, seed=seed)["test"].images for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert one.shape != other.shape or not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, (2, 0, 0)), (3, (2, 1, 0)), (4, (2, 1, 1))])
+def test_rare_class_serves_training_first_then_every_part(table, count, expected):
+    parts = split_by_subject(table({"neutral": 40, "fear": count}), seed=0)
+    assert tuple(part.counts()["fear"] for part in parts.values()) == expected
+
+
+def test_look_alikes_stay_together_when_no_subject_is_known(table, faces):
+    whole = table({"neutral": 30, "fear": 30})
+    copies = FaceTable.concatenate([whole, whole, whole])
+    rows = [{image.numpy().tobytes() for image in part.images} for part in split_by_subject(copies, seed=0).values()]
+    assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
+
+
+def test_faces_without_subject_among_others(table, caplog):
+    whole = table(COUNTS, 60)
+    whole.subject[::10] = -1
+    parts = split_by_subject(whole, seed=0)
+    known = [set(part.subject[part.subject >= 0].tolist()) for part in parts.values()]
+    assert not (known[0] & known[1] or known[0] & known[2] or known[1] & known[2])
+    assert "38 faces have no subject" in caplog.text
+
+
+def test_unlabelled_faces_are_spread_too(table):
+    whole = table({"neutral": 40, "fear": 40})
+    whole.expression[:40:2] = -1
+    parts = split_by_subject(whole, seed=0)
+    assert [int((part.expression < 0).sum()) for part in parts.values()] == [14, 3, 3]
+
+
+def test_folds_cover_every_row_once(table):
+    whole = table(COUNTS, 60)
+    folds = subject_folds(whole, 5, seed=0)
+    assert torch.equal(torch.cat([held_out for _, held_out in folds]).sort().values, torch.arange(len(whole)))
+    for training, held_out in folds:
+        assert len(training) + len(held_out) == len(whole)
+        assert not set(whole.subject[training].tolist()) & set(whole.subject[held_out].tolist())
+        assert all(whole.select(held_out).counts().values())
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"neutral": 10}, "only .*neutral.* expression"),
+        ({}, "no faces"),
+        ({"neutral": 10, "fear": 1}, "class 'fear' has one image"),
+        ({"neutral": 10, "fear": 3, "anger": 0}, "class 'anger' has no images"),
+    ],
+)
+def test_too_little_to_learn_from(table, counts, message):
+    with pytest.raises(InputError, match=message):
+        check_classes(table(counts))
+    with pytest.raises(InputError, match=message):
+        split_by_subject(table(counts))
+
+
+def test_too_few_subjects_or_bad_arguments(table):
+    with pytest.raises(InputError, match="2 subjects cannot be split into 3 parts"):
+        split_by_subject(table({"neutral": 10, "fear": 10}, subjects=2))
+    with pytest.raises(InputError, match="sum to 1"):
+        split_by_subject(table(COUNTS), {"train": 0.7, "test": 0.7})
+    with pytest.raises(InputError, match="folds"):
+        subject_folds(table(COUNTS), 1)

@@ -1,0 +1,186 @@
+import dataclasses
+
+import pytest
+import torch
+
+from synthmtl.data import FaceBatch, FaceTable, classes_of
+from synthmtl.errors import InputError
+from synthmtl.labels import ACTION_UNITS, EXPRESSIONS, EXPRESSIONS_7
+
+CLASSES = ("neutral", "happiness", "anger")
+
+
+def make(count=6, *, classes=CLASSES, channels=1, size=4, seed=0, **columns):
+    """Faces of random pixels; the expressions run 0, 1, ..., K - 1, missing, 0, ..."""
+    generator = torch.Generator().manual_seed(seed)
+    expression = (torch.arange(count) + 1) % (len(classes) + 1) - 1
+    columns = {"expression": expression.roll(-1) if count else expression} | columns
+    images = torch.randint(256, (count, channels, size, size), generator=generator, dtype=torch.uint8)
+    return FaceTable(images=images, classes=classes, **columns)
+
+
+def columns_of(table):
+    return {
+        f.name: getattr(table, f.name)
+        for f in dataclasses.fields(table)
+        if isinstance(getattr(table, f.name), torch.Tensor)
+    }
+
+
+def test_columns_left_out_are_missing():
+    table = FaceTable(images=torch.zeros(3, 3, 8, 8, dtype=torch.uint8), classes=EXPRESSIONS_7)
+    assert (len(table), table.image_size, table.channels) == (3, 8, 3)
+    assert table.expression.tolist() == table.subject.tolist() == table.session.tolist() == [-1] * 3
+    assert table.action_units.shape == (3, len(ACTION_UNITS))
+    assert table.landmarks.shape == (3, 68, 2)
+    assert table.expression_distribution.shape == (3, 7)
+    for name in ("action_units", "landmarks", "valence_arousal", "expression_distribution"):
+        assert getattr(table, name).isnan().all()
+    assert table.weight.tolist() == [1.0] * 3
+    assert table.domain.tolist() == [0] * 3
+    assert table.synthetic.dtype == torch.bool and not table.synthetic.any()
+    assert table.files == [""] * 3
+    assert sum(table.counts().values()) == 0
+
+
+def test_counts_are_per_class_without_missing():
+    table = make(5, expression=torch.tensor([2, -1, 2, 0, -1]))
+    assert table.counts() == {"neutral": 1, "happiness": 0, "anger": 2}
+    assert list(table.counts()) == list(CLASSES)
+
+
+def test_batch_scales_pixels_and_keeps_labels():
+    table = make(4, subject=torch.tensor([7, 8, 9, -1]), weight=torch.tensor([1.0, 0.5, 2.0, 1.0]))
+    table.images[1, 0, 0] = torch.tensor([0, 255, 51, 204], dtype=torch.uint8)
+    batch = table.batch([2, 1, 1])
+    assert isinstance(batch, FaceBatch) and len(batch) == 3
+    assert batch.image.dtype == torch.float32 and batch.image.shape == (3, 1, 4, 4)
+    torch.testing.assert_close(batch.image[1, 0, 0], torch.tensor([-1.0, 1.0, -0.6, 0.6]))
+    assert batch.image.min() >= -1 and batch.image.max() <= 1
+    assert torch.equal(((batch.image + 1) * 127.5).round().to(torch.uint8), table.images[[2, 1, 1]])
+    assert batch.expression.tolist() == table.expression[[2, 1, 1]].tolist()
+    assert batch.subject.tolist() == [9, 8, 8] and batch.weight.tolist() == [2.0, 0.5, 0.5]
+
+
+def test_batches_join_and_move():
+    table = make(4)
+    joined = FaceBatch.concatenate([table.batch([0, 1]), table.batch([3])]).to("cpu")
+    whole = table.batch([0, 1, 3])
+    for f in dataclasses.fields(FaceBatch):
+        assert torch.equal(getattr(joined, f.name).nan_to_num(-9), getattr(whole, f.name).nan_to_num(-9))
+
+
+@pytest.mark.parametrize("index", [[3, 0, 3], torch.tensor([3, 0, 3]), torch.tensor([3, 0, 3], dtype=torch.int32)])
+def test_select_by_integers(index):
+    table = make(5, files=list("abcde"), attributes={"yaw": torch.arange(5.0)})
+    chosen = table.select(index)
+    assert chosen.files == ["d", "a", "d"]
+    assert chosen.attributes["yaw"].tolist() == [3, 0, 3]
+    for name, column in columns_of(table).items():
+        assert torch.equal(getattr(chosen, name).float().nan_to_num(-9), column[[3, 0, 3]].float().nan_to_num(-9))
+
+
+def test_select_by_mask_and_of_nothing():
+    table = make(5)
+    mask = torch.tensor([False, True, False, False, True])
+    assert torch.equal(table.select(mask).images, table.images[[1, 4]])
+    assert torch.equal(table.select(mask.tolist()).images, table.images[[1, 4]])
+    assert len(table.select([])) == 0 and sum(table.select([]).counts().values()) == 0
+
+
+def test_replace_shares_the_other_columns():
+    table = make(3)
+    other = table.replace(domain=torch.ones(3, dtype=torch.int64))
+    assert other.domain.tolist() == [1, 1, 1] and table.domain.tolist() == [0, 0, 0]
+    assert other.images is table.images
+
+
+def test_with_classes_keeps_every_name_and_missing_labels():
+    table = make(8)
+    wide = table.with_classes(reversed(EXPRESSIONS))
+    assert wide.classes == EXPRESSIONS
+    for before, after in zip(table.expression.tolist(), wide.expression.tolist(), strict=True):
+        assert (before < 0 and after == -1) or CLASSES[before] == EXPRESSIONS[after]
+    assert wide.expression_distribution.shape == (8, 8)
+    back = wide.with_classes(CLASSES)
+    assert torch.equal(back.expression, table.expression)
+    assert table.with_classes(CLASSES) is table
+
+
+def test_with_classes_drops_labels_of_dropped_classes():
+    table = make(4, expression=torch.tensor([0, 1, 2, -1]))
+    narrow = table.with_classes(["anger", "neutral"])
+    assert narrow.classes == ("neutral", "anger")
+    assert narrow.expression.tolist() == [0, -1, 1, -1]
+    assert len(narrow) == 4 and narrow.images is table.images
+
+
+def test_with_classes_never_invents_a_distribution():
+    shares = torch.tensor([[0.2, 0.5, 0.3], [float("nan")] * 3])
+    table = make(2, expression_distribution=shares)
+    wide = table.with_classes(EXPRESSIONS).expression_distribution
+    assert wide[1].isnan().all()
+    assert wide[0].sum() == pytest.approx(1)
+    assert wide[0, [EXPRESSIONS.index(name) for name in CLASSES]].tolist() == pytest.approx([0.2, 0.5, 0.3])
+    narrow = table.with_classes(["neutral", "anger"]).expression_distribution
+    assert narrow[0].tolist() == pytest.approx([0.2, 0.3]) and narrow[1].isnan().all()
+
+
+def test_concatenate_is_the_opposite_of_select():
+    table = make(7, files=list("abcdefg"), attributes={"yaw": torch.arange(7.0)})
+    joined = FaceTable.concatenate([table.select([0, 1, 2]), table.select([]), table.select([3, 4, 5, 6])])
+    assert joined.files == table.files
+    assert torch.equal(joined.attributes["yaw"], table.attributes["yaw"])
+    for name, column in columns_of(table).items():
+        assert torch.equal(getattr(joined, name).float().nan_to_num(-9), column.float().nan_to_num(-9))
+        assert getattr(joined, name).dtype == column.dtype
+
+
+def test_concatenate_fills_attributes_that_one_lacks():
+    a, b = make(2, attributes={"yaw": torch.ones(2)}), make(1, attributes={"roll": torch.zeros(1)})
+    joined = FaceTable.concatenate([a, b])
+    assert joined.attributes["yaw"][:2].tolist() == [1, 1] and joined.attributes["yaw"][2].isnan()
+    assert joined.attributes["roll"][:2].isnan().all() and joined.attributes["roll"][2] == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"classes": ("neutral", "fear")}, "cannot join faces of classes"),
+        ({"size": 8}, r"cannot join faces of shape \(1, 4, 4\) and \(1, 8, 8\)"),
+        ({"channels": 3}, r"cannot join faces of shape \(1, 4, 4\) and \(3, 4, 4\)"),
+    ],
+)
+def test_concatenate_refuses_different_faces(other, message):
+    with pytest.raises(InputError, match=message):
+        FaceTable.concatenate([make(), make(**other)])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"images": torch.zeros(2, 1, 4, 4)}, "uint8"),
+        ({"images": torch.zeros(2, 2, 4, 4, dtype=torch.uint8)}, "1 or 3"),
+        ({"images": torch.zeros(2, 4, 4, dtype=torch.uint8)}, r"\(2, 4, 4\)"),
+        ({"classes": ("anger", "neutral")}, "canonical order"),
+        ({"classes": ("neutral", "angry")}, "unknown expression 'angry'"),
+        ({"expression": torch.tensor([0, 3])}, "expression 3 is not an index into 3 classes"),
+        ({"expression": torch.tensor([0, -2])}, "expression -2 is not an index into 3 classes"),
+        ({"expression": torch.tensor([0])}, "expression has 1 rows for 2 images"),
+        ({"subject": torch.tensor([0, 1, 2])}, "subject has 3 rows for 2 images"),
+        ({"files": ["a"]}, "files has 1 rows for 2 images"),
+    ],
+)
+def test_errors_name_the_column(columns, message):
+    given = {"images": torch.zeros(2, 1, 4, 4, dtype=torch.uint8), "classes": CLASSES} | columns
+    with pytest.raises(InputError, match=message) as error:
+        FaceTable(**given)
+    assert "\n" not in str(error.value)
+
+
+def test_classes_of_spellings():
+    classes, renamed = classes_of(["angry", "Happy", "neutral", "happiness"])
+    assert classes == CLASSES
+    assert renamed == {"angry": "anger", "Happy": "happiness"}
+    with pytest.raises(InputError, match="unknown expression class 'bored'"):
+        classes_of(["angry", "bored"])

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from synthmtl.losses import ExpressionLoss
+
+
+def example(count=12, classes=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, classes, generator=generator).requires_grad_()
+    return logits, torch.randint(classes, (count,), generator=generator), torch.rand(count, generator=generator) + 0.1
+
+
+def gradient(loss, logits):
+    return torch.autograd.grad(loss, logits)[0]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_is_cross_entropy(smoothing):
+    logits, expression, _ = example()
+    ours = ExpressionLoss(label_smoothing=smoothing)(logits, expression)
+    theirs = F.cross_entropy(logits, expression, label_smoothing=smoothing)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(gradient(ours, logits), gradient(theirs, logits))
+
+
+def test_weights_of_faces():
+    logits, expression, weight = example()
+    each = F.cross_entropy(logits, expression, reduction="none")
+    loss = ExpressionLoss()
+    torch.testing.assert_close(loss(logits, expression, weight), (each * weight).sum() / weight.sum())
+    torch.testing.assert_close(loss(logits, expression, 7 * weight), loss(logits, expression, weight))
+    torch.testing.assert_close(loss(logits, expression, torch.ones(12)), each.mean())
+
+
+def test_class_weights_are_inverse_frequencies():
+    logits, expression, _ = example()
+    counts = [100, 50, 10, 1]
+    loss = ExpressionLoss(counts, class_weighted=True)
+    weights = 161 / (4 * torch.tensor(counts, dtype=torch.float32))
+    torch.testing.assert_close(loss.class_weights, weights)
+    torch.testing.assert_close(loss(logits, expression), F.cross_entropy(logits, expression, weight=weights))
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_logit_adjustment(tau):
+    logits, expression, _ = example()
+    counts = torch.tensor([100.0, 50.0, 10.0, 1.0])
+    loss = ExpressionLoss(counts.tolist(), logit_adjustment=tau)
+    adjusted = logits + tau * (counts / counts.sum()).log()
+    torch.testing.assert_close(loss(logits, expression), F.cross_entropy(adjusted, expression))
+
+
+def test_both_remedies_and_weights_together():
+    logits, expression, weight = example()
+    counts = torch.tensor([100.0, 50.0, 10.0, 1.0])
+    loss = ExpressionLoss(counts.tolist(), class_weighted=True, logit_adjustment=1.0)
+    share = weight * (counts.sum() / (4 * counts))[expression]
+    each = F.cross_entropy(logits + (counts / counts.sum()).log(), expression, reduction="none")
+    torch.testing.assert_close(loss(logits, expression, weight), (each * share).sum() / share.sum())
+
+
+@pytest.mark.parametrize("options", [{}, {"counts": [9, 3, 2, 1], "class_weighted": True, "logit_adjustment": 1.0}])
+def test_missing_labels_have_no_influence(options):
+    logits, expression, weight = example()
+    expression[::3] = -1
+    missing = expression < 0
+    loss = ExpressionLoss(label_smoothing=0.1, **options)
+    first = gradient(loss(logits, expression, weight), logits)
+    assert first[missing].count_nonzero() == 0 and first[~missing].count_nonzero() > 0
+
+    other = logits.detach().clone()
+    other[missing] = 50 * torch.randn(other[missing].shape, generator=torch.Generator().manual_seed(9))
+    other.requires_grad_()
+    heavier = torch.where(missing, 100.0, weight)
+    assert torch.equal(gradient(loss(other, expression, heavier), other), first)
+    torch.testing.assert_close(
+        loss(logits, expression, weight), loss(logits[~missing], expression[~missing], weight[~missing])
+    )
+
+
+def test_all_missing_is_zero_with_zero_gradient():
+    logits, expression, weight = example()
+    for given in (None, weight):
+        loss = ExpressionLoss([9, 3, 2, 1], class_weighted=True)(logits, torch.full_like(expression, -1), given)
+        assert loss == 0 and torch.equal(gradient(loss, logits), torch.zeros_like(logits))
+
+
+def test_faces_without_weight_are_zero_with_zero_gradient():
+    logits, expression, _ = example()
+    loss = ExpressionLoss()(logits, expression, torch.zeros(12))
+    assert loss == 0 and gradient(loss, logits).count_nonzero() == 0
+
+
+def test_classes_without_training_faces_stay_finite():
+    logits, expression, _ = example()
+    loss = ExpressionLoss([9, 3, 0, 1], class_weighted=True, logit_adjustment=1.0)(logits, expression)
+    assert loss.isfinite() and gradient(loss, logits).isfinite().all()
+
+
+@pytest.mark.parametrize("options", [{"class_weighted": True}, {"logit_adjustment": 1.0}])
+def test_remedies_need_counts(options):
+    with pytest.raises(ValueError, match="need the class counts"):
+        ExpressionLoss(**options)

@@ -1,0 +1,301 @@
+"""Objectives of joint training. Run as a script, this file is the second process of two that share a batch."""
+
+import copy
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+from synthmtl.data.batch import EditBatch
+from synthmtl.data.randomness import StepRandom
+from synthmtl.data.table import FaceTable
+from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective, RecognitionObjective, SynthesisWeights
+from synthmtl.losses.fersnet import mean_over
+from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
+
+CLASSES = ("neutral", "happiness", "sadness", "anger")
+PAIRED = {"paired": [True] * 4, "unpaired": [False] * 4, "mixed": [True, True, False, False]}
+
+
+def model(seed=0, **config):
+    """A net away from its start, where the flow decoder's zeros let no gradient through."""
+    torch.manual_seed(seed)
+    net = FERSNet.sized("tiny", **({"classes": CLASSES} | config))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return net.train()
+
+
+def guide():
+    torch.manual_seed(1)
+    return Recognizer(CLASSES, stem_channels=4, stage_channels=(4, 8), joint_channels=8)
+
+
+def critic(conditioning="label_map"):
+    torch.manual_seed(2)
+    return PatchDiscriminator(image_channels=1, classes=4, channels=(4, 8), conditioning=conditioning)
+
+
+def table(count=16):
+    images = torch.randint(256, (count, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    expression = torch.arange(count) % 4
+    weight = torch.linspace(0.5, 2, count)
+    return FaceTable(images=images, classes=CLASSES, expression=expression, weight=weight)
+
+
+def batch(kind="mixed", *, step=0, rank=0, world=1):
+    """8 labelled faces, of which three lack a label, and 4 edits."""
+    faces = table()
+    labelled = faces.batch(torch.arange(8)[rank::world])
+    labelled.expression[torch.isin(torch.arange(8)[rank::world], torch.tensor([0, 2, 5]))] = -1
+    rows = torch.tensor([8, 9, 10, 11])[rank::world]
+    paired = torch.tensor(PAIRED[kind])[rank::world]
+    return EditBatch(
+        labelled, faces.batch(rows), faces.batch(rows + 1), paired, StepRandom(0, step, rank=rank, world=world)
+    )
+
+
+def objective(net=None, **parts):
+    loss = ExpressionLoss(table().expression.bincount().tolist(), label_smoothing=0.1)
+    return FERSNetObjective(net or model(), loss, SynthesisWeights(), **parts)
+
+
+def gradients(module):
+    return {name: p.grad for name, p in module.named_parameters()}
+
+
+PARTS = {
+    "alone": {},
+    "guide": {"guide": guide},
+    "critic": {"critic": critic},
+    "both": {"guide": guide, "critic": critic},
+}
+
+
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("kind", PAIRED)
+def test_every_parameter_learns(kind, parts):
+    goal = objective(**{name: make() for name, make in PARTS[parts].items()})
+    terms = goal(batch(kind))
+    terms["loss"].backward()
+    assert all(value.isfinite() for value in terms.values())
+    for name, gradient in gradients(goal.model).items():
+        assert gradient is not None and gradient.isfinite().all() and gradient.count_nonzero() > 0, name
+    paired = {"pixel"} | ({"perceptual"} if "guide" in PARTS[parts] else set())
+    unpaired = {"identity", "cycle", "subject", "unpaired_smoothness", "residual"}
+    wanted = {"loss", "expression", "divergence"}
+    wanted |= {"guide"} if "guide" in PARTS[parts] else set()
+    wanted |= {"adversarial"} if "critic" in PARTS[parts] else set()
+    wanted |= paired | {"smoothness"} if kind != "unpaired" else set()
+    wanted |= unpaired if kind != "paired" else set()
+    assert set(terms) == wanted
+    assert [name for name, value in terms.items() if value.requires_grad] == ["loss"]
+
+
+@pytest.mark.parametrize("sharing", ["none", "hard"])
+@pytest.mark.parametrize("output", ["flow", "direct"])
+@pytest.mark.parametrize("kind", PAIRED)
+def test_rivals_and_the_direct_decoder_learn_too(sharing, output, kind):
+    goal = objective(model(sharing=sharing, output=output), guide=guide(), critic=critic())
+    terms = goal(batch(kind))
+    terms["loss"].backward()
+    assert terms["loss"].isfinite()
+    assert all(g is not None and g.isfinite().all() for g in gradients(goal.model).values())
+    assert ("smoothness" in terms or "unpaired_smoothness" in terms) == (output == "flow")
+
+
+def test_loss_is_the_weighted_sum_of_its_terms():
+    goal = objective(guide=guide(), critic=critic())
+    terms = goal(batch())
+    w = SynthesisWeights()
+    weights = vars(w) | {"guide": w.expression, "unpaired_smoothness": w.smoothness, "expression": 1.0}
+    expected = sum(weights[name] * value for name, value in terms.items() if name != "loss")
+    torch.testing.assert_close(terms["loss"].detach(), expected)
+
+
+def test_weights_of_zero_take_terms_out():
+    goal = objective(guide=guide(), critic=critic())
+    goal.weights = SynthesisWeights(*[0.0] * len(vars(SynthesisWeights())))
+    terms = goal(batch())
+    torch.testing.assert_close(terms["loss"], terms["expression"])
+    assert not {"guide", "perceptual", "adversarial", "identity", "cycle", "subject"} & set(terms)
+
+
+@pytest.mark.parametrize("kind", PAIRED)
+def test_guide_and_critic_get_no_gradient_and_stay_as_they_are(kind):
+    judge, watcher = guide(), critic()
+    goal = objective(guide=judge, critic=watcher)
+    before = copy.deepcopy([judge.state_dict(), watcher.state_dict()])
+    goal.train()
+    goal(batch(kind))["loss"].backward()
+    assert all(g is None for g in [*gradients(judge).values(), *gradients(watcher).values()])
+    assert not judge.training and not any(p.requires_grad for p in judge.parameters())
+    assert all(p.requires_grad for p in watcher.parameters())
+    for old, new in zip(before, [judge.state_dict(), watcher.state_dict()], strict=True):
+        assert all(torch.equal(old[name], new[name]) for name in old)
+    names = [name for name, _ in goal.named_parameters()]
+    assert names and all(name.startswith("model.") for name in names)
+
+
+@pytest.mark.parametrize("conditioning", ["label_map", "projection"])
+@pytest.mark.parametrize("kind", PAIRED)
+def test_critic_learns_without_touching_the_generator(kind, conditioning):
+    watcher = critic(conditioning)
+    goal = objective(critic=watcher)
+    given = batch(kind)
+    goal(given)
+    terms = CriticObjective(watcher, goal, 4)(given)
+    terms["loss"].backward()
+    assert set(terms) == {"loss", "critic_real", "critic_fake"} and all(v.isfinite() for v in terms.values())
+    assert all(g.isfinite().all() and g.count_nonzero() for g in gradients(watcher).values())
+    assert all(g is None for g in gradients(goal.model).values())
+    assert [name for name, _ in CriticObjective(watcher, goal, 4).named_parameters()] == [
+        f"critic.{name}" for name, _ in watcher.named_parameters()
+    ]
+
+
+def test_critic_learns_to_tell_faces_apart():
+    watcher, given = critic(), batch("unpaired")
+    goal = objective(critic=watcher)
+    goal(given)
+    side = CriticObjective(watcher, goal, 4)
+    optimizer = torch.optim.Adam(watcher.parameters(), 1e-2)
+    losses = []
+    for _ in range(100):
+        terms = side(given)
+        losses.append(terms["loss"].item())
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+    assert terms["critic_real"] > terms["critic_fake"] + 0.2
+
+
+def test_deterministic():
+    def once():
+        goal = objective(guide=guide(), critic=critic())
+        terms = goal(batch())
+        terms["loss"].backward()
+        return terms, gradients(goal.model)
+
+    state = torch.get_rng_state()
+    (terms_a, gradients_a), (terms_b, gradients_b) = once(), once()
+    assert all(torch.equal(terms_a[name], terms_b[name]) for name in terms_a)
+    assert all(torch.equal(gradients_a[name], gradients_b[name]) for name in gradients_a)
+    goal = objective()
+    torch.set_rng_state(state)
+    goal(batch())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(goal(batch(step=1))["loss"], goal(batch(step=0))["loss"])
+
+
+@pytest.mark.parametrize("kind", PAIRED)
+def test_bfloat16_autocast_stays_finite_and_near(kind):
+    losses = []
+    for enabled in (True, False):
+        goal = objective(guide=guide(), critic=critic())
+        given = batch(kind)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            terms = goal(given)
+            side = CriticObjective(critic(), goal, 4)(given)
+        terms["loss"].backward()
+        assert terms["loss"].dtype == torch.float32 and side["loss"].isfinite()
+        assert all(g.isfinite().all() for g in gradients(goal.model).values())
+        losses.append(terms["loss"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_missing_labels_and_unpaired_targets_have_no_influence():
+    def learn(change):
+        goal, given = objective(model().eval()), batch()
+        change(given)
+        goal(given)["loss"].backward()
+        return gradients(goal.model)
+
+    def relabel(given):
+        # What an unlabelled face would be, and its weight, play no role.
+        given.labelled.weight[given.labelled.expression < 0] = 7.0
+
+    first, second = learn(lambda _: None), learn(relabel)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    net = model().eval()
+    pixel = [
+        FERSNetObjective(net, ExpressionLoss(), SynthesisWeights())(given)["pixel"] for given in (batch(), batch())
+    ]
+    other = batch()
+    other.target.image[2:] = -other.target.image[2:]
+    changed = FERSNetObjective(net, ExpressionLoss(), SynthesisWeights())(other)["pixel"]
+    assert pixel[0] == pixel[1] and changed == pytest.approx(pixel[0].item(), rel=1e-5)
+
+
+def test_mean_over():
+    values = torch.tensor([1.0, 2.0, 6.0])
+    assert mean_over(values, torch.tensor([True, False, True])) == 3.5
+    assert mean_over(values, torch.zeros(3, dtype=torch.bool)) == 0
+
+
+def test_made_faces_leave_the_running_statistics_alone():
+    """One update of the statistics a step, by the faces that are given, though the cycle encodes edited faces."""
+    net = model()
+    given = batch("unpaired")
+    reference = copy.deepcopy(net)
+    reference.encode(torch.cat([given.labelled.image, given.source.image, given.target.image]))
+    objective(net)(given)
+    name = "encoder.joint.first.1.running_var"
+    assert torch.equal(dict(net.named_buffers())[name], dict(reference.named_buffers())[name])
+
+
+def test_recognition_alone():
+    net = guide().train()
+    faces = table().batch(range(8))
+    terms = RecognitionObjective(net, ExpressionLoss())(faces)
+    each = F.cross_entropy(net(faces.image), faces.expression, reduction="none")
+    torch.testing.assert_close(terms["loss"], (each * faces.weight).sum() / faces.weight.sum())
+    assert torch.equal(terms["expression"], terms["loss"].detach()) and not terms["expression"].requires_grad
+
+
+def share_of_step(rank=0, world=1):
+    """Losses, gradients and statistics of one process's share of a step."""
+    goal = objective(guide=guide(), critic=critic())
+    terms = goal(batch(rank=rank, world=world))
+    terms["loss"].backward()
+    return {
+        "terms": {name: value.detach() for name, value in terms.items()},
+        "gradients": gradients(goal.model),
+        "buffers": {name: b for name, b in goal.model.named_buffers() if "running" in name},
+    }
+
+
+def share_as(rank, folder):
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=300)
+    )
+    try:
+        return share_of_step(rank, 2)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    other = subprocess.Popen([sys.executable, __file__, str(tmp_path)])
+    mine = share_as(0, tmp_path)
+    assert other.wait(300) == 0
+    theirs = torch.load(tmp_path / "other.pt")
+    one = share_of_step()
+    for part in ("terms", "gradients"):
+        mean = {name: (mine[part][name] + theirs[part][name]) / 2 for name in one[part]}
+        torch.testing.assert_close(mean, one[part], atol=2e-5, rtol=2e-4)
+    for share in (mine, theirs):
+        torch.testing.assert_close(share["buffers"], one["buffers"], atol=1e-5, rtol=1e-5)
+
+
+if __name__ == "__main__":
+    directory = Path(sys.argv[1])
+    torch.save(share_as(1, directory), directory / "other.pt")

@@ -1,0 +1,182 @@
+import os
+
+import pytest
+import torch
+
+from synthmtl.errors import InputError
+from synthmtl.labels import EXPRESSIONS, EXPRESSIONS_7
+from synthmtl.models import FERSNET_SIZES, FERSNet
+from synthmtl.models.decoder import EditDecoder
+from synthmtl.sharing import SHARING_UNITS
+
+CLASSES = ("neutral", "happiness", "anger")
+
+
+def tiny(seed=0, **config):
+    torch.manual_seed(seed)
+    return FERSNet.sized("tiny", **({"classes": CLASSES} | config)).eval()
+
+
+def trained(**config):
+    """A net that no longer starts at the identity."""
+    model = tiny(**config)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+        for b in model.buffers():
+            if b.is_floating_point():
+                b.add_(0.1 * torch.rand_like(b))
+    return model
+
+
+def faces(count=3, channels=1, size=32):
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+WANTED = torch.tensor([0, 2, 1])
+
+
+def synthesize(model, *, seed=0, wanted=WANTED, **options):
+    images = faces(len(wanted), model.config.image_channels, model.config.image_size)
+    return model.synthesize(images, wanted, generator=torch.Generator().manual_seed(seed), **options)
+
+
+@pytest.mark.parametrize("sharing", SHARING_UNITS)
+@pytest.mark.parametrize(("output", "channels"), [("flow", 1), ("flow", 3), ("direct", 1), ("direct", 3)])
+def test_interface(sharing, output, channels):
+    model = trained(sharing=sharing, output=output, image_channels=channels)
+    images = faces(channels=channels)
+    probabilities = model.recognize(images)
+    assert probabilities.shape == (3, 3) and not probabilities.requires_grad
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
+    edited = synthesize(model)
+    assert edited.shape == images.shape and edited.dtype == torch.float32 and not edited.requires_grad
+    assert edited.min() >= -1 and edited.max() <= 1
+    assert model.classes == CLASSES
+    encoded = model.encode(images)
+    edit = model.decode(encoded, images, WANTED, torch.zeros(3, 16))
+    if output == "flow":
+        assert edit.flow.shape == (3, 2, 32, 32) and edit.residual.shape == images.shape
+        assert edit.flow.abs().max() <= model.decoder.max_flow
+    else:
+        assert edit.flow is None and edit.residual is None
+
+
+@pytest.mark.parametrize("sharing", SHARING_UNITS)
+def test_saved_and_loaded(sharing, tmp_path):
+    model = trained(sharing=sharing, kernel_size=3)
+    model.save_pretrained(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    loaded = FERSNet.from_pretrained(tmp_path, use_safetensors=True)
+    assert not loaded.training
+    assert loaded.classes == CLASSES and loaded.config.sharing == sharing and loaded.config.image_size == 32
+    assert torch.equal(loaded(faces()), model(faces()))
+    assert torch.equal(synthesize(loaded), synthesize(model))
+
+
+def test_published_size():
+    model = FERSNet.sized("published", classes=EXPRESSIONS_7, image_channels=3).eval()
+    images = faces(1, 3, 96)
+    encoded = model.encode(images)
+    assert encoded.recognition.shape == encoded.synthesis.shape == (1, 512, 6, 6)
+    assert [tuple(s.shape[1:]) for s in encoded.skips] == [(256, 12, 12), (128, 24, 24), (64, 48, 48)]
+    assert model.classify(encoded).shape == (1, 7)
+    edit = model.decode(encoded, images, torch.tensor([4]), torch.zeros(1, 16))
+    assert edit.image.shape == (1, 3, 96, 96) and edit.flow is None
+
+    def count(part):
+        return sum(p.numel() for p in part.parameters())
+
+    def block(i, o):
+        # two 3×3 convolutions, two affine norms, and a shortcut where widths differ
+        return 9 * i * o + 9 * o * o + 4 * o + (i * o if i != o else 0)
+
+    stages = block(64, 128) + block(128, 256) + block(256, 512)
+    encoder = model.encoder
+    assert count(encoder.stem) == 9 * 3 * 64 + 2 * 64
+    assert [count(branch) for branch in encoder.branches] == [stages, stages]
+    assert count(encoder.units) == sum(2 * 6 * c**2 for c in (128, 256, 512))
+    assert count(encoder.joint) == block(1024, 1024)
+    assert count(model.head) == 512**2 + 2 * 512 + 512 * 7 + 7
+    assert model.recognition_parameters() == count(encoder) + count(model.head)
+
+
+def test_widths_of_the_sizes():
+    assert FERSNET_SIZES["published"]["image_size"] == 96
+    model = FERSNet.sized("cpu", classes=EXPRESSIONS)
+    assert (model.config.image_size, model.config.output, len(model.classes)) == (48, "flow", 8)
+    assert model.decode(model.encode(faces(1, 1, 48)), faces(1, 1, 48), torch.tensor([7]), torch.zeros(1, 16))
+    with pytest.raises(InputError, match="unknown model size 'huge': use one of published, cpu, tiny"):
+        FERSNet.sized("huge", classes=CLASSES)
+
+
+@pytest.mark.parametrize("size", [40, 16])
+def test_sizes_that_do_not_suit(size):
+    with pytest.raises(InputError, match=f"image_size {size} does not suit the network: use a multiple of 16 from 32"):
+        tiny(image_size=size)
+
+
+@pytest.mark.parametrize("output", ["flow", "direct"])
+def test_parts_of_recognition(output):
+    counts = {name: tiny(sharing=name, output=output).recognition_parameters() for name in SHARING_UNITS}
+    assert counts["leaky"] == tiny().recognition_parameters()  # whatever the decoder
+    assert counts["leaky"] > counts["hard"]
+    # Without sharing, what synthesis alone uses is left out: exactly the parameters that logits depend on remain.
+    for name in SHARING_UNITS:
+        model = tiny(sharing=name, output=output)
+        model(faces()).sum().backward()
+        assert counts[name] == sum(p.numel() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_flow_decoder_starts_at_the_source():
+    # Bilinear fetches at the pixels' own places round in float32; nothing else may differ.
+    torch.testing.assert_close(synthesize(tiny()), faces(), atol=1e-5, rtol=0)
+
+
+def test_synthesis_is_deterministic_by_seed_and_varies_with_it():
+    model = trained()
+    assert torch.equal(synthesize(model, seed=3), synthesize(model, seed=3))
+    assert not torch.equal(synthesize(model, seed=3), synthesize(model, seed=4))
+    state = torch.get_rng_state()
+    synthesize(model)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_style_and_spread():
+    model = trained()
+    assert torch.equal(synthesize(model, seed=3, spread=0.0), synthesize(model, seed=4, spread=0.0))
+    mean, _ = model.style.prior(WANTED)
+    assert torch.equal(synthesize(model, style=mean), synthesize(model, spread=0.0))
+
+
+def test_target_enters_the_decoder_only():
+    model = trained()
+    images = faces()
+    with torch.no_grad():
+        encoded = model.encode(images)
+        style = torch.zeros(3, 16)
+        edits = [model.decode(encoded, images, torch.full((3,), k), style).image for k in range(3)]
+    assert not torch.allclose(edits[0], edits[1]) and not torch.allclose(edits[1], edits[2])
+    # No part of the encoder or the head is as wide as the label code or reads anything but pixels.
+    seen = []
+    handle = model.encoder.register_forward_hook(lambda _, inputs, out: seen.append((inputs, out)))
+    for k in range(2):
+        synthesize(model, wanted=torch.full((3,), k))
+    handle.remove()
+    (inputs_a, out_a), (inputs_b, out_b) = seen
+    assert len(inputs_a) == len(inputs_b) == 1 and torch.equal(inputs_a[0], inputs_b[0])
+    for a, b in zip([*out_a[:2], *out_a.skips], [*out_b[:2], *out_b.skips], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_gates_are_configured():
+    assert tiny().encoder.units[0].units["1_to_0"].gates.bias[-1] == -2
+    published = FERSNET_SIZES["published"]
+    assert published["gate_bias"] is None and published["output"] == "direct" and published["stem_kind"] == "pool"
+    assert tiny(gate_bias=None).encoder.units[0].units["1_to_0"].gates.bias is None
+
+
+def test_unknown_decoder_output():
+    with pytest.raises(ValueError, match="unknown decoder output 'gan'"):
+        EditDecoder(in_channels=4, skip_channels=(4,), image_channels=1, classes=2, style_dim=2, output="gan")

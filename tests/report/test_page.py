@@ -1,0 +1,160 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from synthmtl.report import contact_sheet, draw_report_figures, summary, write_page
+from synthmtl.report.page import best_of
+
+
+class Reader(HTMLParser):
+    """Collects text, tags and addresses, and checks that tags nest."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.text = [], [], [], ""
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def rendered(report, tmp_path, figures=None) -> Reader:
+    return Reader(write_page(report, tmp_path, figures).read_text(encoding="utf-8"))
+
+
+def pair(report, a, b, metric, difference, ci95):
+    report["comparisons"] = [
+        one for one in report["comparisons"] if {one["a"], one["b"]} != {a, b} or one["metric"] != metric
+    ]
+    report["comparisons"].append(
+        {"a": a, "b": b, "metric": metric, "difference": difference, "ci95": ci95, "paired_by": "seed"}
+    )
+
+
+def test_the_page_holds_the_numbers(report, tmp_path):
+    page = rendered(report, tmp_path)
+    for name, entry in report["methods"].items():
+        assert name in page.text
+        for metric in ("accuracy", "macro_f1", "balanced_accuracy", "minority_recall"):
+            assert f"{entry[metric]:.3f}" in page.text
+            assert "[{:.3f}, {:.3f}]".format(*entry["ci95"][metric]) in page.text
+        for value in (*entry["per_class_recall"].values(), *entry["per_class_f1"].values()):
+            assert f"{value:.3f}" in page.text
+    for one in report["comparisons"]:
+        assert f"{one['difference']:+.3f}".replace("-", "−") in page.text
+    for part in ("synthmtl quickstart --out runs/quickstart", "torch 2.14.1", "not a checkout", "0.8125"):
+        assert part in page.text
+    assert report["notes"][0] in page.text
+
+
+def test_the_page_needs_nothing_beside_itself(report, faces, tmp_path):
+    figures = draw_report_figures(report, tmp_path)
+    figures["contact_sheet"] = contact_sheet(faces, None, None, tmp_path / "sheet.png", 1)
+    figures["something_else"] = figures["class_counts"]
+    page = rendered(report, tmp_path, figures)
+    assert "script" not in page.tags and "link" not in page.tags
+    assert len(page.addresses) == len(figures)
+    embedded = [base64.b64decode(address.removeprefix("data:image/png;base64,")) for address in page.addresses]
+    assert sorted(embedded) == sorted(path.read_bytes() for path in figures.values())
+    assert "Further figures" in page.text
+
+
+def test_markup_in_the_report_is_text_on_the_page(report, tmp_path):
+    evil = "<script>alert('x')</script>"
+    report["notes"] = [evil]
+    report["title"] = evil
+    report["environment"]["command"] = f"synthmtl run --out '{evil}'"
+    report["generation"] = {evil: evil}
+    report["methods"][evil] = report["methods"]["gated"]
+    report["comparisons"][0]["b"] = evil
+    report["share_of_gap"][0]["method"] = evil
+    page = rendered(report, tmp_path)
+    assert "script" not in page.tags
+    assert page.text.count(evil) >= 8
+
+
+def test_smoke_is_said_loudly_and_only_there(report, tmp_path):
+    assert "meaningless" not in rendered(report, tmp_path).text
+    report["preset"] = "smoke"
+    page = rendered(report, tmp_path)
+    assert "Every number on this page is meaningless" in page.text
+    assert "above" not in " ".join(summary(report))
+
+
+def test_the_page_of_a_bare_report_is_written(report, tmp_path):
+    for key in ("preset", "notes", "minority", "share_of_gap"):
+        del report[key]
+    plain = report["methods"]["plain"]
+    del plain["confusion"], plain["minority_recall"], plain["ci95"]["minority_recall"]
+    plain["per_class_recall"]["contempt"] = None
+    report |= {"methods": {"plain": plain}, "comparisons": [], "generation": {}}
+    report["balance"] = {"strategy": {"anger": 9}, "requested": {}, "kept": {}, "rejected": {}}
+    page = rendered(report, tmp_path, draw_report_figures(report, tmp_path))
+    assert "No paired comparison of plain was made" in page.text
+    assert "None were made." in page.text
+
+
+def test_a_report_against_the_contract_gets_no_page(report, tmp_path):
+    del report["balance"]
+    with pytest.raises(ValueError, match="balance: missing"):
+        write_page(report, tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_file_may_be_named(report, tmp_path):
+    assert write_page(report, tmp_path / "other.html") == tmp_path / "other.html"
+    assert write_page(report, tmp_path) == tmp_path / "report.html"
+
+
+def test_the_summary_says_what_was_above_and_what_was_not(report):
+    report["comparisons"] = []
+    pair(report, "gated_balanced", "plain", "macro_f1", 0.1, [0.05, 0.15])
+    pair(report, "gated_balanced", "oversampled", "macro_f1", 0.01, [-0.02, 0.04])
+    pair(report, "oracle", "gated_balanced", "macro_f1", 0.08, [0.03, 0.12])
+    text = " ".join(summary(report))
+    assert "was above plain (+0.100 [+0.050, +0.150])" in text
+    assert "could not be told from oversampled (+0.010 [−0.020, +0.040]), the interval containing zero" in text
+    assert "was below oracle (−0.080 [−0.120, −0.030])" in text
+    assert re.search(r"disgust|anger|contempt", text)
+
+
+def test_the_summary_names_another_method_that_leads(report):
+    report["methods"]["diluted"]["macro_f1"] = 0.9
+    report["methods"]["diluted"]["ci95"]["macro_f1"] = [0.88, 0.92]
+    assert "the highest mean was that of diluted with 0.900 [0.880, 0.920]" in " ".join(summary(report))
+
+
+def test_the_summary_claims_all_others_only_when_all_were_compared(report):
+    assert "above all 8 other methods (the oracle aside)" in " ".join(summary(report))
+    pair(report, "gated_balanced", "diluted", "macro_f1", 0.01, [-0.02, 0.04])
+    macro_f1 = next(sentence for sentence in summary(report) if sentence.startswith("In macro-F1"))
+    assert "all 8" not in macro_f1 and "could not be told from diluted" in macro_f1
+
+
+def test_few_seeds_and_an_unclear_oracle_are_admitted(report):
+    report["methods"]["plain"] |= {"seeds": [0], "per_seed": report["methods"]["plain"]["per_seed"][:1]}
+    report["share_of_gap"][0] |= {"share": None, "ci95": None, "gap": 0.01, "gap_ci95": [-0.01, 0.03]}
+    text = " ".join(summary(report))
+    assert "Fewer than 3 seeds carry no claim" in text
+    assert "no share of it can be stated for gated_balanced" in text
+
+
+def test_the_leader_is_shown_only_by_intervals_above_zero_and_never_the_oracle(report):
+    assert best_of(report, "macro_f1") == {"gated_balanced": "shown"}
+    assert best_of(report, "accuracy") == {"gated_balanced": "best"}  # no comparison was made on accuracy
+    pair(report, "diluted", "gated_balanced", "macro_f1", -0.01, [-0.04, 0.02])
+    assert best_of(report, "macro_f1") == {"gated_balanced": "best"}
+    report["methods"]["plain"]["macro_f1"] = report["methods"]["gated_balanced"]["macro_f1"]
+    assert best_of(report, "macro_f1") == {"plain": "best", "gated_balanced": "best"}
