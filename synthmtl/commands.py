@@ -108,7 +108,7 @@ def _configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def _balance(options: Namespace) -> None:
-    from synthmtl.balance import calibrate_judge, synthesize_balancing_set, write_balanced_set
+    from synthmtl.balance import calibrate_judge, synthesize_balancing_set, write_balancing_set
     from synthmtl.data.load import load_splits
     from synthmtl.experiment import claim, open_out
     from synthmtl.models import FERSNet
@@ -143,7 +143,7 @@ def _balance(options: Namespace) -> None:
         device=device,
         directory=out / ".chunks",
     )
-    write_balanced_set(result, splits.train, out)
+    write_balancing_set(result, out, generator=generator, table=splits.train)
     print(json.dumps(result.summary()))
 
 

@@ -65,8 +65,8 @@ def data_card(result: BalancingResult, *, originals: bool, license_note: str) ->
             f"(weights `{result.identity['generator']}`). Sources are spread evenly over subjects. A recognizer that "
             f"did not train with the generator (weights `{result.identity['judge']}`) judged each face: it is kept if "
             f"the probability of its expression reaches the {calibration.quantile:g} quantile of real validation "
-            f"faces of that expression.{borrowed} Up to {settings['max_attempts']} attempts a face. Faces that hardly differ "
-            "from their source or from a training face were rejected and never used.",
+            f"faces of that expression.{borrowed} Up to {settings['max_attempts']} attempts a face. Faces that hardly "
+            "differ from their source or from a training face were rejected and never used.",
             "",
             f"Rejected candidates: {rejected}.",
             "",

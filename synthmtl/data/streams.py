@@ -48,7 +48,8 @@ class RecognitionStream:
         self.rank, self.world = rank, world
 
     def __call__(self, step: int) -> FaceBatch:
-        batch = self.table.batch(shard(self.sampler.indices(step), self.rank, self.world))
+        parts = getattr(self.sampler, "counts", None)
+        batch = self.table.batch(shard(self.sampler.indices(step), self.rank, self.world, parts))
         if self.augmentation is not None:
             random = StepRandom(self.seed, step, rank=self.rank, world=self.world)
             batch.image = augment(batch.image, random, self.augmentation, "labelled")

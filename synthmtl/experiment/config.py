@@ -25,6 +25,7 @@ class FaceOptions:
         skip_bad: leave corrupt files out instead of stopping at them.
         train_counts: rendered training faces per class, long-tailed by default.
         validation_per_class, test_per_class: rendered faces per class in the balanced splits.
+        subjects: rendered people in the training, validation and test split.
         render_seed: of the rendered faces.
     """
 
@@ -36,6 +37,7 @@ class FaceOptions:
     train_counts: dict[str, int] = field(default_factory=lambda: dict(LONG_TAIL))
     validation_per_class: int = 60
     test_per_class: int = 160
+    subjects: tuple[int, int, int] = (120, 20, 40)
     render_seed: int = 0
 
     @property
@@ -196,6 +198,7 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
                 train_counts={c: 12 if i < 4 else 4 for i, c in enumerate(LONG_TAIL)},
                 validation_per_class=4,
                 test_per_class=4,
+                subjects=(8, 4, 4),
             ),
             model=ModelOptions(size="tiny"),
             synthesis=SynthesisOptions(edits=8, rendered_subjects=8, critic_channels=(8, 16)),

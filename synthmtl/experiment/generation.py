@@ -9,10 +9,10 @@ from synthmtl.data.sampling import EpochSampler
 from synthmtl.balance import (
     calibrate_judge,
     dilution,
-    edit_faces,
     synthesize_balancing_set,
-    write_balanced_set,
+    write_balancing_set,
 )
+from synthmtl.balance.synthesize import edit_faces
 from synthmtl.data import FaceTable
 from synthmtl.data.pairs import EditSampler, edit_mode
 from synthmtl.data.randomness import derive_seed
@@ -87,7 +87,7 @@ def train_jointly(job: Job, sharing: str, seed: int, guide: Recognizer) -> FERSN
             seed=seed_here,
             **job.placement,
         )
-        gentle = dataclasses.replace(config.augmentation, erase=0.0, noise=0.0)
+        gentle = dataclasses.replace(config.augmentation, erase_probability=0.0, noise=0.0)
         stream = EditStream(labelled, edit_sources(job, mode, seed), gentle)
         critic = None
         if options.critic_channels and options.weights.adversarial:
@@ -156,7 +156,7 @@ def make_fills(job: Job, generator: FERSNet, judge: Recognizer, seed: int, *, ki
     )
     if unit.result is None:
         if job.accelerator.is_main_process:
-            write_balanced_set(balancing, job.train, unit.directory / "imagefolder")
+            write_balancing_set(balancing, unit.directory / "imagefolder", generator=generator, table=job.train)
             unit.finish(balancing.summary())
         job.accelerator.wait_for_everyone()
     tables = {"synthesized": balancing.table}

@@ -40,8 +40,12 @@ def run_main_job(config: MainJobConfig, out: Path) -> dict:
     job = Job(config, out, splits, accelerator, render)
     for note in splits.notes:
         job.note(note)
-    found = leaks({"train": splits.train, "validation": splits.validation, "test": splits.test})
-    job.note(f"Across splits: {found.summary()}.")
+    for leak in leaks(splits.tables()):
+        if leak.near or leak.subjects:
+            job.note(
+                f"{leak.near} of {leak.faces} {leak.split} faces have a near-duplicate in {leak.other} ({leak.exact} "
+                f"equal in every pixel, {leak.near_other_label} with another label); {leak.subjects} people are in both."
+            )
     if config.preset == "smoke":
         job.note("Smoke preset: it proves the installation, its numbers mean nothing.")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from synthmtl.balance import edit_faces
+from synthmtl.balance.synthesize import edit_faces
 from synthmtl.experiment.cells import cell_predictions
 from synthmtl.experiment.methods import METHODS
 from synthmtl.experiment.stages import Job
@@ -82,7 +82,7 @@ def build_report(job: Job, cells: dict[str, list[dict]], *, balance: dict, gener
                     outputs[name], outputs["plain"], outputs["oracle"], test.expression, classes,
                     metric=metric, minority=minority,
                 )  # fmt: skip
-                shares.append({"method": name} | share.as_dict())
+                shares.append(share.as_dict(name))
     return {
         "title": title,
         "preset": job.config.preset,

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
 
-from synthmtl.balance import feedback_plan
+from synthmtl.balance import feed_back
 from synthmtl.data import FaceTable
 from synthmtl.data.load import Splits, load_splits
 from synthmtl.data.randomness import derive_seed
@@ -81,7 +81,13 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
         )
         return splits, None
     base = RenderConfig(image_size=options.image_size, channels=options.channels, seed=options.render_seed)
-    configs = split_configs(options.train_counts, options.validation_per_class, options.test_per_class, config=base)
+    configs = split_configs(
+        options.train_counts,
+        options.validation_per_class,
+        options.test_per_class,
+        config=base,
+        **dict(zip(("train_subjects", "validation_subjects", "test_subjects"), options.subjects, strict=True)),
+    )
     tables = {name: render_faces(part) for name, part in configs.items()}
     return Splits(**tables, notes=["All faces are rendered."]), configs["train"]
 
@@ -110,9 +116,15 @@ def train_recognition(
     )
     table = job.train
     if fill is not None:
-        table, sampler = feedback_plan(
-            job.train, fill, config.balance.feedback, batch_size=training.batch_size, seed=seed
+        feedback = feed_back(
+            job.train,
+            fill,
+            config=config.balance.feedback,
+            batch_size=training.batch_size,
+            seed=seed,
+            multiple_of=job.accelerator.num_processes,
         )
+        table, sampler = feedback.table, feedback.sampler
     elif method.balanced_sampling:
         sampler = ClassBalancedSampler(table.expression, training.batch_size, seed)
     else:

@@ -98,7 +98,7 @@ class Turn:
         return finite and (self.accelerator.scaler is not None or math.isfinite(values[f"{self.name}/gradient_norm"]))
 
     def close(self) -> None:
-        """Let go of the gradients and wrappers; the weights go back to the plain format, the only one that files take."""
+        """Let go of gradients and wrappers; the weights go back to the plain memory format, the one that files take."""
         self.objective.to(memory_format=torch.contiguous_format)
         for parameter in self.parameters:
             parameter.grad = None

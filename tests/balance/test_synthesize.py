@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthmtl.balance.filter import REASONS, calibrate_judge, judge_probabilities, to_unit
+from synthmtl.balance.filter import REASONS, JudgeCalibration, calibrate_judge, judge_probabilities, to_unit
 from synthmtl.balance.plan import make_plan
-from synthmtl.balance.synthesize import synthesize_balancing_set
+from synthmtl.balance.synthesize import edit_faces, synthesize_balancing_set
 from synthmtl.errors import InputError
 
 
@@ -72,22 +72,34 @@ def test_a_rejected_face_was_tried_as_often_as_allowed(job, result):
     assert sum(once.below_threshold.values()) >= sum(result.below_threshold.values())
 
 
+class MoodyJudge(torch.nn.Module):
+    """Says what it was told to say, whatever it sees: one row of probabilities of every class for each call."""
+
+    classes = ("neutral", "fear")
+
+    def __init__(self, says):
+        super().__init__()
+        self.says = iter(torch.tensor(says))
+
+    def recognize(self, images):
+        return next(self.says)[: len(images), None].expand(-1, 2)
+
+
 def test_best_rejected_candidate_fills_up(job):
-    strict = job.run_job(None, max_attempts=2)
-    table = job.make_faces({"neutral": 20, "happiness": 8, "fear": 3})
-    generator, judge = job.make_generator(), job.make_judge()
-    plan = make_plan(table, candidates=1)
-    target = plan.target
-    scores = []
-    for attempt in range(2):
-        rows, seeds = plan.candidate(torch.arange(len(plan)), attempt)
-        noise = [torch.randn(1, 16, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        style = generator.style.draw(generator.style.prior(target), torch.cat(noise))
-        edited = generator.synthesize(to_unit(table.images[rows], "cpu"), target, style=style)
-        scores.append(judge.recognize(edited)[torch.arange(len(plan)), target])
-    filled = torch.tensor([record["below_threshold"] for record in strict.records])
-    found = strict.table.attributes["agreement"][filled]
-    torch.testing.assert_close(found, torch.stack(scores).amax(0)[filled], atol=2e-3, rtol=0)
+    table, generator = job.make_faces({"neutral": 5, "fear": 1}), job.make_generator(MoodyJudge.classes)
+    judge = MoodyJudge([[0.1, 0.3, 0.2, 0.9], [0.2, 0.1, 0.3, 0.0], [0.4, 0.2, 0.1, 0.0]])
+    threshold = JudgeCalibration(judge.classes, torch.full((2,), 0.5), 0.2, {}, ())
+    result = synthesize_balancing_set(generator, judge, table, calibration=threshold)
+    # The fourth face is kept at once; the others keep the best of what they were told in three attempts.
+    assert [record["attempt"] for record in result.records] == [2, 0, 1, 0]
+    assert [record["below_threshold"] for record in result.records] == [True, True, True, False]
+    torch.testing.assert_close(result.table.attributes["agreement"], torch.tensor([0.4, 0.3, 0.3, 0.9]))
+    assert result.below_threshold == {"neutral": 0, "fear": 3} and result.rejected["fear"]["disagreement"] == 9
+    plan = make_plan(table)
+    for i, record in enumerate(result.records):
+        rows, seeds = plan.candidate(torch.tensor([i]), record["attempt"])
+        again, _ = edit_faces(generator, table.images[rows], plan.target[[i]], seeds)
+        assert (again.int() - result.table.images[i].int()).abs().max() <= 1
 
 
 def test_leave_takes_no_rejected_face(job, result):

@@ -1,4 +1,4 @@
-"""A small adversarial run, started by the tests: launched.py OUT STEPS GLOBAL_BATCH DROPOUT [KILL_AT]."""
+"""A small adversarial run, started by the tests: launched.py OUT STEPS GLOBAL_BATCH [KILL_AT]."""
 
 import json
 import os
@@ -27,17 +27,16 @@ class Faces:
 
 
 class Recognition(nn.Module):
-    """Classification with dropout, and a term that wants the critic to say 1."""
+    """Classification, and a term that wants the critic to say 1."""
 
-    def __init__(self, net, critic, dropout):
+    def __init__(self, net, critic):
         super().__init__()
-        self.net, self.critic, self.dropout = net, critic, nn.Dropout(dropout)
+        self.net, self.critic = net, critic
 
     def forward(self, batch):
         features = self.net(batch.image)
-        logits = self.dropout(features)
         fooling = (self.critic(features) - 1).square().mean()
-        cross_entropy = nn.functional.cross_entropy(logits, batch.label)
+        cross_entropy = nn.functional.cross_entropy(features, batch.label)
         return {"loss": cross_entropy + 0.1 * fooling, "fooling": fooling}
 
 
@@ -55,7 +54,7 @@ class Criticism(nn.Module):
         return {"loss": self.critic(features).square().mean() + (self.critic(zeros) - 1).square().mean()}
 
 
-def main(out: Path, steps: int, global_batch: int, kill_at: int | None, dropout: float) -> None:
+def main(out: Path, steps: int, global_batch: int, kill_at: int | None) -> None:
     accelerator = build_accelerator()
     rank, world = accelerator.process_index, accelerator.num_processes
     generator = torch.Generator().manual_seed(1)
@@ -80,7 +79,7 @@ def main(out: Path, steps: int, global_batch: int, kill_at: int | None, dropout:
 
     # The critic comes second, and stands in both objectives.
     players = [
-        Player("recognition", Recognition(net, critic, dropout), parameters=list(net.parameters())),
+        Player("recognition", Recognition(net, critic), parameters=list(net.parameters())),
         Player("critic", Criticism(net, critic), repeats=2, parameters=list(critic.parameters())),
     ]
     config = TrainingConfig(
@@ -108,5 +107,5 @@ def main(out: Path, steps: int, global_batch: int, kill_at: int | None, dropout:
 
 
 if __name__ == "__main__":
-    kill = int(sys.argv[5]) if len(sys.argv) > 5 else None
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), kill, float(sys.argv[4]))
+    kill = int(sys.argv[4]) if len(sys.argv) > 4 else None
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), kill)

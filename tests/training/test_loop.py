@@ -29,7 +29,7 @@ def test_it_learns_and_logs(problem, tmp_path):
     assert set(result.history[0]) == {"step", "losses", "learning_rate", "images_per_second"}
     assert result.history[-1] == {"step": 60, "evaluation": problem.accuracy()}
     assert problem.accuracy()["accuracy"] > 0.95
-    assert not problem.net.training
+    assert not problem.net.training and all(value.is_contiguous() for value in problem.weights().values())
 
 
 def test_logged_losses_are_means_since_the_line_before(make_problem):
