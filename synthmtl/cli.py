@@ -27,30 +27,36 @@ def build_parser(argv: Sequence[str]) -> ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+def say_errors_in_one_line(call: Callable[[], None]) -> int:
+    """Run ``call`` with the log on stderr, and turn bad usage and bad input into one line there.
 
     Returns:
-        0 done; 2 bad usage or bad input, said in one line on stderr. Anything else escapes as it is (exit code 1).
+        The exit code: 0 done, 2 bad usage or bad input. Anything else escapes as it is (exit code 1).
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("synthmtl")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     try:
-        parser = build_parser(argv)
-        options = parser.parse_args(argv)
-        call: Callable = commands.COMMANDS[options.command].call
-        call(options[options.command])
+        call()
     except (InputError, ArgumentError, argparse.ArgumentError) as error:
         print(f"synthmtl: {_one_line(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone, as in `synthmtl predict ... | head`
         sys.stderr.close()
-        return 0
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code of :func:`say_errors_in_one_line`."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+
+    def run() -> None:
+        options = build_parser(argv).parse_args(argv)
+        commands.COMMANDS[options.command].call(options[options.command])
+
+    return say_errors_in_one_line(run)
 
 
 def _one_line(error: Exception) -> str:

@@ -42,39 +42,60 @@ def _preset(argv: Sequence[str]) -> str:
     return "quick"
 
 
-def _configure_main_job(*, rendered: bool) -> Callable[[ArgumentParser, Sequence[str]], None]:
-    def configure(parser: ArgumentParser, argv: Sequence[str]) -> None:
-        from synthmtl.experiment import MainJobConfig, preset
+def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: bool) -> None:
+    """All options of the main job, with the defaults of the preset that ``argv`` names."""
+    from synthmtl.experiment import MainJobConfig, preset
 
-        parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
-        if not rendered:
-            parser.add_argument("--data", type=str, required=True, help="image folder, zip of one, or FER2013's csv")
-        _out_options(parser)
-        parser.add_class_arguments(MainJobConfig, as_group=False)
-        wanted = argv and argv[0] == ("quickstart" if rendered else "run")
-        if wanted:
-            parser.set_defaults(dataclasses.asdict(preset(_preset(argv), rendered=rendered)))
-
-    return configure
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
+    _out_options(parser)
+    parser.add_class_arguments(MainJobConfig, as_group=False)
+    parser.set_defaults(dataclasses.asdict(preset(_preset(argv), rendered=rendered)))
 
 
-def _main_job(options: Namespace) -> None:
-    from synthmtl.experiment import MainJobConfig, open_out, run_main_job
+def main_job_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
+    """The parser of a recipe that runs the main job; ``--faces.path`` decides between rendered and the user's faces."""
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    rendered = not any(part.split("=")[0] == "--faces.path" for part in argv)
+    _main_job_options(parser, argv, rendered=rendered)
+    return parser
 
-    values = {field.name: options[field.name] for field in dataclasses.fields(MainJobConfig)}
-    config = _instantiate(MainJobConfig, values)
-    if "data" in options:
-        config.faces.path = options.data
-        if not Path(options.data).exists():
-            raise InputError(f"{options.data}: no such file or folder")
-    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
-    report = run_main_job(config, out)
+
+def main_job_config(options: Namespace) -> Any:
+    """The options of a parsed command line as a ``MainJobConfig``."""
+    from synthmtl.experiment import MainJobConfig
+
+    return _instantiate(MainJobConfig, {f.name: options[f.name] for f in dataclasses.fields(MainJobConfig)})
+
+
+def print_scores(report: dict) -> None:
+    """One line a method: macro-F1 with its interval, and accuracy."""
     for name, scores in report["methods"].items():
         low, high = scores["ci95"]["macro_f1"]
         print(
             f"{name:15s} macro-F1 {scores['macro_f1']:.3f} [{low:.3f}, {high:.3f}]  accuracy {scores['accuracy']:.3f}"
         )
-    print(f"report: {out / 'report.html'}")
+
+
+def _configure_quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    _main_job_options(parser, argv if argv[:1] == ["quickstart"] else [], rendered=True)
+
+
+def _configure_run(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--data", type=str, required=True, help="image folder, zip of one, or FER2013's csv")
+    _main_job_options(parser, argv if argv[:1] == ["run"] else [], rendered=False)
+
+
+def _main_job(options: Namespace) -> None:
+    from synthmtl.experiment import run_main_job
+
+    config = main_job_config(options)
+    if "data" in options:
+        config.faces.path = options.data
+        if not Path(options.data).exists():
+            raise InputError(f"{options.data}: no such file or folder")
+    report = run_main_job(config, Path(options.out), resume=options.resume, overwrite=options.overwrite)
+    print_scores(report)
+    print(f"report: {Path(options.out) / 'report.html'}")
 
 
 def _instantiate(kind: type, values: Any) -> Any:
@@ -295,8 +316,8 @@ def _inspect(options: Namespace) -> None:
 
 
 COMMANDS = {
-    "quickstart": Command("the main job on rendered faces, to a report", _configure_main_job(rendered=True), _main_job),
-    "run": Command("the main job on your faces, to a report", _configure_main_job(rendered=False), _main_job),
+    "quickstart": Command("the main job on rendered faces, to a report", _configure_quickstart, _main_job),
+    "run": Command("the main job on your faces, to a report", _configure_run, _main_job),
     "balance": Command("write a balanced data set with a trained generator", _configure_balance, _balance),
     "evaluate": Command("score a trained network on a split", _configure_evaluate, _evaluate),
     "predict": Command("recognize expressions, one JSON line an image", _configure_predict, _predict),

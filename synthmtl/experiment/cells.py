@@ -77,9 +77,7 @@ def train_cell(job: Job, name: str, method: Method, seed: int, *, base: FERSNet 
     }
     if job.accelerator.is_main_process:
         save_file(outputs, unit.directory / "predictions.safetensors")
-        unit.finish(result)
-    job.accelerator.wait_for_everyone()
-    return result
+    return job.finish(unit, result)
 
 
 def cell_predictions(job: Job, name: str, seed: int, split: str = "test") -> Tensor:

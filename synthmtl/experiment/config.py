@@ -3,9 +3,8 @@
 import dataclasses
 from dataclasses import dataclass, field
 
-from synthmtl.data.augmentation import AugmentationConfig
-
 from synthmtl.balance import FeedbackConfig
+from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.errors import InputError
 from synthmtl.faces import LONG_TAIL
 from synthmtl.losses import SynthesisWeights
@@ -154,6 +153,7 @@ class MainJobConfig:
         generator_seeds: how many generators are trained; 1 shares one among all seeds, 0 trains one per seed.
         label_smoothing: of every recognizer's cross-entropy.
         mirror: average predictions with those of the mirrored face.
+        precision: of training: ``auto`` (bf16 where the machine computes in it), ``no``, ``bf16`` or ``fp16``.
         faces, model, synthesis, balance, augmentation: see there.
         recognition: training of the recognizers without synthesis.
         judge: training of guide and judge, both on class-balanced batches.
@@ -167,6 +167,7 @@ class MainJobConfig:
     generator_seeds: int = 1
     label_smoothing: float = 0.0
     mirror: bool = True
+    precision: str = "auto"
     faces: FaceOptions = field(default_factory=FaceOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     synthesis: SynthesisOptions = field(default_factory=SynthesisOptions)

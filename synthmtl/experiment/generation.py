@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
-from synthmtl.data.sampling import EpochSampler
 
 from synthmtl.balance import (
     calibrate_judge,
@@ -16,6 +15,7 @@ from synthmtl.balance.synthesize import edit_faces
 from synthmtl.data import FaceTable
 from synthmtl.data.pairs import EditSampler, edit_mode
 from synthmtl.data.randomness import derive_seed
+from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import EditSource, EditStream, RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment.stages import Job, predict, save, validation_scores
@@ -116,7 +116,7 @@ def train_jointly(job: Job, sharing: str, seed: int, guide: Recognizer) -> FERSN
             description=f"{sharing} joint",
         )
         save(job, model, unit.directory / "model")
-        unit.finish({"mode": mode, "validation": validation_scores(job, model), "seconds": result.seconds})
+        job.finish(unit, {"mode": mode, "validation": validation_scores(job, model), "seconds": result.seconds})
     return load_network(unit.directory).to(job.accelerator.device)
 
 
@@ -157,8 +157,7 @@ def make_fills(job: Job, generator: FERSNet, judge: Recognizer, seed: int, *, ki
     if unit.result is None:
         if job.accelerator.is_main_process:
             write_balancing_set(balancing, unit.directory / "imagefolder", generator=generator, table=job.train)
-            unit.finish(balancing.summary())
-        job.accelerator.wait_for_everyone()
+        job.finish(unit, balancing.summary())
     tables = {"synthesized": balancing.table}
     if "real" in kinds:
         tables["real"] = dilution(job.train, balancing.kept, seed=derive_seed("dilution", seed) % 2**31)

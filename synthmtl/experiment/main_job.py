@@ -12,14 +12,14 @@ from synthmtl.experiment.generation import judged_recall, make_fills, train_join
 from synthmtl.experiment.methods import select_methods
 from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
-from synthmtl.experiment.workspace import claim
+from synthmtl.experiment.workspace import claim, open_out
 from synthmtl.models.inference import load_network
 from synthmtl.training import build_accelerator
 
 log = logging.getLogger("synthmtl")
 
 
-def run_main_job(config: MainJobConfig, out: Path) -> dict:
+def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> dict:
     """Run everything that is not finished yet in ``out``, and return the report.
 
     The parts, each in a folder of its own that is skipped once it is finished: ``guide`` and ``judge``,
@@ -28,14 +28,19 @@ def run_main_job(config: MainJobConfig, out: Path) -> dict:
 
     Args:
         config: all options.
-        out: the run's folder, made by ``workspace.open_out``.
+        out: the run's folder.
+        resume: continue what is there.
+        overwrite: replace what is there.
 
     Raises:
-        InputError: if the options do not fit the data, or ``out`` belongs to other options.
+        InputError: if the options do not fit the data, ``out`` exists, or it belongs to other options.
     """
     methods = select_methods(config.methods, rendered=config.faces.path is None)
-    claim(out, dataclasses.asdict(config))
-    accelerator = build_accelerator(precision=config.joint.precision, log_dir=out / "tracking")
+    accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking")
+    if accelerator.is_main_process:
+        open_out(out, resume=resume, overwrite=overwrite)
+        claim(out, dataclasses.asdict(config))
+    accelerator.wait_for_everyone()
     splits, render = load_data(config.faces)
     job = Job(config, out, splits, accelerator, render)
     for note in splits.notes:
@@ -43,8 +48,9 @@ def run_main_job(config: MainJobConfig, out: Path) -> dict:
     for leak in leaks(splits.tables()):
         if leak.near or leak.subjects:
             job.note(
-                f"{leak.near} of {leak.faces} {leak.split} faces have a near-duplicate in {leak.other} ({leak.exact} "
-                f"equal in every pixel, {leak.near_other_label} with another label); {leak.subjects} people are in both."
+                f"{leak.near} of {leak.faces} {leak.split} faces have a near-duplicate in {leak.other} "
+                f"({leak.exact} equal in every pixel, {leak.near_other_label} with another label); "
+                f"{leak.subjects} people are in both."
             )
     if config.preset == "smoke":
         job.note("Smoke preset: it proves the installation, its numbers mean nothing.")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
 
 from synthmtl.balance import feed_back
 from synthmtl.data import FaceTable
 from synthmtl.data.load import Splits, load_splits
 from synthmtl.data.randomness import derive_seed
+from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.experiment.config import FaceOptions, MainJobConfig
 from synthmtl.experiment.methods import Method
@@ -61,6 +61,14 @@ class Job:
     def placement(self) -> dict:
         """``rank`` and ``world`` for streams."""
         return {"rank": self.accelerator.process_index, "world": self.accelerator.num_processes}
+
+    def finish(self, unit: Unit, result: dict) -> dict:
+        """Finish a part once, from the main process, when every process has done its share."""
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            unit.finish(result)
+        self.accelerator.wait_for_everyone()
+        return result
 
     def note(self, text: str) -> None:
         """Log ``text`` and keep it for the report."""
@@ -188,7 +196,7 @@ def train_judge(job: Job, role: str) -> Recognizer:
             job, model, job.config.judge, unit.directory, seed=seed, method=method, description=role
         )
         save(job, model, unit.directory / "model")
-        unit.finish({"validation": validation_scores(job, model), "seconds": seconds})
+        job.finish(unit, {"validation": validation_scores(job, model), "seconds": seconds})
     return load_network(unit.directory).to(job.accelerator.device)
 
 

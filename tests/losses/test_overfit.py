@@ -10,7 +10,7 @@ from synthmtl.data.table import FaceTable
 from synthmtl.losses import ExpressionLoss, FERSNetObjective, SynthesisWeights
 from synthmtl.models import FERSNet
 
-SIZE, SUBJECTS, STEPS = 32, 8, 200
+SIZE, SUBJECTS, STEPS = 32, 8, 220
 CLASSES = ("neutral", "surprise")
 
 
@@ -57,7 +57,7 @@ def test_sixteen_pairs_by_heart():
     model = FERSNet.sized("tiny", classes=CLASSES).train()
     objective = FERSNetObjective(model, ExpressionLoss(), SynthesisWeights())
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=STEPS, pct_start=0.1)
     sampler = EditSampler(table, paired=True)
     for step in range(STEPS):
         random = StepRandom(0, step)
