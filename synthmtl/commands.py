@@ -1,4 +1,7 @@
-"""What each command of ``synthmtl`` takes and does; the work itself is done by the rooms."""
+"""What each command of ``synthmtl`` takes and does; the work itself is done by the rooms.
+
+Rooms are imported where they are needed, so that help and bad usage answer at once.
+"""
 
 import dataclasses
 import json
@@ -9,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from synthmtl.errors import InputError
@@ -77,12 +79,12 @@ def print_scores(report: dict) -> None:
 
 
 def _configure_quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    _main_job_options(parser, argv if argv[:1] == ["quickstart"] else [], rendered=True)
+    _main_job_options(parser, argv, rendered=True)
 
 
 def _configure_run(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--data", type=str, required=True, help="image folder, zip of one, or FER2013's csv")
-    _main_job_options(parser, argv if argv[:1] == ["run"] else [], rendered=False)
+    _main_job_options(parser, argv, rendered=False)
 
 
 def _main_job(options: Namespace) -> None:
@@ -107,7 +109,13 @@ def _instantiate(kind: type, values: Any) -> Any:
     return parser.instantiate_classes(parser.parse_object({"it": plain})).it
 
 
-def _device() -> torch.device:
+def _settings(options: Namespace) -> dict:
+    """What the content of ``--out`` depends on."""
+    return {name: value for name, value in options.as_dict().items() if name not in ("out", "resume", "overwrite")}
+
+
+def _device() -> Any:
+    """The ``torch.device`` that networks run on."""
     from synthmtl.training import build_accelerator
 
     return build_accelerator().device
@@ -124,17 +132,28 @@ def _configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--quantile", type=float, default=0.2, help="strictness of the judge, in [0, 1)")
     parser.add_argument("--attempts", type=int, default=3, help="tries per wanted face")
     parser.add_argument("--spread", type=float, default=1.0, help="variety of styles, in standard deviations")
+    parser.add_argument(
+        "--fill", type=str, default="best",
+        help="best: exact counts, by the best candidate if all were rejected; leave: accepted faces only",
+    )  # fmt: skip
+    parser.add_argument("--originals", action="store_true", help="write the real training faces too")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     _out_options(parser)
 
 
 def _balance(options: Namespace) -> None:
-    from synthmtl.balance import calibrate_judge, synthesize_balancing_set, write_balancing_set
+    from synthmtl.balance import calibrate_judge, make_plan, synthesize_balancing_set, write_balancing_set
+    from synthmtl.balance.synthesize import FILLS
     from synthmtl.data.load import load_splits
-    from synthmtl.experiment import claim, open_out
+    from synthmtl.experiment import check_out, claim, open_out
     from synthmtl.models import FERSNet
     from synthmtl.models.inference import load_network
 
+    check_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    if options.attempts < 1:
+        raise InputError(f"--attempts is {options.attempts}: at least one")
+    if options.fill not in FILLS:
+        raise InputError(f"--fill is {options.fill!r}: use one of {', '.join(FILLS)}")
     generator = load_network(options.model, part="generator")
     if not isinstance(generator, FERSNet):
         raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
@@ -146,25 +165,28 @@ def _balance(options: Namespace) -> None:
         options.data, image_size=generator.config.image_size, channels=generator.config.image_channels,
         split_seed=0, classes=generator.classes,
     )  # fmt: skip
-    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
-    claim(
-        out, {k: options[k] for k in ("model", "judge", "data", "strategy", "quantile", "attempts", "spread", "seed")}
-    )
+    plan = make_plan(splits.train, options.strategy, seed=options.seed, candidates=(options.attempts + 1) // 2)
+    if not len(plan.target):
+        raise InputError(f"{options.data}: strategy {options.strategy} wants no further face: nothing to balance")
     device = _device()
     judge, generator = judge.to(device), generator.to(device)
+    calibration = calibrate_judge(judge, splits.validation, quantile=options.quantile, device=device)
+    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    claim(out, {"command": "balance"} | _settings(options))
     result = synthesize_balancing_set(
         generator,
         judge,
         splits.train,
-        options.strategy,
-        calibration=calibrate_judge(judge, splits.validation, quantile=options.quantile, device=device),
+        plan,
+        calibration=calibration,
         max_attempts=options.attempts,
+        fill=options.fill,
         spread=options.spread,
         seed=options.seed,
         device=device,
         directory=out / ".chunks",
     )
-    write_balancing_set(result, out, generator=generator, table=splits.train)
+    write_balancing_set(result, out, generator=generator, table=splits.train, originals=options.originals)
     print(json.dumps(result.summary()))
 
 
@@ -178,29 +200,37 @@ def _configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def _evaluate(options: Namespace) -> None:
-    from synthmtl.data.load import load_splits
+    from synthmtl.data.load import load_splits, read_tables
     from synthmtl.experiment import write_json
     from synthmtl.metrics import bootstrap_intervals, recognition_metrics
     from synthmtl.models.inference import load_network, predict_table
 
     out = Path(options.out)
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give the name of a JSON file")
     if out.exists() and not options.overwrite:
         raise InputError(f"{out}: exists; --overwrite replaces it")
     if options.split not in ("train", "validation", "test"):
         raise InputError(f"unknown split {options.split!r}: use train, validation or test")
     model = load_network(options.model)
-    splits = load_splits(
-        options.data, image_size=model.config.image_size, channels=model.config.image_channels,
-        split_seed=options.split_seed, classes=model.classes,
-    )  # fmt: skip
-    table = getattr(splits, options.split).with_classes(model.classes)
+    wanted = {
+        "image_size": model.config.image_size, "channels": model.config.image_channels, "classes": model.classes,
+    }  # fmt: skip
+    # A split that is there needs no other one beside it, nor every class.
+    table, notes = read_tables(options.data, **wanted).get(options.split), []
+    if table is None:
+        splits = load_splits(options.data, split_seed=options.split_seed, **wanted)
+        table, notes = getattr(splits, options.split), splits.notes
+    elif options.split != "train":
+        table = table.select(~table.synthetic)
+    table = table.with_classes(model.classes)
     device = _device()
     probabilities = predict_table(model.to(device), table, device=device)
     scores = dataclasses.asdict(recognition_metrics(probabilities, table.expression, table.classes))
     intervals = bootstrap_intervals(probabilities, table.expression, table.classes)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(
-        out, {"split": options.split, "notes": splits.notes, "classes": table.classes} | scores | {"ci95": intervals}
+        out, {"split": options.split, "notes": notes, "classes": table.classes} | scores | {"ci95": intervals}
     )
     print(f"accuracy {scores['accuracy']:.4f}  macro-F1 {scores['macro_f1']:.4f}  ({scores['count']} faces) → {out}")
 
@@ -248,21 +278,26 @@ def _configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def _synthesize(options: Namespace) -> None:
+    import torch
     from torchvision.io import write_png
 
-    from synthmtl.experiment import open_out
+    from synthmtl.experiment import check_out, claim, open_out
     from synthmtl.labels import class_index
     from synthmtl.models import FERSNet
     from synthmtl.models.inference import load_network
 
+    check_out(options.out, resume=options.resume, overwrite=options.overwrite)
     model = load_network(options.model, part="generator")
     if not isinstance(model, FERSNet):
         raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
     target = torch.tensor([class_index(model.classes, options.expression)])
-    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
     device = _device()
     model = model.to(device)
+    out = None
     for number, (file, image) in enumerate(_readable(options.images, model)):
+        if out is None:
+            out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+            claim(out, {"command": "synthesize"} | _settings(options))
         style = torch.Generator().manual_seed(options.seed)
         edited = model.synthesize(image.to(device), target.to(device), generator=style, spread=options.spread)
         name = out / f"{number:05d}-{Path(file).stem}-{model.classes[int(target)]}.png"
@@ -282,7 +317,7 @@ def _configure_render(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def _render(options: Namespace) -> None:
     from synthmtl.data.writer import write_image_folder
-    from synthmtl.experiment import open_out
+    from synthmtl.experiment import claim, open_out
     from synthmtl.faces import RenderConfig, render_faces
     from synthmtl.labels import EXPRESSIONS
 
@@ -298,9 +333,10 @@ def _render(options: Namespace) -> None:
         style=options.style,
     )
     out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
-    table = render_faces(config)
-    write_image_folder(table, out)
-    print(f"{len(table)} faces → {out}")
+    claim(out, {"command": "render"} | _settings(options))
+    if not (out / "train" / "metadata.jsonl").is_file():
+        write_image_folder(render_faces(config), out)
+    print(f"{options.count} faces → {out}")
 
 
 def _configure_inspect(parser: ArgumentParser, argv: Sequence[str]) -> None:

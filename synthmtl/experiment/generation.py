@@ -54,6 +54,11 @@ def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
     if mode != "mixed":
         return [EditSource(job.train, EditSampler(job.train, paired=mode == "paired"), options.edits)]
     taught = world * round(options.edits * options.rendered_share / world)
+    if not 0 < taught < options.edits:
+        raise InputError(
+            f"mixed synthesis needs edits of both kinds: {options.edits} edits at a rendered share of "
+            f"{options.rendered_share} leave {taught} rendered ones"
+        )
     rendered = render_faces(
         RenderConfig(
             image_size=job.config.faces.image_size,

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from synthmtl.data.duplicates import leaks
 from synthmtl.experiment.cells import train_cell
+from synthmtl.experiment.checks import check_config
 from synthmtl.experiment.config import MainJobConfig
 from synthmtl.experiment.generation import judged_recall, make_fills, train_jointly
 from synthmtl.experiment.methods import select_methods
 from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
-from synthmtl.experiment.workspace import claim, open_out
+from synthmtl.experiment.workspace import check_out, claim, open_out
 from synthmtl.models.inference import load_network
 from synthmtl.training import build_accelerator
 
@@ -37,11 +38,14 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     """
     methods = select_methods(config.methods, rendered=config.faces.path is None)
     accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking")
+    check_config(config, world=accelerator.num_processes)
+    if accelerator.is_main_process:
+        check_out(out, resume=resume, overwrite=overwrite)
+    splits, render = load_data(config.faces)
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
         claim(out, dataclasses.asdict(config))
     accelerator.wait_for_everyone()
-    splits, render = load_data(config.faces)
     job = Job(config, out, splits, accelerator, render)
     for note in splits.notes:
         job.note(note)

@@ -56,8 +56,10 @@ def select_methods(names: list[str] | None, *, rendered: bool) -> dict[str, Meth
     """The wanted methods in the order of :data:`METHODS`; None = all that the data allow.
 
     Raises:
-        InputError: if a name is unknown, or needs rendered faces where there are none.
+        InputError: if there is no name, one is unknown, or needs rendered faces where there are none.
     """
+    if names is not None and not names:
+        raise InputError(f"--methods is empty: use some of {', '.join(METHODS)}, or null for all")
     for name in names or ():
         if name not in METHODS:
             raise InputError(f"unknown method {name!r}: use one of {', '.join(METHODS)}")

@@ -8,6 +8,10 @@ from pathlib import Path
 from synthmtl.errors import InputError
 
 
+OPTIONS = "options.json"
+"""The file by which a folder is known as ours: the options that its content belongs to."""
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON so that a killed process leaves the old file or the new one, never half of it."""
     temporary = path.with_name(path.name + ".partial")
@@ -15,11 +19,11 @@ def write_json(path: Path, content: object) -> None:
     os.replace(temporary, path)
 
 
-def open_out(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
-    """The folder of a run, created; an existing one is continued or replaced only on request.
+def check_out(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Check that :func:`open_out` may open a folder, and leave the disk as it is.
 
     Raises:
-        InputError: if it exists and neither is asked for, both are, or a file is in its place.
+        InputError: if it exists and neither is asked for, both are, it is not ours, or a file is in its place.
     """
     out = Path(out)
     if resume and overwrite:
@@ -27,13 +31,27 @@ def open_out(out: str | Path, *, resume: bool = False, overwrite: bool = False) 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder")
     if out.exists() and any(out.iterdir()):
-        if overwrite:
-            if not (out / "config.json").is_file() and not (out / "report.json").is_file():
-                raise InputError(f"{out}: exists and is no run of ours, so it is not replaced; give another --out")
-            shutil.rmtree(out)
-        elif not resume:
+        if not resume and not overwrite:
             raise InputError(f"{out}: exists; --resume continues it, --overwrite replaces it")
-    out.mkdir(parents=True, exist_ok=True)
+        if not (out / OPTIONS).is_file():
+            what = "continued" if resume else "replaced"
+            raise InputError(f"{out}: exists and was not made by synthmtl, so it is not {what}; give another --out")
+    return out
+
+
+def open_out(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """The folder of a run, created; an existing one is continued or replaced only on request.
+
+    Raises:
+        InputError: as :func:`check_out`, or if it cannot be made.
+    """
+    out = check_out(out, resume=resume, overwrite=overwrite)
+    try:
+        if overwrite and out.exists():
+            shutil.rmtree(out)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error.strerror}); give another --out") from None
     return out
 
 
@@ -43,7 +61,7 @@ def claim(out: Path, config: dict) -> None:
     Raises:
         InputError: if the folder belongs to another configuration; names the first option that differs.
     """
-    path = out / "config.json"
+    path = out / OPTIONS
     config = json.loads(json.dumps(config))
     if path.is_file():
         recorded = json.loads(path.read_text())

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from synthmtl.losses.weighting import weighted_mean
 
 
 class ExpressionLoss(nn.Module):
     """Cross-entropy over the faces that carry an expression, each with its own weight.
 
         L = sum_i w_i a_{y_i} CE(logits_i + tau log pi, y_i) / sum_i w_i a_{y_i}
-
-    In training on several processes the lower sum is that of the mean process, so that averaged gradients are those
-    of one process on the joined batch, however labels and weights fall to the processes.
 
     Args:
         counts: training faces per class, needed by the two remedies.
@@ -52,9 +50,4 @@ class ExpressionLoss(nn.Module):
         share = labelled.to(each.dtype) if weight is None else labelled * weight
         if self.class_weights is not None:
             share = share * self.class_weights[target]
-        total = share.sum()
-        if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
-            total = total.clone()
-            dist.all_reduce(total)
-            total = total / dist.get_world_size()
-        return (each * share).sum() / torch.where(total > 0, total, 1.0)
+        return weighted_mean(each, share)

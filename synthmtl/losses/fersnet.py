@@ -11,6 +11,7 @@ from synthmtl.data.batch import EditBatch, FaceBatch
 from synthmtl.losses.adversarial import differentiable_augment, least_squares
 from synthmtl.losses.expression import ExpressionLoss
 from synthmtl.losses.reconstruction import FeatureDistance, change_weights, pixel_loss, smoothness
+from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models.blocks import unrecorded_statistics
 
 
@@ -43,12 +44,6 @@ class SynthesisWeights:
     residual: float = 1.0
 
 
-def mean_over(values: Tensor, rows: Tensor) -> Tensor:
-    """Mean of ``values`` (B,) over the rows where ``rows`` (B,) is true; zero if there are none."""
-    rows = rows.to(values.dtype)
-    return (values * rows).sum() / rows.sum().clamp(min=1)
-
-
 class RecognitionObjective(nn.Module):
     """Recognition alone: ``forward(batch: FaceBatch)`` → ``{"loss", "expression"}``.
 
@@ -70,8 +65,9 @@ class RecognitionObjective(nn.Module):
 class FERSNetObjective(nn.Module):
     """Recognition and synthesis together, paired, unpaired or both in one batch, as ``EditBatch.paired`` says.
 
-    Every face passes the encoder once. Paired rows are decoded with the style read from their target and compared
-    with it; all rows are also decoded with a style drawn from the class's prior, as at synthesis time, and judged by
+    Every face passes the encoder once and is decoded once. Two thirds of the paired rows are decoded with the style
+    read from their target and compared with it; the other rows with a style drawn from the class's prior, as at
+    synthesis time (every other unpaired row borrows that of its example instead). All edited faces are judged by
     guide and critic. The critic sees rows of the unpaired kind if there are any, since those are the user's faces.
     Where several processes train, each must have as many paired rows as the others. Guide and critic are moved to the
     device by the caller.
@@ -116,11 +112,11 @@ class FERSNetObjective(nn.Module):
         labelled, edits = len(batch.labelled), len(batch.source)
         source, target, paired = batch.source.image, batch.target.image, batch.paired
         wanted = batch.target.expression
-        encoded = model.encode(torch.cat([batch.labelled.image, source, target]))
-        rows = [labelled, edits, edits]
+        encoded = model.encode(torch.cat([batch.labelled.image, source]))
+        rows = [labelled, edits]
         features = [list(part) for part in zip(*(t.split(rows) for t in (encoded[0], encoded[1])), strict=True)]
         skips = list(zip(*(skip.split(rows) for skip in encoded.skips), strict=True))
-        parts = [type(encoded)(*features[i], list(skips[i])) for i in range(3)]
+        parts = [type(encoded)(*features[i], list(skips[i])) for i in range(2)]
         logits = model.classify(parts[0])
         terms = {"expression": self.expression_loss(logits, batch.labelled.expression, batch.labelled.weight)}
         total = self.recognition * terms["expression"]
@@ -130,23 +126,23 @@ class FERSNetObjective(nn.Module):
             terms[name] = value
             total = total + weight * value
 
-        posterior = model.style.posterior(parts[2].synthesis)
+        posterior = model.style.posterior(target)
         noise = batch.random.normal("style", 2 * edits, model.style.dim)
         read = model.style.draw(posterior, noise[:edits])
         add("divergence", w.divergence, model.style.divergence(posterior, model.style.prior(wanted)).mean())
         unpaired = ~paired
-        if paired.any():
-            edit = model.decode(parts[1], source, wanted, read)
-            loss = pixel_loss(edit.image, target, change_weights(source, target))
-            add("pixel", w.pixel, mean_over(loss, paired))
-            if guide is not None and w.perceptual:
-                add("perceptual", w.perceptual, mean_over(self._distance[0](edit.image, target), paired))
-            if edit.flow is not None:
-                add("smoothness", w.smoothness, mean_over(smoothness(edit.flow), paired))
-        # Unpaired rows borrow the style of the example every other time, so that the posterior learns from them too.
+        turn = batch.random.positions(edits).to(paired.device)
+        reads = torch.where(paired, turn % 3 > 0, turn % 2 > 0)
         drawn = model.style.draw(model.style.prior(wanted), noise[edits:])
-        borrow = unpaired & (batch.random.positions(edits).to(paired.device) % 2 == 0)
-        edit = model.decode(parts[1], source, wanted, torch.where(borrow[:, None], read, drawn))
+        edit = model.decode(parts[1], source, wanted, torch.where(reads[:, None], read, drawn))
+        compared = paired & reads
+        if paired.any():
+            loss = pixel_loss(edit.image, target, change_weights(source, target))
+            add("pixel", w.pixel, weighted_mean(loss, compared))
+            if guide is not None and w.perceptual:
+                add("perceptual", w.perceptual, weighted_mean(self._distance[0](edit.image, target), compared))
+        if edit.flow is not None and w.smoothness:
+            add("smoothness", w.smoothness, smoothness(edit.flow).mean())
         if guide is not None and w.expression:
             seen = differentiable_augment(edit.image, batch.random, "guide")
             add("guide", w.expression, F.cross_entropy(guide(seen).float(), wanted, label_smoothing=0.1))
@@ -156,7 +152,7 @@ class FERSNetObjective(nn.Module):
             critic.requires_grad_(False)
             scores = critic(differentiable_augment(edit.image, batch.random, "critic"), wanted)
             critic.requires_grad_(True)
-            add("adversarial", w.adversarial, mean_over(least_squares(scores, 1), judged))
+            add("adversarial", w.adversarial, weighted_mean(least_squares(scores, 1), judged))
         if unpaired.any():
             self._unpaired_terms(batch, parts[1], edit, unpaired, add)
         return {"loss": total} | {name: value.detach() for name, value in terms.items()}
@@ -164,24 +160,23 @@ class FERSNetObjective(nn.Module):
     def _unpaired_terms(self, batch: EditBatch, encoded, edit, rows: Tensor, add) -> None:
         """What replaces the paired target: cycle, identity, subject, and a bound on what is painted."""
         model, w, source = self.model, self.weights, batch.source.image
-        own_style, _ = model.style.posterior(encoded.synthesis)
+        own_style, _ = model.style.posterior(source)
         own = batch.source.expression
         if w.identity:
             same = model.decode(encoded, source, own, own_style).image
-            add("identity", w.identity, mean_over((same - source).abs().mean((1, 2, 3)), rows))
+            add("identity", w.identity, weighted_mean((same - source).abs().mean((1, 2, 3)), rows))
         if w.cycle:
             with unrecorded_statistics(model):
                 again = model.encode(edit.image)
             back = model.decode(again, edit.image, own, own_style).image
             cycle = F.smooth_l1_loss(back, source, beta=0.2, reduction="none").mean((1, 2, 3))
-            add("cycle", w.cycle, mean_over(cycle, rows))
+            add("cycle", w.cycle, weighted_mean(cycle, rows))
         if w.subject:
             coarse = [F.avg_pool2d(x, max(1, x.shape[-1] // 8)) for x in (edit.image, source)]
             distance = (coarse[0] - coarse[1]).square().mean((1, 2, 3))
-            add("subject", w.subject, mean_over(distance, rows))
+            add("subject", w.subject, weighted_mean(distance, rows))
         if edit.residual is not None:
-            add("unpaired_smoothness", w.smoothness, mean_over(smoothness(edit.flow), rows))
-            add("residual", w.residual, mean_over(edit.residual.square().mean((1, 2, 3)), rows))
+            add("residual", w.residual, weighted_mean(edit.residual.square().mean((1, 2, 3)), rows))
 
 
 class CriticObjective(nn.Module):
@@ -210,9 +205,9 @@ class CriticObjective(nn.Module):
         images = differentiable_augment(images, batch.random, "critic-real")
         real, fake, mismatched = self.critic(images, torch.cat([wanted, wanted, wrong])).split(count)
         errors = least_squares(real, 1) + least_squares(fake, 0) + 0.5 * least_squares(mismatched, 0)
-        loss = 0.5 * mean_over(errors, rows)
+        loss = 0.5 * weighted_mean(errors, rows)
         return {
             "loss": loss,
-            "critic_real": mean_over(real.mean((1, 2, 3)), rows).detach(),
-            "critic_fake": mean_over(fake.mean((1, 2, 3)), rows).detach(),
+            "critic_real": weighted_mean(real.mean((1, 2, 3)), rows).detach(),
+            "critic_fake": weighted_mean(fake.mean((1, 2, 3)), rows).detach(),
         }

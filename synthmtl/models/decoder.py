@@ -82,8 +82,10 @@ class EditDecoder(nn.Module):
         )
         last = skip_channels[-1]
         painted = max(8, last // 2)
+        # Few channels at full size: there a map costs four times as much as one size below.
+        self.narrow = nn.Sequential(nn.Conv2d(last, painted, 3, padding=1), nn.LeakyReLU(0.2, inplace=True))
         self.paint = nn.Sequential(
-            nn.Conv2d(last + image_channels, painted, 3, padding=1),
+            nn.Conv2d(painted + image_channels, painted, 3, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(painted, image_channels, 3, padding=1),
         )
@@ -103,7 +105,7 @@ class EditDecoder(nn.Module):
         for block, skip in zip(self.blocks, skips, strict=True):
             x = block(x, skip, condition)
         size = source.shape[-2:]
-        wide = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        wide = F.interpolate(self.narrow(x), size=size, mode="nearest")
         painted = self.paint(torch.cat([wide, source.to(wide.dtype)], 1)).float()
         if self.flow is None:
             return Edit(torch.tanh(painted), None, None)

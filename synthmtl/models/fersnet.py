@@ -108,7 +108,7 @@ class FERSNet(ModelMixin, ConfigMixin):
             pool_first=pool_first,
         )
         self.head = ExpressionHead(joint_channels // 2, len(classes), recognition_norm, dropout)
-        self.style = ExpressionStyle(joint_channels // 2, len(classes), style_dim)
+        self.style = ExpressionStyle(image_channels, len(classes), style_dim)
         self.decoder = EditDecoder(
             in_channels=joint_channels // 2,
             skip_channels=[*reversed(stage_channels[:-1]), stem_channels],

@@ -68,6 +68,6 @@ def load_network(directory: str | Path, *, part: str = "model") -> FERSNet | Rec
     if name not in kinds:
         raise InputError(f"{config}: describes {name!r}, not one of {', '.join(kinds)}")
     try:
-        return kinds[name].from_pretrained(folder, low_cpu_mem_usage=False).eval()
+        return kinds[name].from_pretrained(folder, low_cpu_mem_usage=False, use_safetensors=True).eval()
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{folder}: cannot load the weights ({str(error).splitlines()[0]})") from None

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class ExpressionStyle(nn.Module):
@@ -13,17 +12,28 @@ class ExpressionStyle(nn.Module):
     features in training, the prior p(s | class) = N(m_c, v_c) is learned per class, and the divergence
     KL(q || p) keeps q as small as the pixels allow, as in a conditional variational autoencoder (Sohn et al., 2015).
 
+    The posterior is read by a small network of its own: the branches' encoder is much wider than this code needs, and
+    recognition should not see the targets.
+
     Args:
-        in_channels: channels of the features (B, C, h, w), pooled to ``grid`` × ``grid``.
+        image_channels: C of the faces.
         classes: number of expressions K.
         dim: size S of the style.
     """
 
-    def __init__(self, in_channels: int, classes: int, dim: int, grid: int = 3):
+    def __init__(self, image_channels: int, classes: int, dim: int):
         super().__init__()
         self.dim = dim
-        self.grid = grid
-        self.posterior_moments = nn.Linear(in_channels * grid * grid, 2 * dim)
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(16 * image_channels, 32, 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+        )
+        self.posterior_moments = nn.Linear(64 * 16, 2 * dim)
         self.prior_moments = nn.Embedding(classes, 2 * dim)
         nn.init.normal_(self.prior_moments.weight, std=0.01)
 
@@ -32,10 +42,9 @@ class ExpressionStyle(nn.Module):
         mean, log_variance = raw.float().chunk(2, 1)
         return mean, log_variance.clamp(-8, 4)
 
-    def posterior(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance (B, S) of the style that features (B, C, h, w) show."""
-        pooled = F.adaptive_avg_pool2d(features, self.grid).flatten(1)
-        return self._moments(self.posterior_moments(pooled))
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (B, S) of the style that faces (B, C, H, W) in [-1, 1] show."""
+        return self._moments(self.posterior_moments(self.encoder(images)))
 
     def prior(self, expression: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (B, S) of the styles of a class, expression (B,)."""

@@ -77,8 +77,6 @@ def build_accelerator(
     if state and state.get("_mixed_precision") != precision:
         # The state is shared by all accelerators of a process, and refuses another precision than the first one's.
         AcceleratorState._reset_state()
-    if log_dir is not None:
-        Path(log_dir).mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         cpu=on_cpu,
         mixed_precision=precision,

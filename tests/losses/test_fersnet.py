@@ -15,7 +15,7 @@ from synthmtl.data.batch import EditBatch
 from synthmtl.data.randomness import StepRandom
 from synthmtl.data.table import FaceTable
 from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective, RecognitionObjective, SynthesisWeights
-from synthmtl.losses.fersnet import mean_over
+from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
 
 CLASSES = ("neutral", "happiness", "sadness", "anger")
@@ -88,11 +88,11 @@ def test_every_parameter_learns(kind, parts):
     for name, gradient in gradients(goal.model).items():
         assert gradient is not None and gradient.isfinite().all() and gradient.count_nonzero() > 0, name
     paired = {"pixel"} | ({"perceptual"} if "guide" in PARTS[parts] else set())
-    unpaired = {"identity", "cycle", "subject", "unpaired_smoothness", "residual"}
-    wanted = {"loss", "expression", "divergence"}
+    unpaired = {"identity", "cycle", "subject", "residual"}
+    wanted = {"loss", "expression", "divergence", "smoothness"}
     wanted |= {"guide"} if "guide" in PARTS[parts] else set()
     wanted |= {"adversarial"} if "critic" in PARTS[parts] else set()
-    wanted |= paired | {"smoothness"} if kind != "unpaired" else set()
+    wanted |= paired if kind != "unpaired" else set()
     wanted |= unpaired if kind != "paired" else set()
     assert set(terms) == wanted
     assert [name for name, value in terms.items() if value.requires_grad] == ["loss"]
@@ -107,14 +107,14 @@ def test_rivals_and_the_direct_decoder_learn_too(sharing, output, kind):
     terms["loss"].backward()
     assert terms["loss"].isfinite()
     assert all(g is not None and g.isfinite().all() for g in gradients(goal.model).values())
-    assert ("smoothness" in terms or "unpaired_smoothness" in terms) == (output == "flow")
+    assert ("smoothness" in terms) == (output == "flow")
 
 
 def test_loss_is_the_weighted_sum_of_its_terms():
     goal = objective(guide=guide(), critic=critic())
     terms = goal(batch())
     w = SynthesisWeights()
-    weights = vars(w) | {"guide": w.expression, "unpaired_smoothness": w.smoothness, "expression": 1.0}
+    weights = vars(w) | {"guide": w.expression, "expression": 1.0}
     expected = sum(weights[name] * value for name, value in terms.items() if name != "loss")
     torch.testing.assert_close(terms["loss"].detach(), expected)
 
@@ -235,10 +235,10 @@ def test_missing_labels_and_unpaired_targets_have_no_influence():
     assert pixel[0] == pixel[1] and changed == pytest.approx(pixel[0].item(), rel=1e-5)
 
 
-def test_mean_over():
+def test_weighted_mean():
     values = torch.tensor([1.0, 2.0, 6.0])
-    assert mean_over(values, torch.tensor([True, False, True])) == 3.5
-    assert mean_over(values, torch.zeros(3, dtype=torch.bool)) == 0
+    assert weighted_mean(values, torch.tensor([True, False, True])) == 3.5
+    assert weighted_mean(values, torch.zeros(3, dtype=torch.bool)) == 0
 
 
 def test_made_faces_leave_the_running_statistics_alone():

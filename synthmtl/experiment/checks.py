@@ -1,0 +1,51 @@
+"""What is wrong with the options of a run, found before anything is read or written."""
+
+import torch
+
+from synthmtl.balance.strategy import resolve_strategy
+from synthmtl.errors import InputError
+from synthmtl.experiment.config import MainJobConfig
+from synthmtl.labels import EXPRESSIONS
+
+
+def check_config(config: MainJobConfig, *, world: int = 1) -> None:
+    """Stop at options that no data could make good.
+
+    Args:
+        config: all options.
+        world: number of processes.
+
+    Raises:
+        InputError: naming the option and what it takes.
+    """
+    if not config.seeds:
+        raise InputError("--seeds is empty: give at least one")
+    if len(set(config.seeds)) < len(config.seeds):
+        raise InputError(f"--seeds is {config.seeds}: each seed may be there once only")
+    _check(config.generator_seeds >= 0, "generator_seeds", config.generator_seeds, "0 (one per seed) or more")
+    _check(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
+    synthesis, balance, model = config.synthesis, config.balance, config.model
+    modes = ("auto", "paired", "unpaired", "mixed")
+    _check(synthesis.mode in modes, "synthesis.mode", synthesis.mode, f"one of {', '.join(modes)}")
+    _check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
+    _check(0 < synthesis.rendered_share < 1, "synthesis.rendered_share", synthesis.rendered_share, "in (0, 1)")
+    _check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
+    _check(0 <= balance.quantile < 1, "balance.quantile", balance.quantile, "in [0, 1)")
+    _check(balance.attempts >= 1, "balance.attempts", balance.attempts, "at least 1")
+    _check(balance.spread >= 0, "balance.spread", balance.spread, "at least 0")
+    if isinstance(balance.strategy, str):
+        resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)
+    _check(model.width > 0, "model.width", model.width, "above 0")
+    _check(model.kernel_size in (1, 3), "model.kernel_size", model.kernel_size, "1 or 3")
+    _check(0 <= model.dropout < 1, "model.dropout", model.dropout, "in [0, 1)")
+    with torch.device("meta"):
+        model.build(EXPRESSIONS, config.faces)
+    parts = {f"{name}.batch_size": getattr(config, name).batch_size for name in ("recognition", "judge", "joint")}
+    parts |= {"finetune.batch_size": config.finetune.batch_size, "synthesis.edits": synthesis.edits}
+    for name, size in parts.items():
+        _check(size % world == 0, name, size, f"a multiple of the {world} processes")
+
+
+def _check(good: bool, name: str, value: object, wanted: str) -> None:
+    if not good:
+        raise InputError(f"--{name} is {value!r}: it must be {wanted}")
