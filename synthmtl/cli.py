@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -39,7 +40,8 @@ def say_errors_in_one_line(call: Callable[[], None]) -> int:
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("synthmtl")
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, only one tells what all of them do
+    logger.setLevel(logging.INFO if first else logging.ERROR)
     try:
         call()
     except (InputError, ArgumentError, argparse.ArgumentError) as error:

@@ -70,7 +70,11 @@ def main_job_config(options: Namespace) -> Any:
 
 
 def print_scores(report: dict) -> None:
-    """One line a method: macro-F1 with its interval, and accuracy."""
+    """One line a method: macro-F1 with its interval, and accuracy; from the main process only."""
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:
+        return
     for name, scores in report["methods"].items():
         low, high = scores["ci95"]["macro_f1"]
         print(
@@ -106,7 +110,7 @@ def _instantiate(kind: type, values: Any) -> Any:
     parser.add_class_arguments(kind, "it")
     plain = values.as_dict() if isinstance(values, Namespace) else values
     plain = {key: value.as_dict() if isinstance(value, Namespace) else value for key, value in plain.items()}
-    return parser.instantiate_classes(parser.parse_object({"it": plain})).it
+    return parser.instantiate(parser.parse_object({"it": plain})).it
 
 
 def _settings(options: Namespace) -> dict:
@@ -279,7 +283,7 @@ def _configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def _synthesize(options: Namespace) -> None:
     import torch
-    from torchvision.io import write_png
+    from PIL import Image
 
     from synthmtl.experiment import check_out, claim, open_out
     from synthmtl.labels import class_index
@@ -301,7 +305,8 @@ def _synthesize(options: Namespace) -> None:
         style = torch.Generator().manual_seed(options.seed)
         edited = model.synthesize(image.to(device), target.to(device), generator=style, spread=options.spread)
         name = out / f"{number:05d}-{Path(file).stem}-{model.classes[int(target)]}.png"
-        write_png(edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu(), str(name))
+        pixels = edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(name)
         print(name)
 
 

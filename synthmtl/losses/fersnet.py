@@ -34,7 +34,7 @@ class SynthesisWeights:
 
     pixel: float = 10.0
     perceptual: float = 0.5
-    divergence: float = 0.02
+    divergence: float = 0.002
     expression: float = 0.3
     adversarial: float = 0.1
     cycle: float = 5.0

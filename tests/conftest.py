@@ -1,0 +1,21 @@
+"""What several rooms' tests share."""
+
+import pytest
+
+from synthmtl.cli import main
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """The folder that ``quickstart --preset smoke`` leaves; tests only add to it what is no part of a run."""
+    out = tmp_path_factory.mktemp("quickstart") / "run"
+    assert main(["quickstart", "--preset", "smoke", "--precision", "no", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def rendered_folder(tmp_path_factory):
+    """An image folder that ``render`` wrote: 96 gray faces of 12 persons at 32 px, in one split."""
+    out = tmp_path_factory.mktemp("rendered") / "faces"
+    assert main(["render", "--out", str(out), "--count", "96", "--size", "32", "--subjects", "12", "--seed", "3"]) == 0
+    return out

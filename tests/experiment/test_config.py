@@ -1,0 +1,82 @@
+import pytest
+
+from synthmtl.errors import InputError
+from synthmtl.experiment.checks import check_config
+from synthmtl.experiment.config import FaceOptions, MainJobConfig, ModelOptions, preset
+from synthmtl.labels import EXPRESSIONS
+
+
+@pytest.mark.parametrize("name", ["smoke", "quick", "full"])
+@pytest.mark.parametrize("rendered", [True, False])
+def test_presets_are_valid_and_say_their_name(name, rendered):
+    config = preset(name, rendered=rendered)
+    check_config(config, world=2)
+    assert config.preset == name
+
+
+def test_unknown_preset():
+    with pytest.raises(InputError, match="unknown preset 'huge': use smoke, quick or full"):
+        preset("huge", rendered=True)
+
+
+def test_channels():
+    assert (FaceOptions().channels, FaceOptions(color=True).channels) == (1, 3)
+
+
+def test_widths_follow_the_factor():
+    narrow, wide = ModelOptions(size="tiny"), ModelOptions(size="tiny", width=2.0)
+    for name, value in narrow.widths().items():
+        double = tuple(2 * v for v in value) if isinstance(value, tuple) else 2 * value
+        assert wide.widths()[name] == double
+    assert ModelOptions(size="tiny", width=0.01).widths()["stem_channels"] == 4
+    with pytest.raises(InputError, match="unknown model size"):
+        ModelOptions(size="huge").widths()
+
+
+def test_built_network_is_as_asked():
+    faces = FaceOptions(image_size=32, color=True)
+    model = ModelOptions(size="tiny", sharing="none").build(EXPRESSIONS[:3], faces)
+    assert (model.config.image_size, model.config.image_channels, model.config.sharing) == (32, 3, "none")
+    assert ModelOptions(size="tiny").build(EXPRESSIONS, faces, sharing="hard").config.sharing == "hard"
+
+
+BAD = {
+    "seeds": [],
+    "generator_seeds": -1,
+    "label_smoothing": 1.0,
+    "faces.image_size": 33,
+    "model.size": "huge",
+    "model.sharing": "nosuch",
+    "model.width": 0.0,
+    "model.kernel_size": 2,
+    "model.dropout": 1.0,
+    "synthesis.mode": "nosuch",
+    "synthesis.edits": 0,
+    "synthesis.rendered_share": 1.0,
+    "synthesis.rendered_subjects": 0,
+    "balance.strategy": "nosuch",
+    "balance.quantile": 1.0,
+    "balance.attempts": 0,
+    "balance.spread": -1.0,
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_options_that_no_data_could_make_good(name):
+    config = preset("smoke", rendered=True)
+    *parts, last = name.split(".")
+    setattr(getattr(config, parts[0]) if parts else config, last, BAD[name])
+    with pytest.raises(InputError) as caught:
+        check_config(config)
+    assert last in str(caught.value) or str(BAD[name]) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_repeated_seeds_and_uneven_processes():
+    config = preset("smoke", rendered=True)
+    with pytest.raises(InputError, match="recognition.batch_size is 16: it must be a multiple of the 3 processes"):
+        check_config(config, world=3)
+    config.seeds = [1, 1]
+    with pytest.raises(InputError, match="once only"):
+        check_config(config)
+    check_config(MainJobConfig())

@@ -1,0 +1,114 @@
+"""The main job on faces as users have them, and after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from synthmtl.cli import main
+from synthmtl.data.writer import write_image_folder
+from synthmtl.faces import RenderConfig, render_faces
+from synthmtl.report import validate_report
+
+COUNTS = {"neutral": 14, "happiness": 14, "surprise": 9, "anger": 7}
+BRIEF = ["--seeds", "[0]", "--precision", "no", "--preset", "smoke"]
+BRIEF += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.steps", "3")]
+
+
+@pytest.fixture(scope="module")
+def web_faces(tmp_path_factory):
+    """Rendered faces in an image folder without a word on who is who, as collections from the web are."""
+    table = render_faces(RenderConfig(counts=COUNTS, image_size=32, subjects=20, style="wild", seed=5))
+    unknown = torch.full_like(table.subject, -1)
+    root = tmp_path_factory.mktemp("web") / "faces"
+    write_image_folder(table.replace(subject=unknown, session=unknown, attributes={}), root)
+    return root
+
+
+def read_report(out):
+    report = json.loads((out / "report.json").read_text())
+    validate_report(report)
+    return report
+
+
+def numbers(report):
+    """A report without its clock."""
+    methods = {name: {k: v for k, v in m.items() if k != "seconds"} for name, m in report["methods"].items()}
+    return {part: report[part] for part in ("data", "comparisons", "balance", "generation")} | {"methods": methods}
+
+
+def test_faces_without_subjects_are_taught_by_rendered_pairs(web_faces, tmp_path, capsys):
+    methods = ["plain", "gated", "gated_balanced", "diluted"]
+    call = ["run", "--data", str(web_faces), "--out", str(tmp_path / "run"), "--methods", f"[{','.join(methods)}]"]
+    assert main([*call, *BRIEF]) == 0
+    assert "Synthesis is trained mixed (chosen from the data)" in capsys.readouterr().err
+    report = read_report(tmp_path / "run")
+    assert list(report["methods"]) == methods
+    assert report["data"]["classes"] == ["neutral", "happiness", "surprise", "anger"]
+    parts = [report["data"][f"{name}_counts"] for name in ("train", "validation", "test")]
+    assert {name: sum(part[name] for part in parts) for name in COUNTS} == COUNTS
+    assert any("by image" in note for note in report["notes"])
+    assert {c["b"] for c in report["comparisons"] if c["a"] == "gated_balanced"} == {"plain", "gated", "diluted"}
+    joint = json.loads((tmp_path / "run/joint/leaky-seed0/result.json").read_text())
+    assert joint["mode"] == "mixed"
+    losses = json.loads((tmp_path / "run/joint/leaky-seed0/losses.jsonl").read_text().splitlines()[0])["losses"]
+    assert {"generator/pixel", "generator/cycle", "generator/identity"} <= set(losses)
+
+
+def test_unpaired_training_can_be_forced(web_faces, tmp_path):
+    call = ["run", "--data", str(web_faces), "--out", str(tmp_path / "run"), "--methods", "[gated_balanced]", *BRIEF]
+    assert main([*call, "--synthesis.mode", "unpaired"]) == 0
+    report = read_report(tmp_path / "run")
+    assert any("unpaired (forced)" in note for note in report["notes"])
+    losses = json.loads((tmp_path / "run/joint/leaky-seed0/losses.jsonl").read_text().splitlines()[0])["losses"]
+    assert "generator/cycle" in losses and "generator/pixel" not in losses
+
+
+def test_pairs_cannot_be_forced_on_faces_without_subjects(web_faces, tmp_path, capsys):
+    call = ["run", "--data", str(web_faces), "--out", str(tmp_path / "run"), "--methods", "[gated]", *BRIEF]
+    assert main([*call, "--synthesis.mode", "paired"]) == 2
+    assert "paired training needs two expressions of one subject" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_recognition_alone_needs_no_generator(web_faces, tmp_path):
+    call = ["run", "--data", str(web_faces), "--out", str(tmp_path / "run"), "--methods", "[plain]", *BRIEF]
+    assert main(call) == 0
+    assert read_report(tmp_path / "run")["balance"]["strategy"] == "none"
+    assert (tmp_path / "run" / "report.html").exists() and not (tmp_path / "run" / "generator").exists()
+
+
+def test_killed_run_resumes_to_the_bit(tmp_path):
+    call = ["quickstart", "--methods", "[plain,gated_balanced]", *BRIEF, "--joint.steps", "16"]
+    call += ["--joint.checkpoint_every_steps", "2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    # The other process must sum in the same order, so it gets as many threads.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "synthmtl.cli", *call, "--out", str(killed)],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not list(killed.glob("joint/*/checkpoints/step-*/state.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (killed / "joint/leaky-seed0/result.json").exists()
+    guide = (killed / "guide/result.json").stat().st_mtime_ns
+    assert main([*call, "--out", str(killed), "--resume"]) == 0
+    assert (killed / "guide/result.json").stat().st_mtime_ns == guide
+    assert main([*call, "--out", str(whole)]) == 0
+    assert numbers(read_report(killed)) == numbers(read_report(whole))
+    model = "model/diffusion_pytorch_model.safetensors"
+    assert (killed / model).read_bytes() == (whole / model).read_bytes()
+    faces = [sorted(p.relative_to(out) for p in out.glob("balance/**/*.png")) for out in (killed, whole)]
+    assert faces[0] == faces[1] and faces[0]
+    assert all((killed / name).read_bytes() == (whole / name).read_bytes() for name in faces[0])
