@@ -109,7 +109,7 @@ class SynthesisOptions:
         edits: faces edited in each step.
         rendered_share: share of them that are rendered pairs, in mixed mode.
         rendered_subjects: how many rendered people teach in mixed mode.
-        perceptual: ``guide`` (features of the guide recognizer) or ``lpips`` (needs its weights).
+        perceptual: ``lpips``, ``guide`` (features of the guide recognizer), or ``auto``: LPIPS if its weights are here.
         critic_channels: widths of the critic; none turns it off.
         weights: of the losses.
     """
@@ -118,7 +118,7 @@ class SynthesisOptions:
     edits: int = 32
     rendered_share: float = 0.5
     rendered_subjects: int = 400
-    perceptual: str = "guide"
+    perceptual: str = "auto"
     critic_channels: tuple[int, ...] = (32, 64, 128)
     weights: SynthesisWeights = field(default_factory=SynthesisWeights)
 

@@ -23,6 +23,7 @@ from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import RenderConfig, counterparts, render_faces
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective
+from synthmtl.losses.perceptual import perceptual_distance
 from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
 from synthmtl.models.inference import load_network
 from synthmtl.training import Player, fit
@@ -102,11 +103,14 @@ def train_jointly(job: Job, sharing: str, seed: int, guide: Recognizer) -> FERSN
                 channels=tuple(options.critic_channels),
                 conditioning="projection",
             ).to(job.accelerator.device)
+        perceptual, kind = perceptual_distance(options.perceptual, guide.features)
+        job.note(f"Perceptual distance of the synthesis loss: {kind}.")
         objective = FERSNetObjective(
             model,
             ExpressionLoss(job.counts, label_smoothing=config.label_smoothing),
             options.weights,
             guide=guide,
+            perceptual=perceptual.to(job.accelerator.device),
             critic=critic,
         )
         players = [Player("generator", objective)]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from synthmtl.data.batch import EditBatch, FaceBatch
 from synthmtl.losses.adversarial import differentiable_augment, least_squares
 from synthmtl.losses.expression import ExpressionLoss
-from synthmtl.losses.reconstruction import FeatureDistance, change_weights, pixel_loss, smoothness
+from synthmtl.losses.reconstruction import change_weights, pixel_loss, smoothness
 from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models.blocks import unrecorded_statistics
 
@@ -69,15 +69,16 @@ class FERSNetObjective(nn.Module):
     read from their target and compared with it; the other rows with a style drawn from the class's prior, as at
     synthesis time (every other unpaired row borrows that of its example instead). All edited faces are judged by
     guide and critic. The critic sees rows of the unpaired kind if there are any, since those are the user's faces.
-    Where several processes train, each must have as many paired rows as the others. Guide and critic are moved to the
-    device by the caller.
+    Where several processes train, each must have as many paired rows as the others. Guide, critic and
+    perceptual distance are moved to the device by the caller.
 
     Args:
         model: the FERSNet.
         expression_loss: cross-entropy of the recognition branch.
         weights: of the synthesis losses.
         recognition: weight of the recognition loss.
-        guide: a frozen recognizer with ``features``; None turns off the expression and perceptual terms.
+        guide: a frozen recognizer; None turns off the expression term.
+        perceptual: (faces, faces) → (B,), e.g. of ``perceptual_distance``; None turns off the perceptual term.
         critic: discriminator (image, expression) → scores; None turns off the adversarial loss.
 
     ``forward(batch: EditBatch)`` returns every term by name and their weighted sum as ``loss``; the faces that the
@@ -92,6 +93,7 @@ class FERSNetObjective(nn.Module):
         *,
         recognition: float = 1.0,
         guide: nn.Module | None = None,
+        perceptual: nn.Module | None = None,
         critic: nn.Module | None = None,
     ):
         super().__init__()
@@ -99,16 +101,15 @@ class FERSNetObjective(nn.Module):
         self.expression_loss = expression_loss
         self.weights = dataclasses.replace(weights)
         self.recognition = recognition
-        # In a tuple: neither is a submodule, so that no optimizer, checkpoint or DDP wrapper takes them for ours.
-        self._frozen = (guide, critic)
+        # In a tuple: none is a submodule, so that no optimizer, checkpoint or DDP wrapper takes them for ours.
+        self._frozen = (guide, critic, perceptual)
         if guide is not None:
             guide.eval().requires_grad_(False)
-            self._distance = (FeatureDistance(guide.features),)
         self.edited: Tensor | None = None
 
     def forward(self, batch: EditBatch) -> dict[str, Tensor]:
         model, w = self.model, self.weights
-        guide, critic = self._frozen
+        guide, critic, perceptual = self._frozen
         labelled, edits = len(batch.labelled), len(batch.source)
         source, target, paired = batch.source.image, batch.target.image, batch.paired
         wanted = batch.target.expression
@@ -139,8 +140,8 @@ class FERSNetObjective(nn.Module):
         if paired.any():
             loss = pixel_loss(edit.image, target, change_weights(source, target))
             add("pixel", w.pixel, weighted_mean(loss, compared))
-            if guide is not None and w.perceptual:
-                add("perceptual", w.perceptual, weighted_mean(self._distance[0](edit.image, target), compared))
+            if perceptual is not None and w.perceptual:
+                add("perceptual", w.perceptual, weighted_mean(perceptual(edit.image, target), compared))
         if edit.flow is not None and w.smoothness:
             add("smoothness", w.smoothness, smoothness(edit.flow).mean())
         if guide is not None and w.expression:

@@ -15,6 +15,7 @@ from synthmtl.data.batch import EditBatch
 from synthmtl.data.randomness import StepRandom
 from synthmtl.data.table import FaceTable
 from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective, RecognitionObjective, SynthesisWeights
+from synthmtl.losses.reconstruction import FeatureDistance
 from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
 
@@ -63,6 +64,8 @@ def batch(kind="mixed", *, step=0, rank=0, world=1):
 
 def objective(net=None, **parts):
     loss = ExpressionLoss(table().expression.bincount().tolist(), label_smoothing=0.1)
+    if "guide" in parts:
+        parts.setdefault("perceptual", FeatureDistance(parts["guide"].features))
     return FERSNetObjective(net or model(), loss, SynthesisWeights(), **parts)
 
 

@@ -18,7 +18,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "fersnet.py"
 # Two processes sum in another order than one, which changes last digits (1e-7). Gradient descent passes that on as it
 # is. Adam divides each gradient by its own size: where a gradient should be zero, such digits become whole steps.
 OPTIONS = ["--preset", "smoke", "--precision", "no", "--methods", "[plain,gated_balanced]", "--seeds", "[0]"]
-OPTIONS += ["--joint.optimizer", "sgd", "--joint.learning_rate", "0.05", "--generator_seeds", "0"]
+OPTIONS += ["--generator_seeds", "0"]
+for gated in ("joint", "finetune"):
+    OPTIONS += [f"--{gated}.optimizer", "sgd", f"--{gated}.learning_rate", "0.05"]
 OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.log_every", "1")]
 OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.steps", "4")]
 
