@@ -233,9 +233,7 @@ def _evaluate(options: Namespace) -> None:
     scores = dataclasses.asdict(recognition_metrics(probabilities, table.expression, table.classes))
     intervals = bootstrap_intervals(probabilities, table.expression, table.classes)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(
-        out, {"split": options.split, "notes": notes, "classes": table.classes} | scores | {"ci95": intervals}
-    )
+    write_json(out, {"split": options.split, "notes": notes, "classes": table.classes} | scores | {"ci95": intervals})
     print(f"accuracy {scores['accuracy']:.4f}  macro-F1 {scores['macro_f1']:.4f}  ({scores['count']} faces) → {out}")
 
 

@@ -20,7 +20,9 @@ from synthmtl.report import validate_report
 def write_noise(path, mode="L", size=32):
     channels = {"L": (), "RGB": (3,), "CMYK": (4,), "I;16": ()}[mode]
     dtype, top = (np.uint16, 65536) if mode == "I;16" else (np.uint8, 256)
-    pixels = np.random.default_rng(zlib.crc32(str(path.name).encode())).integers(0, top, (size, size, *channels), dtype=dtype)
+    pixels = np.random.default_rng(zlib.crc32(str(path.name).encode())).integers(
+        0, top, (size, size, *channels), dtype=dtype
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels, mode="CMYK" if mode == "CMYK" else None).save(path)
 
@@ -182,7 +184,12 @@ def test_bad_configuration_file(refused, tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [([], "command"), (["nosuch"], "'nosuch'"), (["predict"], "required: model, images"), (["render"], "required: out")],
+    [
+        ([], "command"),
+        (["nosuch"], "'nosuch'"),
+        (["predict"], "required: model, images"),
+        (["render"], "required: out"),
+    ],
 )
 def test_incomplete_calls(refused, arguments, message):
     assert message in refused(*arguments)
@@ -265,7 +272,15 @@ def test_wishes_that_the_model_cannot_fulfill(refused, finished_run, rendered_fo
     call = ["synthesize", "--model", finished_run, "--out", tmp_path / "out", "--expression"]
     assert "unknown expression 'grumpiness'" in refused(*call, "grumpiness", face)
     assert "no such image file" in refused(*call, "anger", tmp_path / "missing.png")
-    call = ["synthesize", "--model", finished_run / "judge" / "model", "--out", tmp_path / "out", "--expression", "anger"]
+    call = [
+        "synthesize",
+        "--model",
+        finished_run / "judge" / "model",
+        "--out",
+        tmp_path / "out",
+        "--expression",
+        "anger",
+    ]
     assert "without a synthesis branch" in refused(*call, face)
     call = ["balance", "--model", finished_run, "--data", rendered_folder, "--out", tmp_path / "out"]
     assert "unknown strategy 'nosuch'" in refused(*call, "--strategy", "nosuch", only=False)

@@ -91,11 +91,14 @@ def edit_faces(
         (B, C, H, W) uint8 on the CPU, and (B,) bool: all pixels were finite.
     """
     device = next(generator.parameters()).device
-    noise = [standard_normal(1, generator.style.dim, torch.Generator().manual_seed(s), "cpu") for s in seeds]
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noise = torch.cat([standard_normal(1, generator.style.dim, draw, "cpu") for draw in draws])
+    pixels = sources.shape[1:].numel()
+    grain = torch.cat([standard_normal(1, pixels, draw, "cpu") for draw in draws]).view(sources.shape)
     target = target.to(device)
     with evaluating(generator):
-        style = generator.style.draw(generator.style.prior(target), spread * torch.cat(noise).to(device))
-        edited = generator.synthesize(to_unit(sources, device), target, style=style).float()
+        style = generator.style.draw(generator.style.prior(target), spread * noise.to(device))
+        edited = generator.synthesize(to_unit(sources, device), target, style=style, grain=grain.to(device)).float()
     finite = edited.isfinite().flatten(1).all(1).cpu()
     pixels = edited.nan_to_num().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return pixels.cpu(), finite

@@ -5,4 +5,14 @@ from synthmtl.experiment.main_job import run_main_job
 from synthmtl.experiment.methods import METHODS, Method
 from synthmtl.experiment.workspace import check_out, claim, open_out, write_json
 
-__all__ = ["METHODS", "MainJobConfig", "Method", "check_out", "claim", "open_out", "preset", "run_main_job", "write_json"]
+__all__ = [
+    "METHODS",
+    "MainJobConfig",
+    "Method",
+    "check_out",
+    "claim",
+    "open_out",
+    "preset",
+    "run_main_job",
+    "write_json",
+]

@@ -15,6 +15,7 @@ from torch import Tensor
 from synthmtl.errors import InputError
 from synthmtl.models.decoder import Edit, EditDecoder
 from synthmtl.models.encoder import SYNTHESIS, Encoded, ExpressionHead, TwoBranchEncoder
+from synthmtl.models.grain import restore_grain
 from synthmtl.models.style import ExpressionStyle, standard_normal
 
 FERSNET_SIZES = {
@@ -164,6 +165,7 @@ class FERSNet(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
         style: Tensor | None = None,
         spread: float = 1.0,
+        grain: Tensor | None = None,
     ) -> Tensor:
         """The same people with another expression.
 
@@ -173,6 +175,7 @@ class FERSNet(ModelMixin, ConfigMixin):
             generator: draws the style; one seed gives the same faces on every device.
             style: (B, S), instead of drawing one.
             spread: how far styles go from the class's mean, in standard deviations of its prior; 0 gives the mean.
+            grain: standard normal noise (B, C, H, W) for :func:`restore_grain`, instead of drawing it.
 
         Returns:
             (B, C, H, W) float32 in [-1, 1].
@@ -180,7 +183,11 @@ class FERSNet(ModelMixin, ConfigMixin):
         if style is None:
             noise = standard_normal(len(images), self.style.dim, generator, images.device)
             style = self.style.draw(self.style.prior(expression), spread * noise)
-        return self.decode(self.encode(images), images, expression, style).image
+        if grain is None:
+            shape = images.shape
+            grain = standard_normal(len(images), shape[1:].numel(), generator, images.device).view(shape)
+        edited = self.decode(self.encode(images), images, expression, style).image
+        return restore_grain(edited, images, grain)
 
     def recognition_parameters(self) -> int:
         """How many parameters take part in recognition: those of the encoder, as far as it is joined, and the head."""

