@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from synthmtl.errors import InputError
@@ -35,13 +36,28 @@ def _out_options(parser: ArgumentParser, what: str = "folder for everything that
 
 
 def _preset(argv: Sequence[str]) -> str:
-    """The preset in ``argv``, before it is parsed: presets set the defaults of every other option."""
+    """The preset in ``argv``, or in the file that its ``--config`` names, before either is parsed.
+
+    Presets set the defaults of every other option. What is wrong with the file is left for the parser to say.
+    """
+    given = _given(argv, "--preset")
+    config = _given(argv, "--config")
+    if given is None and config is not None and Path(config).is_file():
+        try:
+            content = yaml.safe_load(Path(config).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            content = None
+        given = content.get("preset") if isinstance(content, dict) else None
+    return "quick" if given is None else str(given)
+
+
+def _given(argv: Sequence[str], option: str) -> str | None:
     for i, part in enumerate(argv):
-        if part == "--preset" and i + 1 < len(argv):
+        if part == option and i + 1 < len(argv):
             return argv[i + 1]
-        if part.startswith("--preset="):
+        if part.startswith(f"{option}="):
             return part.split("=", 1)[1]
-    return "quick"
+    return None
 
 
 def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: bool) -> None:

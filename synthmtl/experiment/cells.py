@@ -1,6 +1,7 @@
 """The cells of the table: one method trained by one seed, its predictions kept."""
 
 import time
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +22,7 @@ from synthmtl.experiment.stages import (
 from synthmtl.experiment.workspace import Unit
 from synthmtl.models import FERSNet
 from synthmtl.models.encoder import ExpressionHead
+from synthmtl.models.inference import load_network
 
 
 def renew_head(model: FERSNet) -> None:
@@ -32,11 +34,11 @@ def renew_head(model: FERSNet) -> None:
     model.head = new.to(old.linear.weight.device)
 
 
-def train_cell(job: Job, name: str, method: Method, seed: int, *, base: FERSNet | None, fill: FaceTable | None) -> dict:
+def train_cell(job: Job, name: str, method: Method, seed: int, *, base: Path | None, fill: FaceTable | None) -> dict:
     """Train one method by one seed, or read what an earlier run of it left.
 
     Args:
-        base: the jointly trained network that the method fine-tunes; None for methods without synthesis.
+        base: folder of the jointly trained network that the method fine-tunes; None for methods without synthesis.
         fill: what a share of each batch is filled with.
 
     Returns:
@@ -52,8 +54,7 @@ def train_cell(job: Job, name: str, method: Method, seed: int, *, base: FERSNet 
         model = plain_network(job) if method.network == "plain" else matched_network(job)
         training = job.config.recognition
     else:
-        model = FERSNet.from_config(base.config)
-        model.load_state_dict(base.state_dict())
+        model = load_network(base)
         renew_head(model)
         training = job.config.finetune
     train_recognition(

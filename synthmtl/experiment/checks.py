@@ -23,6 +23,7 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"--seeds is {config.seeds}: each seed may be there once only")
     _check(config.generator_seeds >= 0, "generator_seeds", config.generator_seeds, "0 (one per seed) or more")
+    _check(config.workers is None or config.workers >= 1, "workers", config.workers, "at least 1, or null")
     _check(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
     synthesis, balance, model = config.synthesis, config.balance, config.model
     modes = ("auto", "paired", "unpaired", "mixed")

@@ -153,6 +153,7 @@ class MainJobConfig:
         generator_seeds: how many generators are trained; 1 shares one among all seeds, 0 trains one per seed.
         label_smoothing: of every recognizer's cross-entropy.
         mirror: average predictions with those of the mirrored face.
+        workers: trainings side by side, each with its share of the cores; null = one a core, up to four, on the CPU.
         precision: of training: ``auto`` (bf16 where the machine computes in it), ``no``, ``bf16`` or ``fp16``.
         faces, model, synthesis, balance, augmentation: see there.
         recognition: training of the recognizers without synthesis.
@@ -167,6 +168,7 @@ class MainJobConfig:
     generator_seeds: int = 1
     label_smoothing: float = 0.0
     mirror: bool = True
+    workers: int | None = None
     precision: str = "auto"
     faces: FaceOptions = field(default_factory=FaceOptions)
     model: ModelOptions = field(default_factory=ModelOptions)

@@ -1,7 +1,9 @@
 """Stage 1 and 2 of the main job: joint training of both branches, and the faces that balance the training split."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,6 +29,8 @@ from synthmtl.losses.perceptual import perceptual_distance
 from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
 from synthmtl.models.inference import load_network
 from synthmtl.training import Player, fit
+
+log = logging.getLogger("synthmtl")
 
 
 def synthesis_mode(job: Job) -> str:
@@ -76,11 +80,16 @@ def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
     ]
 
 
-def train_jointly(job: Job, sharing: str, seed: int, guide: Recognizer) -> FERSNet:
-    """Stage 1: recognition and synthesis together; the network is kept under ``joint/``."""
+def train_jointly(job: Job, sharing: str, seed: int) -> Path:
+    """Stage 1: recognition and synthesis together, taught by the guide.
+
+    Returns:
+        The folder below ``joint/`` that keeps the network.
+    """
     unit = Unit(job.out, f"joint/{sharing}-seed{seed}")
     if unit.result is None:
         config, options = job.config, job.config.synthesis
+        guide = load_network(job.out / "guide").to(job.accelerator.device)
         mode = synthesis_mode(job)
         seed_here = derive_seed("joint", sharing, seed)
         torch.manual_seed(seed_here)
@@ -104,7 +113,7 @@ def train_jointly(job: Job, sharing: str, seed: int, guide: Recognizer) -> FERSN
                 conditioning="projection",
             ).to(job.accelerator.device)
         perceptual, kind = perceptual_distance(options.perceptual, guide.features)
-        job.note(f"Perceptual distance of the synthesis loss: {kind}.")
+        log.info("Perceptual distance of the synthesis loss: %s", kind)
         objective = FERSNetObjective(
             model,
             ExpressionLoss(job.counts, label_smoothing=config.label_smoothing),
@@ -122,16 +131,18 @@ def train_jointly(job: Job, sharing: str, seed: int, guide: Recognizer) -> FERSN
             config=dataclasses.replace(config.joint, seed=seed_here),
             accelerator=job.accelerator,
             directory=unit.directory,
-            description=f"{sharing} joint",
+            progress=job.progress,
+            description=f"{sharing} joint seed {seed}",
         )
         save(job, model, unit.directory / "model")
-        job.finish(unit, {"mode": mode, "validation": validation_scores(job, model), "seconds": result.seconds})
-    return load_network(unit.directory).to(job.accelerator.device)
+        outcome = {"mode": mode, "perceptual": kind, "seconds": result.seconds}
+        job.finish(unit, outcome | {"validation": validation_scores(job, model)})
+    return unit.directory
 
 
 @dataclass
 class Fills:
-    """What batches can be filled with, by ``Method.fill``; and how the synthesized set came about."""
+    """What batches can be filled with, by ``Method.fill`` (if any), and how the synthesized set came about."""
 
     tables: dict[str, FaceTable]
     summary: dict
@@ -164,9 +175,11 @@ def make_fills(job: Job, generator: FERSNet, judge: Recognizer, seed: int, *, ki
         world=job.accelerator.num_processes,
     )
     if unit.result is None:
-        if job.accelerator.is_main_process:
+        if job.accelerator.is_main_process and len(balancing.table):
             write_balancing_set(balancing, unit.directory / "imagefolder", generator=generator, table=job.train)
         job.finish(unit, balancing.summary())
+    if not len(balancing.table):
+        return Fills({}, balancing.summary())
     tables = {"synthesized": balancing.table}
     if "real" in kinds:
         tables["real"] = dilution(job.train, balancing.kept, seed=derive_seed("dilution", seed) % 2**31)

@@ -1,23 +1,21 @@
 """The main job: faces → two branches that share → balancing faces → better recognition, measured and shown."""
 
 import dataclasses
-import json
-import logging
 from pathlib import Path
 
 from synthmtl.data.duplicates import leaks
+from synthmtl.errors import InputError
 from synthmtl.experiment.cells import train_cell
 from synthmtl.experiment.checks import check_config
 from synthmtl.experiment.config import MainJobConfig
-from synthmtl.experiment.generation import judged_recall, make_fills, train_jointly
-from synthmtl.experiment.methods import select_methods
+from synthmtl.experiment.generation import Fills, judged_recall, make_fills, synthesis_mode, train_jointly
+from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
+from synthmtl.experiment.workers import run_calls, worker_count
 from synthmtl.experiment.workspace import check_out, claim, open_out
 from synthmtl.models.inference import load_network
 from synthmtl.training import build_accelerator
-
-log = logging.getLogger("synthmtl")
 
 
 def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> dict:
@@ -66,33 +64,38 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
         job.note(f"{len(generators)} generator seed(s) for {len(config.seeds)} recognizer seeds.")
     networks = {method.network for method in methods.values()}
     kinds = {method.fill for method in methods.values() if method.fill}
+    workers = worker_count(config.workers, job)
     if networks & {"hard", "gated"}:
-        guide = train_judge(job, "guide")
-        for seed in generators:
-            if "gated" in networks:
-                bases["gated", seed] = train_jointly(job, config.model.sharing, seed, guide)
-            if "hard" in networks:
-                bases["hard", seed] = train_jointly(job, "hard", seed, guide)
+        train_judge(job, "guide")
+        synthesis_mode(job)
+        shared = {"gated": config.model.sharing, "hard": "hard"}
+        wanted = [(name, seed) for seed in generators for name in ("gated", "hard") if name in networks]
+        calls = [(f"{n} joint seed {s}", train_jointly, {"sharing": shared[n], "seed": s}) for n, s in wanted]
+        bases = dict(zip(wanted, run_calls(job, calls, workers=workers), strict=True))
     balance, generation = _no_balance(job), {}
     if kinds:
         judge = train_judge(job, "judge")
         for seed in generators:
-            fills[seed] = make_fills(job, bases["gated", seed], judge, seed, kinds=kinds)
+            made = load_network(bases["gated", seed]).to(accelerator.device)
+            fills[seed] = make_fills(job, made, judge, seed, kinds=kinds)
         balance = fills[generators[0]].summary
+        methods = without_empty_fills(job, methods, fills)
     if "gated" in networks:
-        generator = bases["gated", generators[0]]
+        generator = load_network(bases["gated", generators[0]]).to(accelerator.device)
         save(job, generator, out / "generator")
     if judge is not None:
         generation = {"judged_recall": judged_recall(job, generator, judge)}
 
-    cells: dict[str, list[dict]] = {name: [] for name in methods}
+    calls = []
     for position, seed in enumerate(config.seeds):
-        source = generators[min(position, len(generators) - 1)] if len(generators) > 1 else generators[0]
+        source = generators[min(position, len(generators) - 1)]
         for name, method in methods.items():
             base = bases.get((method.network, source))
             fill = fills[source].tables[method.fill] if method.fill else None
-            cells[name].append(train_cell(job, name, method, seed, base=base, fill=fill))
-            log.info("%s seed %d: %s", name, seed, json.dumps(cells[name][-1]["validation"]))
+            options = {"name": name, "method": method, "seed": seed, "base": base, "fill": fill}
+            calls.append((f"{name} seed {seed}", train_cell, options))
+    results = run_calls(job, calls, workers=workers)
+    cells = {name: [result for result in results if result["method"] == name] for name in methods}
     keep_best(job, cells)
     title = "Rendered faces" if render is not None else Path(config.faces.path).name
     report = build_report(job, cells, balance=balance, generation=generation, title=f"synthmtl: {title}")
@@ -100,6 +103,23 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
         write_report(job, report, generator)
     accelerator.wait_for_everyone()
     return report
+
+
+def without_empty_fills(job: Job, methods: dict[str, Method], fills: dict[int, Fills]) -> dict[str, Method]:
+    """The methods that can be trained: no face may be missing, or none may have been good enough.
+
+    Raises:
+        InputError: if none is left.
+    """
+    empty = [name for name, m in methods.items() if m.fill and not all(m.fill in f.tables for f in fills.values())]
+    if not empty:
+        return methods
+    wanted = any(any(f.summary["requested"].values()) for f in fills.values())
+    why = "every synthesized face was rejected" if wanted else "the strategy wants no further face of any class"
+    if len(empty) == len(methods):
+        raise InputError(f"nothing to train: {why}; add other methods than {', '.join(empty)}, or change --balance")
+    job.note(f"Left out {', '.join(empty)}: {why}.")
+    return {name: method for name, method in methods.items() if name not in empty}
 
 
 def keep_best(job: Job, cells: dict[str, list[dict]]) -> None:

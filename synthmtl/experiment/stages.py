@@ -38,6 +38,7 @@ class Job:
         accelerator: where and in how many processes it runs.
         render: how the faces were rendered, or None for the user's faces.
         notes: what the reader of the report must know.
+        progress: show the progress of trainings.
     """
 
     config: MainJobConfig
@@ -46,6 +47,7 @@ class Job:
     accelerator: Accelerator
     render: RenderConfig | None = None
     notes: list[str] = field(default_factory=list)
+    progress: bool = True
 
     @property
     def train(self) -> FaceTable:
@@ -147,6 +149,7 @@ def train_recognition(
         directory=directory,
         evaluate=lambda: validation_scores(job, model),
         select_by="macro_f1",
+        progress=job.progress,
         description=description,
     )
     return result.seconds

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from synthmtl.errors import InputError
 
-
 OPTIONS = "options.json"
 """The file by which a folder is known as ours: the options that its content belongs to."""
 

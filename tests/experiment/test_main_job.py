@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,26 @@ def test_recognition_alone_needs_no_generator(web_faces, tmp_path):
     assert main(call) == 0
     assert read_report(tmp_path / "run")["balance"]["strategy"] == "none"
     assert (tmp_path / "run" / "report.html").exists() and not (tmp_path / "run" / "generator").exists()
+
+
+def test_balanced_classes_leave_out_what_needs_further_faces(tmp_path):
+    call = ["quickstart", "--methods", "[plain,gated_balanced]", *BRIEF, "--out", str(tmp_path / "run")]
+    assert main([*call, "--faces.train_counts", "{happiness: 9, anger: 9, fear: 9}"]) == 0
+    report = read_report(tmp_path / "run")
+    assert list(report["methods"]) == ["plain"] and sum(report["balance"]["requested"].values()) == 0
+    assert "Left out gated_balanced: the strategy wants no further face of any class." in report["notes"]
+
+
+def test_a_generator_that_changes_nothing_costs_its_methods_only(tmp_path, capsys):
+    call = ["quickstart", "--methods", "[gated,gated_balanced]", *BRIEF, "--out", str(tmp_path / "run")]
+    assert main([*call, "--joint.learning_rate", "1e-9"]) == 0
+    report = read_report(tmp_path / "run")
+    assert list(report["methods"]) == ["gated"] and sum(report["balance"]["kept"].values()) == 0
+    assert "Left out gated_balanced: every synthesized face was rejected." in report["notes"]
+    shutil.rmtree(tmp_path / "run")
+    alone = [part.replace("gated,", "") for part in call]
+    assert main([*alone, "--joint.learning_rate", "1e-9"]) == 2
+    assert "nothing to train: every synthesized face was rejected" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_killed_run_resumes_to_the_bit(tmp_path):

@@ -1,0 +1,190 @@
+"""What the commands do on good input; what they say to bad input is in ``test_cli.py``."""
+
+import json
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from synthmtl import commands
+from synthmtl.cli import main
+from synthmtl.data.image_folder import read_image_folder
+from synthmtl.experiment import METHODS
+from synthmtl.labels import EXPRESSIONS
+from synthmtl.report import validate_report
+
+QUICKSTART = ("quickstart", "--preset", "smoke")
+
+
+def write_noise(path, mode="L", size=32):
+    channels = {"L": (), "RGB": (3,), "CMYK": (4,), "I;16": ()}[mode]
+    dtype, top = (np.uint16, 65536) if mode == "I;16" else (np.uint8, 256)
+    pixels = np.random.default_rng(zlib.crc32(str(path.name).encode())).integers(
+        0, top, (size, size, *channels), dtype=dtype
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels, mode="CMYK" if mode == "CMYK" else None).save(path)
+
+
+def write_folder(root, **counts):
+    for name, count in counts.items():
+        for i in range(count):
+            write_noise(root / name / f"{i}.png")
+    return root
+
+
+def snapshot(root):
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+def test_unusual_images_are_read(finished_run, tmp_path, capsys):
+    files = [tmp_path / "cmyk.jpg", tmp_path / "deep.png", tmp_path / "color.png"]
+    for file, mode in zip(files, ("CMYK", "I;16", "RGB"), strict=True):
+        write_noise(file, mode, size=40)
+    assert main(["predict", "--model", str(finished_run), *map(str, files)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_finished_quickstart(finished_run):
+    report = json.loads((finished_run / "report.json").read_text())
+    validate_report(report)
+    assert list(report["methods"]) == list(METHODS)
+    assert all(scores["seeds"] == [0, 1] for scores in report["methods"].values())
+    assert any("numbers mean nothing" in note for note in report["notes"])
+    assert report["balance"]["kept"] == report["balance"]["requested"]
+    page = (finished_run / "report.html").read_text()
+    assert all(name in page for name in METHODS)
+    for sheet in (finished_run / "figures/contact_sheet.png", finished_run / "balance/seed0/imagefolder"):
+        assert sheet.exists()
+    assert Image.open(finished_run / "figures/contact_sheet.png").size[0] > 9 * 32
+    card = (finished_run / "balance/seed0/imagefolder/README.md").read_text()
+    assert card.startswith("---\n")
+
+
+def test_resuming_a_finished_run_changes_no_cell(finished_run, capsys):
+    kept = [finished_run / part for part in ("cells", "joint", "guide", "judge", "balance")]
+    before = {part: {p: t for p, t in snapshot(part).items() if p.is_file()} for part in kept}
+    report = json.loads((finished_run / "report.json").read_text())
+    capsys.readouterr()
+    assert main([*QUICKSTART, "--precision", "no", "--out", str(finished_run), "--resume"]) == 0
+    assert {part: {p: t for p, t in snapshot(part).items() if p.is_file()} for part in kept} == before
+    again = json.loads((finished_run / "report.json").read_text())
+    for part in ("data", "methods", "comparisons", "share_of_gap", "balance", "generation"):
+        assert again[part] == report[part], part
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*METHODS, "report:"]
+
+
+def test_predict(finished_run, rendered_folder, capsys):
+    files = [str(path) for path in sorted(rendered_folder.rglob("*.png"))[:3]]
+    assert main(["predict", "--model", str(finished_run), *files]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["file"] for answer in answers] == files
+    for answer in answers:
+        assert list(answer) == ["file", "expression", "probabilities"]
+        probabilities = answer["probabilities"]
+        assert set(probabilities) == set(EXPRESSIONS)
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert answer["expression"] == max(probabilities, key=probabilities.get)
+
+
+def test_predict_answers_for_the_good_ones(finished_run, rendered_folder, tmp_path, capsys):
+    face = str(next(rendered_folder.rglob("*.png")))
+    assert main(["predict", "--model", str(finished_run), str(tmp_path / "missing.png"), face]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["file"] == face
+    assert said.err.count("\n") == 1 and "1 of 2 images" in said.err and "missing.png" in said.err
+
+
+def test_synthesize(finished_run, rendered_folder, tmp_path, capsys):
+    faces = [str(path) for path in sorted(rendered_folder.rglob("*.png"))[:2]]
+    call = ["synthesize", "--model", str(finished_run), "--expression", "happy", "--out", str(tmp_path / "out"), *faces]
+    assert main(call) == 0
+    written = capsys.readouterr().out.splitlines()
+    assert len(written) == 2 and sorted(written) == sorted(str(path) for path in (tmp_path / "out").glob("*.png"))
+    pixels = [np.asarray(Image.open(path)) for path in written]
+    assert all(image.shape == (32, 32) and image.dtype == np.uint8 for image in pixels)
+    assert main([*call, "--overwrite"]) == 0
+    for path, image in zip(written, pixels, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
+
+
+def test_render_and_inspect(rendered_folder, capsys):
+    before = snapshot(rendered_folder)
+    call = ["render", "--out", str(rendered_folder), "--count", "96", "--size", "32", "--subjects", "12", "--seed", "3"]
+    assert main([*call, "--resume"]) == 0
+    assert snapshot(rendered_folder) == before
+    capsys.readouterr()
+    assert main(["inspect", str(rendered_folder)]) == 0
+    assert "happiness" in capsys.readouterr().out
+    assert main(["inspect", str(rendered_folder), "--json"]) == 0
+    assert isinstance(json.loads(capsys.readouterr().out), dict)
+    table = read_image_folder(rendered_folder, image_size=32, channels=1)["train"]
+    assert table.counts() == dict.fromkeys(EXPRESSIONS, 12)
+
+
+def test_evaluate_a_split_that_is_there_and_one_that_is_split_off(finished_run, rendered_folder, tmp_path):
+    for split, count in (("train", 96), ("test", None)):
+        out = tmp_path / "new" / f"{split}.json"
+        call = ["evaluate", "--model", str(finished_run), "--data", str(rendered_folder), "--split", split]
+        assert main([*call, "--out", str(out)]) == 0
+        scores = json.loads(out.read_text())
+        assert scores["split"] == split and 0 <= scores["macro_f1"] <= 1
+        assert scores["ci95"]["macro_f1"][0] <= scores["ci95"]["macro_f1"][1]
+        assert scores["count"] == count if count else 0 < scores["count"] < 30
+
+
+def test_evaluate_a_test_split_alone_with_some_of_the_classes(finished_run, tmp_path):
+    write_folder(tmp_path / "faces" / "test", happiness=3, anger=1)
+    call = ["evaluate", "--model", str(finished_run), "--data", str(tmp_path / "faces")]
+    assert main([*call, "--out", str(tmp_path / "scores.json")]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["count"] == 4 and len(scores["absent"]) == 6
+
+
+def test_balance(finished_run, rendered_folder, tmp_path, capsys):
+    out = tmp_path / "balanced"
+    call = ["balance", "--model", str(finished_run), "--data", str(rendered_folder), "--out", str(out), "--originals"]
+    call += ["--strategy", "{happiness: 20, fear: 14}"]
+    assert main(call) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["kept"] == summary["requested"] and sum(summary["missing"].values()) == 0
+    rows = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text().splitlines()]
+    counts = Counter(row["expression"] for row in rows)
+    assert (counts["happiness"], counts["fear"]) == (20, 14)
+    made = Counter(row["expression"] for row in rows if row["synthetic"])
+    assert made == {name: count for name, count in summary["kept"].items() if count}
+    assert all((out / "train" / row["file_name"]).is_file() for row in rows)
+    assert (out / "README.md").read_text().startswith("---\n")
+    assert (out / "balance.json").is_file() and (out / "contact_sheet.png").is_file()
+    files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert main([*call, "--resume"]) == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == files
+    for path in [out / "train" / "metadata.jsonl", *(out / "train").rglob("*.png")]:
+        path.unlink()
+    assert main([*call, "--resume"]) == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS)
+def test_help_explains_every_option(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert commands.COMMANDS[command].about.split()[0] in text and "--out" in text or command in ("predict", "inspect")
+
+
+def test_configuration_file_then_command_line(tmp_path, capsys):
+    (tmp_path / "options.yaml").write_text("seeds: [4, 5]\nrecognition:\n  steps: 9\n  batch_size: 8\n")
+    call = [*QUICKSTART, "--out", "out", "--config", str(tmp_path / "options.yaml"), "--recognition.steps", "11"]
+    with pytest.raises(SystemExit) as stop:
+        main([*call, "--print_config"])
+    assert stop.value.code == 0
+    options = yaml.safe_load(capsys.readouterr().out)
+    assert options["seeds"] == [4, 5]
+    assert (options["recognition"]["steps"], options["recognition"]["batch_size"]) == (11, 8)
+    assert options["model"]["size"] == "tiny"
