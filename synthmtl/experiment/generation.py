@@ -71,6 +71,7 @@ def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
             counts={name: 4 * options.rendered_subjects // len(job.train.classes) for name in job.train.classes},
             subjects=options.rendered_subjects,
             style="wild",
+            intensity_range=(0.7, 1.35),  # photographs in expression data sets show little restraint
             seed=derive_seed("teach", seed) % 2**31,
         )
     ).with_classes(job.train.classes)

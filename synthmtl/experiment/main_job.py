@@ -65,8 +65,9 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     networks = {method.network for method in methods.values()}
     kinds = {method.fill for method in methods.values() if method.fill}
     workers = worker_count(config.workers, job)
+    roles = (["guide"] if networks & {"hard", "gated"} else []) + (["judge"] if kinds else [])
+    run_calls(job, [(role, train_judge, {"role": role}) for role in roles], workers=workers)
     if networks & {"hard", "gated"}:
-        train_judge(job, "guide")
         synthesis_mode(job)
         shared = {"gated": config.model.sharing, "hard": "hard"}
         wanted = [(name, seed) for seed in generators for name in ("gated", "hard") if name in networks]
@@ -74,7 +75,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
         bases = dict(zip(wanted, run_calls(job, calls, workers=workers), strict=True))
     balance, generation = _no_balance(job), {}
     if kinds:
-        judge = train_judge(job, "judge")
+        judge = load_network(out / "judge").to(accelerator.device)
         for seed in generators:
             made = load_network(bases["gated", seed]).to(accelerator.device)
             fills[seed] = make_fills(job, made, judge, seed, kinds=kinds)

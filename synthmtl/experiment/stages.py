@@ -21,7 +21,7 @@ from synthmtl.faces import RenderConfig, render_faces, split_configs
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import recognition_metrics
 from synthmtl.models import FERSNet, Recognizer, matched_recognizer
-from synthmtl.models.inference import load_network, predict_table
+from synthmtl.models.inference import predict_table
 from synthmtl.training import Player, TrainingConfig, fit
 
 log = logging.getLogger("synthmtl")
@@ -187,8 +187,12 @@ def _recognizer_config(job: Job) -> dict:
     return {name: sized[name] for name in names}
 
 
-def train_judge(job: Job, role: str) -> Recognizer:
-    """A recognizer trained on class-balanced batches: ``guide`` teaches the generator, ``judge`` never meets it."""
+def train_judge(job: Job, role: str) -> Path:
+    """A recognizer trained on class-balanced batches: ``guide`` teaches the generator, ``judge`` never meets it.
+
+    Returns:
+        The folder that keeps the network.
+    """
     unit = Unit(job.out, role)
     if unit.result is None:
         seed = derive_seed(role, job.config.seeds[0])
@@ -200,7 +204,7 @@ def train_judge(job: Job, role: str) -> Recognizer:
         )
         save(job, model, unit.directory / "model")
         job.finish(unit, {"validation": validation_scores(job, model), "seconds": seconds})
-    return load_network(unit.directory).to(job.accelerator.device)
+    return unit.directory
 
 
 def save(job: Job, model: FERSNet | Recognizer, directory: Path) -> None:

@@ -102,10 +102,10 @@ def session_of(
     return replace(
         session,
         gamma=float(np.exp(0.2 * np.clip(rng.standard_normal(), -1.5, 1.5))),
-        contrast=float(rng.uniform(0.75, 1.35)),
+        contrast=float(rng.uniform(0.9, 1.7)),
         brightness=float(rng.uniform(-0.06, 0.12)),
-        blur=float(rng.uniform(0.0, 0.016)),
-        grain=float(rng.uniform(0.2, 2.4)),
+        blur=float(rng.uniform(0.0, 0.009)),
+        grain=float(rng.uniform(0.0, 1.2)),
     )
 
 
