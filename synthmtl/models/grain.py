@@ -8,14 +8,14 @@ from torch.nn import functional as F
 def grain_level(images: Tensor) -> Tensor:
     """Standard deviation of the pixel noise of each image, (B,), of images (B, C, H, W).
 
-    The second difference in both directions (Immerkaer, 1996) is blind to flat and sloping areas; its median over the
-    image is blind to the few pixels on edges. A constant image has level 0.
+    The second difference in both directions (Immerkaer, 1996) is blind to flat and sloping areas. Half of a small face
+    are edges and texture, so the level is read from the quietest fifth of the pixels. A constant image has level 0.
     """
     kernel = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]], device=images.device)
     channels = images.shape[1]
     response = F.conv2d(images.float(), kernel.expand(channels, 1, 3, 3), groups=channels)
-    # The kernel's weights have length 6; 0.6745 is the median of |x| of a standard normal x.
-    return response.abs().flatten(1).median(1).values / (6 * 0.6745)
+    # The kernel's weights have length 6; 0.2533 is the 20 % quantile of |x| of a standard normal x.
+    return response.abs().flatten(1).quantile(0.2, dim=1) / (6 * 0.2533)
 
 
 def restore_grain(edited: Tensor, source: Tensor, noise: Tensor) -> Tensor:
