@@ -6,6 +6,7 @@ from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.errors import InputError
 from synthmtl.experiment.config import MainJobConfig
 from synthmtl.labels import EXPRESSIONS
+from synthmtl.losses.perceptual import PERCEPTUAL
 
 
 def check_config(config: MainJobConfig, *, world: int = 1) -> None:
@@ -28,6 +29,7 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     synthesis, balance, model = config.synthesis, config.balance, config.model
     modes = ("auto", "paired", "unpaired", "mixed")
     _check(synthesis.mode in modes, "synthesis.mode", synthesis.mode, f"one of {', '.join(modes)}")
+    _check(synthesis.perceptual in PERCEPTUAL, "synthesis.perceptual", synthesis.perceptual, ", ".join(PERCEPTUAL))
     _check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
     _check(0 < synthesis.rendered_share < 1, "synthesis.rendered_share", synthesis.rendered_share, "in (0, 1)")
     _check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")

@@ -216,10 +216,10 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
             model=ModelOptions(width=0.75),
             # A critic costs a fifth of each step and changes little in so few of them.
             synthesis=SynthesisOptions(edits=40, critic_channels=()),
-            recognition=TrainingConfig(steps=220, batch_size=64, learning_rate=3e-3),
+            recognition=TrainingConfig(steps=350, batch_size=64, learning_rate=3e-3),
             judge=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
             joint=TrainingConfig(steps=330, batch_size=32, learning_rate=3e-3),
-            finetune=TrainingConfig(steps=100, batch_size=64, learning_rate=1.5e-3),
+            finetune=TrainingConfig(steps=220, batch_size=64, learning_rate=1.5e-3),
             preset=name,
         )
     if name == "quick":

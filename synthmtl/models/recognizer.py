@@ -7,6 +7,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from synthmtl.errors import InputError
 from synthmtl.models.blocks import ResidualBlock, Stage, Stem
 from synthmtl.models.encoder import ExpressionHead
 
@@ -78,7 +79,7 @@ def matched_recognizer(parameters: int, tolerance: float = 0.02, **config) -> Re
         config: the recognizer before scaling.
 
     Raises:
-        ValueError: if no common width factor meets the count.
+        InputError: if no common width factor meets the count.
     """
     base = {"stem_channels": 16, "stage_channels": (32, 64, 96), "joint_channels": 96} | config
 
@@ -102,5 +103,5 @@ def matched_recognizer(parameters: int, tolerance: float = 0.02, **config) -> Re
         low, high = (middle, high) if count(middle) < parameters else (low, middle)
     best = min((low, high), key=lambda factor: abs(count(factor) - parameters))
     if abs(count(best) / parameters - 1) > tolerance:
-        raise ValueError(f"no width factor gives {parameters} parameters within {tolerance:.0%}")
+        raise InputError(f"no width factor gives {parameters} parameters within {tolerance:.0%}; choose a wider model")
     return Recognizer(**scaled(best))

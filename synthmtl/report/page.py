@@ -151,6 +151,8 @@ def summary(report: dict) -> list[str]:
     if not any(_against(report, focus, metric) for metric in METRIC_TITLES):
         sentences.append(f"No paired comparison of {focus} was made, so nothing is claimed about it.")
     for entry in report.get("share_of_gap", []):
+        if entry["method"] != focus:  # the others stand in the table
+            continue
         title = METRIC_TITLES.get(entry["metric"], entry["metric"])
         if entry["share"] is None:
             sentences.append(
