@@ -8,7 +8,7 @@ from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.errors import InputError
 from synthmtl.faces import LONG_TAIL
 from synthmtl.losses import SynthesisWeights
-from synthmtl.models import FERSNET_SIZES, FERSNet
+from synthmtl.models import FERSNET_SIZES, FERSNet, match_capacity
 from synthmtl.training import TrainingConfig
 
 
@@ -84,19 +84,22 @@ class ModelOptions:
             "joint_channels": scaled(size["joint_channels"]),
         }
 
-    def build(self, classes: tuple[str, ...], faces: FaceOptions, *, sharing: str | None = None) -> FERSNet:
-        """A new network for these classes and faces."""
-        return FERSNet.sized(
-            self.size,
-            classes=classes,
-            image_size=faces.image_size,
-            image_channels=faces.channels,
-            sharing=sharing or self.sharing,
-            kernel_size=self.kernel_size,
-            gate_bias=self.gate_bias,
-            dropout=self.dropout,
+    def build(self, classes: tuple[str, ...], faces: FaceOptions, *, matched_hard: bool = False) -> FERSNet:
+        """A new network for these classes and faces, or its twin with hard sharing and as many parameters."""
+        config = FERSNET_SIZES.get(self.size, {}) | {
+            "classes": classes,
+            "image_size": faces.image_size,
+            "image_channels": faces.channels,
+            "sharing": self.sharing,
+            "kernel_size": self.kernel_size,
+            "gate_bias": self.gate_bias,
+            "dropout": self.dropout,
             **self.widths(),
-        )
+        }
+        network = FERSNet(**config)
+        if not matched_hard:
+            return network
+        return match_capacity(FERSNet, network.recognition_parameters(), config | {"sharing": "hard"})
 
 
 @dataclass

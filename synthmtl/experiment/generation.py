@@ -81,20 +81,24 @@ def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
     ]
 
 
-def train_jointly(job: Job, sharing: str, seed: int) -> Path:
+def train_jointly(job: Job, network: str, seed: int) -> Path:
     """Stage 1: recognition and synthesis together, taught by the guide.
+
+    Args:
+        network: ``gated`` or ``hard``, its twin of equal size with one trunk.
+        seed: of the generator.
 
     Returns:
         The folder below ``joint/`` that keeps the network.
     """
-    unit = Unit(job.out, f"joint/{sharing}-seed{seed}")
+    unit = Unit(job.out, f"joint/{network}-seed{seed}")
     if unit.result is None:
         config, options = job.config, job.config.synthesis
         guide = load_network(job.out / "guide").to(job.accelerator.device)
         mode = synthesis_mode(job)
-        seed_here = derive_seed("joint", sharing, seed)
+        seed_here = derive_seed("joint", network, seed)
         torch.manual_seed(seed_here)
-        model = config.model.build(job.train.classes, config.faces, sharing=sharing)
+        model = config.model.build(job.train.classes, config.faces, matched_hard=network == "hard")
         rows = torch.where(job.train.expression >= 0)[0]
         labelled = RecognitionStream(
             job.train,
@@ -133,7 +137,7 @@ def train_jointly(job: Job, sharing: str, seed: int) -> Path:
             accelerator=job.accelerator,
             directory=unit.directory,
             progress=job.progress,
-            description=f"{sharing} joint seed {seed}",
+            description=f"{network} joint seed {seed}",
         )
         save(job, model, unit.directory / "model")
         outcome = {"mode": mode, "perceptual": kind, "seconds": result.seconds}

@@ -22,7 +22,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     """Run everything that is not finished yet in ``out``, and return the report.
 
     The parts, each in a folder of its own that is skipped once it is finished: ``guide`` and ``judge``,
-    ``joint/SHARING-seedN`` (stage 1), ``balance/seedN`` (stage 2), ``cells/METHOD/seedN``. At the end ``model`` holds
+    ``joint/NETWORK-seedN`` (stage 1), ``balance/seedN`` (stage 2), ``cells/METHOD/seedN``. At the end ``model`` holds
     the recognizer with the best validation macro-F1, ``generator`` the synthesis network of the first seed.
 
     Args:
@@ -69,9 +69,8 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     run_calls(job, [(role, train_judge, {"role": role}) for role in roles], workers=workers)
     if networks & {"hard", "gated"}:
         synthesis_mode(job)
-        shared = {"gated": config.model.sharing, "hard": "hard"}
         wanted = [(name, seed) for seed in generators for name in ("gated", "hard") if name in networks]
-        calls = [(f"{n} joint seed {s}", train_jointly, {"sharing": shared[n], "seed": s}) for n, s in wanted]
+        calls = [(f"{n} joint seed {s}", train_jointly, {"network": n, "seed": s}) for n, s in wanted]
         bases = dict(zip(wanted, run_calls(job, calls, workers=workers), strict=True))
     balance, generation = _no_balance(job), {}
     if kinds:

@@ -2,9 +2,9 @@
 
 ``plain`` is the recognition branch alone. Whatever answers it by more than other training data is compared at equal
 capacity: ``plain_matched``, ``class_weighted``, ``oversampled`` and ``logit_adjusted`` are recognizers with as many
-parameters as the gated network uses for recognition. ``hard_sharing`` and ``gated`` train recognition and synthesis
-together and then fine-tune recognition; the last three fine-tune the same gated network on batches of which a fixed
-share is filled with something, so that they differ in the filling only.
+parameters as the gated network uses for recognition, and ``hard_sharing`` has one trunk of that size. It and ``gated``
+train recognition and synthesis together and then fine-tune recognition; the last three fine-tune the same gated network
+on batches of which a fixed share is filled with something, so that they differ in the filling only.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ METHODS = {
     "class_weighted": Method("matched", "Cross-entropy weighted by inverse class frequency.", class_weighted=True),
     "oversampled": Method("matched", "Every class equally often in a batch.", balanced_sampling=True),
     "logit_adjusted": Method("matched", "Logit-adjusted cross-entropy (Menon et al., 2021).", logit_adjustment=1.0),
-    "hard_sharing": Method("hard", "One trunk for recognition and synthesis, trained together, then fine-tuned."),
+    "hard_sharing": Method("hard", "One trunk of the same size for both tasks, trained together, then fine-tuned."),
     "gated": Method("gated", "Two branches that share through gates, trained together, then fine-tuned."),
     "gated_balanced": Method("gated", "Gated, fine-tuned with synthesized faces in every batch.", fill="synthesized"),
     "diluted": Method("gated", "The control: the same share filled with real faces drawn again.", fill="real"),

@@ -151,10 +151,13 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the working copy that the package runs from; None where it was installed from a wheel."""
+    """Commit of the working copy that the package runs from, ``+changes`` if it has any; None outside of one."""
     folder = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        commit, changes = (
+            subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "."])
+        )
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return commit.strip() + ("+changes" if changes.strip() else "")

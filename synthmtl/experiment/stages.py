@@ -20,7 +20,7 @@ from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import RenderConfig, render_faces, split_configs
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import recognition_metrics
-from synthmtl.models import FERSNet, Recognizer, matched_recognizer
+from synthmtl.models import FERSNet, Recognizer, match_capacity
 from synthmtl.models.inference import predict_table
 from synthmtl.training import Player, TrainingConfig, fit
 
@@ -178,11 +178,11 @@ def matched_network(job: Job) -> Recognizer:
     gated = job.config.model.build(job.train.classes, job.config.faces)
     widths = job.config.model.widths()
     base = _recognizer_config(job) | widths | {"joint_channels": widths["joint_channels"] // 2}
-    return matched_recognizer(gated.recognition_parameters(), **base)
+    return match_capacity(Recognizer, gated.recognition_parameters(), base)
 
 
 def _recognizer_config(job: Job) -> dict:
-    sized = job.config.model.build(job.train.classes, job.config.faces, sharing="hard").config
+    sized = job.config.model.build(job.train.classes, job.config.faces).config
     names = ("classes", "image_size", "image_channels", "stem_kind", "pool_first", "dropout")
     return {name: sized[name] for name in names}
 

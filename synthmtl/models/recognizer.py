@@ -7,7 +7,6 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from synthmtl.errors import InputError
 from synthmtl.models.blocks import ResidualBlock, Stage, Stem
 from synthmtl.models.encoder import ExpressionHead
 
@@ -69,39 +68,3 @@ class Recognizer(ModelMixin, ConfigMixin):
     def recognition_parameters(self) -> int:
         """How many parameters take part in recognition: all."""
         return sum(p.numel() for p in self.parameters())
-
-
-def matched_recognizer(parameters: int, tolerance: float = 0.02, **config) -> Recognizer:
-    """A :class:`Recognizer` whose widths are scaled so that it has ``parameters`` parameters within ``tolerance``.
-
-    Args:
-        parameters: the count to meet, e.g. that of a gated network's recognition side.
-        config: the recognizer before scaling.
-
-    Raises:
-        InputError: if no common width factor meets the count.
-    """
-    base = {"stem_channels": 16, "stage_channels": (32, 64, 96), "joint_channels": 96} | config
-
-    def scaled(factor: float) -> dict:
-        def width(channels: int) -> int:
-            return max(1, round(channels * factor))
-
-        return base | {
-            "stem_channels": width(base["stem_channels"]),
-            "stage_channels": tuple(width(c) for c in base["stage_channels"]),
-            "joint_channels": width(base["joint_channels"]),
-        }
-
-    def count(factor: float) -> int:
-        with torch.device("meta"):
-            return Recognizer(**scaled(factor)).recognition_parameters()
-
-    low, high = 0.05, 20.0
-    for _ in range(24):
-        middle = (low + high) / 2
-        low, high = (middle, high) if count(middle) < parameters else (low, middle)
-    best = min((low, high), key=lambda factor: abs(count(factor) - parameters))
-    if abs(count(best) / parameters - 1) > tolerance:
-        raise InputError(f"no width factor gives {parameters} parameters within {tolerance:.0%}; choose a wider model")
-    return Recognizer(**scaled(best))

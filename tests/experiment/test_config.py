@@ -37,7 +37,10 @@ def test_built_network_is_as_asked():
     faces = FaceOptions(image_size=32, color=True)
     model = ModelOptions(size="tiny", sharing="none").build(EXPRESSIONS[:3], faces)
     assert (model.config.image_size, model.config.image_channels, model.config.sharing) == (32, 3, "none")
-    assert ModelOptions(size="tiny").build(EXPRESSIONS, faces, sharing="hard").config.sharing == "hard"
+    gated = ModelOptions(size="tiny").build(EXPRESSIONS, faces)
+    twin = ModelOptions(size="tiny").build(EXPRESSIONS, faces, matched_hard=True)
+    assert gated.config.sharing == "leaky" and twin.config.sharing == "hard"
+    assert twin.recognition_parameters() == pytest.approx(gated.recognition_parameters(), rel=0.02)
 
 
 BAD = {

@@ -55,9 +55,9 @@ def test_faces_without_subjects_are_taught_by_rendered_pairs(web_faces, tmp_path
     assert {name: sum(part[name] for part in parts) for name in COUNTS} == COUNTS
     assert any("by image" in note for note in report["notes"])
     assert {c["b"] for c in report["comparisons"] if c["a"] == "gated_balanced"} == {"plain", "gated", "diluted"}
-    joint = json.loads((tmp_path / "run/joint/leaky-seed0/result.json").read_text())
+    joint = json.loads((tmp_path / "run/joint/gated-seed0/result.json").read_text())
     assert joint["mode"] == "mixed"
-    losses = json.loads((tmp_path / "run/joint/leaky-seed0/losses.jsonl").read_text().splitlines()[0])["losses"]
+    losses = json.loads((tmp_path / "run/joint/gated-seed0/losses.jsonl").read_text().splitlines()[0])["losses"]
     assert {"generator/pixel", "generator/cycle", "generator/identity"} <= set(losses)
 
 
@@ -66,7 +66,7 @@ def test_unpaired_training_can_be_forced(web_faces, tmp_path):
     assert main([*call, "--synthesis.mode", "unpaired"]) == 0
     report = read_report(tmp_path / "run")
     assert any("unpaired (forced)" in note for note in report["notes"])
-    losses = json.loads((tmp_path / "run/joint/leaky-seed0/losses.jsonl").read_text().splitlines()[0])["losses"]
+    losses = json.loads((tmp_path / "run/joint/gated-seed0/losses.jsonl").read_text().splitlines()[0])["losses"]
     assert "generator/cycle" in losses and "generator/pixel" not in losses
 
 
@@ -122,7 +122,7 @@ def test_killed_run_resumes_to_the_bit(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert not (killed / "joint/leaky-seed0/result.json").exists()
+    assert not (killed / "joint/gated-seed0/result.json").exists()
     guide = (killed / "guide/result.json").stat().st_mtime_ns
     assert main([*call, "--out", str(killed), "--resume"]) == 0
     assert (killed / "guide/result.json").stat().st_mtime_ns == guide

@@ -3,8 +3,7 @@ import os
 import pytest
 import torch
 
-from synthmtl.labels import EXPRESSIONS
-from synthmtl.models import FERSNet, Recognizer, matched_recognizer
+from synthmtl.models import Recognizer
 
 CLASSES = ("neutral", "happiness", "anger")
 
@@ -35,24 +34,3 @@ def test_saved_and_loaded(tmp_path):
     loaded = Recognizer.from_pretrained(tmp_path, use_safetensors=True)
     assert not loaded.training and loaded.classes == CLASSES
     assert torch.equal(loaded(faces()), model(faces()))
-
-
-@pytest.mark.parametrize("wanted", [30_000, 400_000, 3_000_000])
-def test_matched_within_two_percent(wanted):
-    model = matched_recognizer(wanted, classes=EXPRESSIONS, dropout=0.1)
-    assert model.recognition_parameters() == pytest.approx(wanted, rel=0.02)
-    assert model.config.dropout == 0.1 and model.classes == EXPRESSIONS
-    assert model.eval()(faces(2)).shape == (2, 8)
-    widths = model.config.stage_channels
-    assert widths[1] / widths[0] == pytest.approx(2, rel=0.15) and widths[2] / widths[0] == pytest.approx(3, rel=0.15)
-
-
-def test_matches_the_gated_nets():
-    for size in ("tiny", "cpu"):
-        gated = FERSNet.sized(size, classes=CLASSES).recognition_parameters()
-        assert matched_recognizer(gated, classes=CLASSES).recognition_parameters() == pytest.approx(gated, rel=0.02)
-
-
-def test_no_match():
-    with pytest.raises(ValueError, match="no width factor gives 20 parameters within 2%"):
-        matched_recognizer(20, classes=CLASSES)

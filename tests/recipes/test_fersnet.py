@@ -54,7 +54,7 @@ def test_two_processes_train_as_one(tmp_path):
     validate_report(second)
     assert (first["environment"]["processes"], second["environment"]["processes"]) == (1, 2)
     assert second["balance"]["requested"] == first["balance"]["requested"]
-    for part in ("guide", "judge", "joint/leaky-seed0", "cells/plain/seed0", "cells/gated_balanced/seed0"):
+    for part in ("guide", "judge", "joint/gated-seed0", "cells/plain/seed0", "cells/gated_balanced/seed0"):
         a, b = losses(tmp_path / "one" / part), losses(tmp_path / "two" / part)
         assert len(a) == len(b) == 4, part
         for step, (one, two) in enumerate(zip(a, b, strict=True)):

@@ -1,0 +1,54 @@
+"""Networks of equal size, so that a comparison is not decided by capacity."""
+
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+
+from synthmtl.errors import InputError
+
+
+def match_capacity(
+    kind: type[ModelMixin], parameters: int, config: dict[str, Any], *, tolerance: float = 0.02
+) -> ModelMixin:
+    """A network whose widths are scaled so that ``parameters`` parameters take part in recognition.
+
+    Args:
+        kind: :class:`Recognizer`, :class:`FERSNet` or another network with ``recognition_parameters``.
+        parameters: the count to meet, e.g. that of a gated network.
+        config: the network before scaling, with ``stem_channels``, ``stage_channels`` and ``joint_channels``, which
+            are multiplied by one common factor; the last stage gets up to a fifth more or less to meet the count.
+        tolerance: largest relative difference.
+
+    Raises:
+        InputError: if no common factor meets the count.
+    """
+
+    def scaled(factor: float, extra: int = 0) -> dict[str, Any]:
+        def width(channels: float) -> int:
+            return max(1, round(channels * factor))
+
+        stages = [width(channels) for channels in config["stage_channels"]]
+        return config | {
+            "stem_channels": width(config["stem_channels"]),
+            "stage_channels": (*stages[:-1], max(1, stages[-1] + extra)),
+            "joint_channels": 2 * width(config["joint_channels"] / 2),  # a joint block may be split in halves
+        }
+
+    def miss(factor: float, extra: int = 0) -> int:
+        with torch.device("meta"):
+            return kind(**scaled(factor, extra)).recognition_parameters() - parameters
+
+    low, high = 0.05, 20.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if miss(middle) < 0 else (low, middle)
+    factor = min((low, high), key=lambda each: abs(miss(each)))
+    # Whole channels make coarse steps in narrow networks: the last stage takes what is left.
+    reach = max(1, round(0.2 * factor * config["stage_channels"][-1]))
+    extra = min(
+        range(-reach, reach + 1), key=lambda each: (abs(miss(factor, each)) > tolerance * parameters, abs(each))
+    )
+    if abs(miss(factor, extra)) > tolerance * parameters:
+        raise InputError(f"no width factor gives {parameters} parameters within {tolerance:.0%}; choose a wider model")
+    return kind(**scaled(factor, extra))
