@@ -199,6 +199,7 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
         steps = TrainingConfig(steps=6, batch_size=16, log_every=2)
         return MainJobConfig(
             seeds=[0, 1],
+            workers=1,
             faces=FaceOptions(
                 image_size=32,
                 train_counts={c: 12 if i < 4 else 4 for i, c in enumerate(LONG_TAIL)},

@@ -1,6 +1,7 @@
 """The main job: faces → two branches that share → balancing faces → better recognition, measured and shown."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 from synthmtl.data.duplicates import leaks
@@ -12,8 +13,9 @@ from synthmtl.experiment.generation import Fills, judged_recall, make_fills, syn
 from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
-from synthmtl.experiment.workers import run_calls, worker_count
+from synthmtl.experiment.workers import Workers
 from synthmtl.experiment.workspace import check_out, claim, open_out
+from synthmtl.models import FERSNet
 from synthmtl.models.inference import load_network
 from synthmtl.training import build_accelerator
 
@@ -57,34 +59,66 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     if config.preset == "smoke":
         job.note("Smoke preset: it proves the installation, its numbers mean nothing.")
 
-    judge = generator = None
-    bases, fills = {}, {}
+    with Workers(job, config.workers) as workers:
+        trained = train_everything(job, methods, workers)
+    keep_best(job, trained.cells)
+    title = "Rendered faces" if render is not None else Path(config.faces.path).name
+    report = build_report(
+        job, trained.cells, balance=trained.balance, generation=trained.generation, title=f"synthmtl: {title}"
+    )
+    if accelerator.is_main_process:
+        write_report(job, report, trained.generator)
+    accelerator.wait_for_everyone()
+    return report
+
+
+@dataclass
+class Trained:
+    """What the report is made of.
+
+    Attributes:
+        cells: {method: the result of each seed}.
+        balance: the ``balance`` of ``report.json``.
+        generation: the ``generation`` of ``report.json``.
+        generator: the synthesis network of the first seed, or None.
+    """
+
+    cells: dict[str, list[dict]]
+    balance: dict
+    generation: dict
+    generator: FERSNet | None
+
+
+def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> Trained:
+    """Guide and judge, joint training, balancing, and every method by every seed."""
+    config, device = job.config, job.accelerator.device
     generators = config.seeds[: config.generator_seeds] if config.generator_seeds else config.seeds
     if len(generators) < len(config.seeds):
         job.note(f"{len(generators)} generator seed(s) for {len(config.seeds)} recognizer seeds.")
     networks = {method.network for method in methods.values()}
     kinds = {method.fill for method in methods.values() if method.fill}
-    workers = worker_count(config.workers, job)
+
     roles = (["guide"] if networks & {"hard", "gated"} else []) + (["judge"] if kinds else [])
-    run_calls(job, [(role, train_judge, {"role": role}) for role in roles], workers=workers)
+    workers.run([(role, train_judge, {"role": role}) for role in roles])
+    bases, fills = {}, {}
     if networks & {"hard", "gated"}:
         synthesis_mode(job)
         wanted = [(name, seed) for seed in generators for name in ("gated", "hard") if name in networks]
         calls = [(f"{n} joint seed {s}", train_jointly, {"network": n, "seed": s}) for n, s in wanted]
-        bases = dict(zip(wanted, run_calls(job, calls, workers=workers), strict=True))
-    balance, generation = _no_balance(job), {}
-    if kinds:
-        judge = load_network(out / "judge").to(accelerator.device)
-        for seed in generators:
-            made = load_network(bases["gated", seed]).to(accelerator.device)
-            fills[seed] = make_fills(job, made, judge, seed, kinds=kinds)
-        balance = fills[generators[0]].summary
-        methods = without_empty_fills(job, methods, fills)
+        bases = dict(zip(wanted, workers.run(calls), strict=True))
+
+    generator, balance, generation = None, _no_balance(job), {}
     if "gated" in networks:
-        generator = load_network(bases["gated", generators[0]]).to(accelerator.device)
-        save(job, generator, out / "generator")
-    if judge is not None:
+        generator = load_network(bases["gated", generators[0]]).to(device)
+        save(job, generator, job.out / "generator")
+    if kinds:
+        judge = load_network(job.out / "judge").to(device)
+        for seed in generators:
+            made_by = load_network(bases["gated", seed]).to(device)
+            fills[seed] = make_fills(job, made_by, judge, seed, kinds=kinds)
+        balance = fills[generators[0]].summary
         generation = {"judged_recall": judged_recall(job, generator, judge)}
+        methods = without_empty_fills(job, methods, fills)
 
     calls = []
     for position, seed in enumerate(config.seeds):
@@ -94,15 +128,9 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
             fill = fills[source].tables[method.fill] if method.fill else None
             options = {"name": name, "method": method, "seed": seed, "base": base, "fill": fill}
             calls.append((f"{name} seed {seed}", train_cell, options))
-    results = run_calls(job, calls, workers=workers)
+    results = workers.run(calls)
     cells = {name: [result for result in results if result["method"] == name] for name in methods}
-    keep_best(job, cells)
-    title = "Rendered faces" if render is not None else Path(config.faces.path).name
-    report = build_report(job, cells, balance=balance, generation=generation, title=f"synthmtl: {title}")
-    if accelerator.is_main_process:
-        write_report(job, report, generator)
-    accelerator.wait_for_everyone()
-    return report
+    return Trained(cells, balance, generation, generator)
 
 
 def without_empty_fills(job: Job, methods: dict[str, Method], fills: dict[int, Fills]) -> dict[str, Method]:

@@ -24,38 +24,51 @@ Call = tuple[str, Callable[..., Any], dict[str, Any]]
 _job: Job | None = None
 
 
-def worker_count(wanted: int | None, job: Job) -> int:
-    """How many workers: as wanted, or one a core up to four on the CPU, one on accelerators and under a launcher."""
-    if job.accelerator.num_processes > 1 or job.accelerator.device.type != "cpu":
-        return 1
-    return wanted or max(1, min(4, os.cpu_count() or 1))
-
-
-def run_calls(job: Job, calls: Sequence[Call], *, workers: int) -> list[Any]:
-    """Run every call and return their results in order.
+class Workers:
+    """Processes that run calls for one job; a context manager, since they live until it is left.
 
     Args:
-        workers: processes; 1 runs the calls one after the other in this one.
-
-    Raises:
-        Exception: the first that a call raises; finished parts stay finished.
+        job: what every call gets as its first argument.
+        wanted: how many; None = one a core up to four. On accelerators and under a launcher there is one, this process.
     """
-    if workers == 1 or len(calls) < 2:
-        return [function(job, **arguments) for _, function, arguments in calls]
-    shared = (job.config, job.out, job.splits, job.render, max(1, (os.cpu_count() or 1) // workers))
-    results: list[Any] = [None] * len(calls)
-    # Spawned, not forked: a fork would inherit the locks of torch's thread pools without their threads.
-    pool = ProcessPoolExecutor(
-        min(workers, len(calls)), multiprocessing.get_context("spawn"), initializer=_start, initargs=shared
-    )
-    try:
+
+    def __init__(self, job: Job, wanted: int | None = None):
+        alone = job.accelerator.num_processes > 1 or job.accelerator.device.type != "cpu"
+        self.job = job
+        self.count = 1 if alone else wanted or max(1, min(4, os.cpu_count() or 1))
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run every call and return their results in order; a single one, or one worker, runs in this process.
+
+        Raises:
+            Exception: the first that a call raises; finished parts stay finished.
+        """
+        if self.count == 1 or len(calls) < 2:
+            return [function(self.job, **arguments) for _, function, arguments in calls]
+        results: list[Any] = [None] * len(calls)
+        pool = self._started()
         waiting = {pool.submit(_call, function, arguments): i for i, (_, function, arguments) in enumerate(calls)}
         for done, future in enumerate(as_completed(waiting), start=1):
             results[waiting[future]] = future.result()
             log.info("%s finished (%d of %d)", calls[waiting[future]][0], done, len(calls))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return results
+        return results
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            job = self.job
+            shared = (job.config, job.out, job.splits, job.render, max(1, (os.cpu_count() or 1) // self.count))
+            # Spawned, not forked: a fork would inherit the locks of torch's thread pools without their threads.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.count, context, initializer=_start, initargs=shared)
+        return self._pool
 
 
 def _start(config: Any, out: Any, splits: Any, render: Any, threads: int) -> None:

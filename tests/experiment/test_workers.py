@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from synthmtl.errors import InputError
+from synthmtl.experiment.config import preset
+from synthmtl.experiment.stages import Job, load_data, train_judge
+from synthmtl.experiment.workers import Workers
+from synthmtl.models.inference import load_network
+from synthmtl.training import build_accelerator
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return load_data(preset("smoke", rendered=True).faces)
+
+
+def job(out, faces):
+    config = preset("smoke", rendered=True)
+    config.precision = "no"
+    out.mkdir()
+    return Job(config, out, faces[0], build_accelerator(precision="no"), faces[1])
+
+
+CALLS = [(role, train_judge, {"role": role}) for role in ("guide", "judge")]
+
+
+def test_side_by_side_gives_what_one_after_the_other_gives(tmp_path, faces):
+    alone, together = job(tmp_path / "alone", faces), job(tmp_path / "together", faces)
+    with Workers(alone, 1) as workers:
+        assert workers.run(CALLS) == [alone.out / "guide", alone.out / "judge"]
+    with Workers(together, 2) as workers:
+        assert workers.run(CALLS) == [together.out / "guide", together.out / "judge"]
+    for role in ("guide", "judge"):
+        one, other = (load_network(each.out / role).state_dict() for each in (alone, together))
+        # Another number of threads adds up in another order.
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_what_a_worker_raises_is_raised(tmp_path, faces):
+    bad = job(tmp_path / "bad", faces)
+    bad.config.model.size = "huge"
+    with Workers(bad, 2) as workers, pytest.raises(InputError, match="unknown model size 'huge'"):
+        workers.run(CALLS)
+
+
+def test_one_worker_starts_no_process(tmp_path, faces):
+    with Workers(job(tmp_path / "one", faces), 1) as workers:
+        assert workers.run([]) == [] and workers._pool is None
+        assert workers.count == 1
