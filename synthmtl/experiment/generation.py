@@ -64,11 +64,13 @@ def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
             f"mixed synthesis needs edits of both kinds: {options.edits} edits at a rendered share of "
             f"{options.rendered_share} leave {taught} rendered ones"
         )
+    # Eight faces a session: nearly every expression has a partner among the others.
+    each = 16 * options.rendered_subjects // len(job.train.classes)
     rendered = render_faces(
         RenderConfig(
             image_size=job.config.faces.image_size,
             channels=job.config.faces.channels,
-            counts={name: 4 * options.rendered_subjects // len(job.train.classes) for name in job.train.classes},
+            counts=dict.fromkeys(job.train.classes, each),
             subjects=options.rendered_subjects,
             style="wild",
             intensity_range=(0.7, 1.35),  # photographs in expression data sets show little restraint
