@@ -3,6 +3,7 @@
 import torch
 
 from synthmtl.balance.strategy import resolve_strategy
+from synthmtl.balance.synthesize import FILLS
 from synthmtl.errors import InputError
 from synthmtl.experiment.config import MainJobConfig
 from synthmtl.labels import EXPRESSIONS
@@ -35,6 +36,7 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     _check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
     _check(0 <= balance.quantile < 1, "balance.quantile", balance.quantile, "in [0, 1)")
     _check(balance.attempts >= 1, "balance.attempts", balance.attempts, "at least 1")
+    _check(balance.fill in FILLS, "balance.fill", balance.fill, " or ".join(FILLS))
     _check(balance.spread >= 0, "balance.spread", balance.spread, "at least 0")
     if isinstance(balance.strategy, str):
         resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)

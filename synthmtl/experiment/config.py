@@ -135,6 +135,7 @@ class BalanceOptions:
         quantile: a synthesized face is kept if the judge gives the target at least this quantile of what it gives
             real validation faces of that class.
         attempts: tries per wanted face.
+        fill: a wanted face whose every try the judge rejected is left out (``leave``) or its best try taken (``best``).
         spread: how far drawn styles go from the class's mean, in standard deviations.
         feedback: how the set enters training.
     """
@@ -142,6 +143,7 @@ class BalanceOptions:
     strategy: str | dict[str, int] = "auto"
     quantile: float = 0.2
     attempts: int = 3
+    fill: str = "leave"
     spread: float = 1.0
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
 
@@ -209,6 +211,7 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
             ),
             model=ModelOptions(size="tiny"),
             synthesis=SynthesisOptions(edits=8, rendered_subjects=8, critic_channels=(8, 16)),
+            balance=BalanceOptions(fill="best"),  # hardly trained judges would reject everything
             recognition=steps,
             judge=dataclasses.replace(steps),
             joint=dataclasses.replace(steps),
@@ -220,10 +223,10 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
             model=ModelOptions(width=0.75),
             # A critic costs a fifth of each step and changes little in so few of them.
             synthesis=SynthesisOptions(edits=40, critic_channels=()),
-            recognition=TrainingConfig(steps=350, batch_size=64, learning_rate=3e-3),
+            recognition=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
             judge=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
             joint=TrainingConfig(steps=330, batch_size=32, learning_rate=3e-3),
-            finetune=TrainingConfig(steps=220, batch_size=64, learning_rate=1.5e-3),
+            finetune=TrainingConfig(steps=180, batch_size=64, learning_rate=1.5e-3),
             preset=name,
         )
     if name == "quick":

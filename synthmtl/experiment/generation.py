@@ -174,6 +174,7 @@ def make_fills(job: Job, generator: FERSNet, judge: Recognizer, seed: int, *, ki
         options.strategy,
         calibration=calibration,
         max_attempts=options.attempts,
+        fill=options.fill,
         spread=options.spread,
         seed=derive_seed("balance", seed) % 2**31,
         device=device,
