@@ -105,7 +105,7 @@ class Means:
         return means
 
     def steps_per_second(self) -> float:
-        """How often :meth:`add` was called per second since the last :meth:`take` of this session."""
+        """How often :meth:`add` was called per second since the last :meth:`take` of this call."""
         return self._steps / max(time.monotonic() - self._since, 1e-9)
 
 
@@ -113,7 +113,7 @@ class ProgressLine:
     """Steps done and time left: a bar on a terminal, otherwise a log line now and then.
 
     Args:
-        total, done: steps in all, and before this session.
+        total, done: steps in all, and before this call.
         description: in front of the bar.
         show: whether this process shows anything.
         every: seconds between log lines.

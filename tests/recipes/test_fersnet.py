@@ -17,7 +17,7 @@ from synthmtl.training import read_history
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "fersnet.py"
 # Two processes sum in another order than one, which changes last digits (1e-7). Adam makes whole steps of gradients
-# that are zero but for such digits, so joint training goes by gradient descent here. Rounded to 8 bits, they also change
+# that are zero but for such digits, so joint training goes by gradient descent here. Rounded to 8 bits, they change
 # a gray level here and there in synthesized faces, so fine-tuning is compared from the same generator and faces.
 OPTIONS = ["--preset", "smoke", "--precision", "no", "--methods", "[plain,gated_balanced]", "--seeds", "[0]"]
 OPTIONS += ["--generator_seeds", "0"]
