@@ -47,8 +47,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
         claim(out, dataclasses.asdict(config))
     accelerator.wait_for_everyone()
     job = Job(config, out, splits, accelerator, render)
-    for note in splits.notes:
-        job.note(note)
+    job.notes.extend(splits.notes)  # the reader has logged them
     for leak in leaks(splits.tables()):
         if leak.near or leak.subjects:
             job.note(
