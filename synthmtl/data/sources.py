@@ -67,7 +67,7 @@ class Source:
             if size > MAX_BYTES:
                 raise InputError(f"{self.where(name)}: {too_many_bytes(size)}")
             return self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{self.where(name)}: cannot be read ({reason}): replace or delete it") from None
 
