@@ -82,7 +82,21 @@ def main_job_config(options: Namespace) -> Any:
     """The options of a parsed command line as a ``MainJobConfig``."""
     from synthmtl.experiment import MainJobConfig
 
-    return _instantiate(MainJobConfig, {f.name: options[f.name] for f in dataclasses.fields(MainJobConfig)})
+    return recipe_options(MainJobConfig, options)
+
+
+def recipe_parser(kind: type, *, prog: str) -> ArgumentParser:
+    """The parser of a recipe whose options are a dataclass, beside ``--config``, ``--out``, ``--resume``, ..."""
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
+    _out_options(parser)
+    parser.add_class_arguments(kind, as_group=False)
+    return parser
+
+
+def recipe_options(kind: type, options: Namespace) -> Any:
+    """The options of a parsed command line as the recipe's dataclass."""
+    return _instantiate(kind, {f.name: options[f.name] for f in dataclasses.fields(kind)})
 
 
 def print_scores(report: dict) -> None:
