@@ -29,7 +29,7 @@ from synthmtl.data.load import read_tables
 from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.errors import InputError
-from synthmtl.experiment import claim, open_out, write_json
+from synthmtl.experiment import check_out, claim, open_out, write_json
 from synthmtl.experiment.config import FaceOptions
 from synthmtl.experiment.stages import load_data
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
@@ -104,13 +104,16 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
         options.training = dataclasses.replace(options.training, steps=4, batch_size=16, log_every=2)
     accelerator = build_accelerator(precision=options.precision)
     placement = {"rank": accelerator.process_index, "world": accelerator.num_processes}
-    with accelerator.main_process_first():
-        open_out(out, resume=resume or not accelerator.is_main_process, overwrite=overwrite)
-        claim(out, dataclasses.asdict(options))
+    if accelerator.is_main_process:
+        check_out(out, resume=resume, overwrite=overwrite)
 
-    # 1. Faces, and which of them have been seen in training nearly alike.
+    # 1. Faces; nothing is replaced before they are read.
     tables = read(options.faces)
     faces = tables["train"]
+    if accelerator.is_main_process:
+        open_out(out, resume=resume, overwrite=overwrite)
+        claim(out, dataclasses.asdict(options))
+    accelerator.wait_for_everyone()
     # 2. The network and its batches, a pure function of seed and step.
     torch.manual_seed(options.seed)
     model = Recognizer(

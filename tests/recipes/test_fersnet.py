@@ -1,11 +1,8 @@
 """The recipe by a real launcher, on one process and on two."""
 
 import json
-import os
 import runpy
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,20 +24,6 @@ OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for p
 OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.steps", "4")]
 
 
-def launch(*arguments, processes):
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = server.getsockname()[1]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--multi_gpu", "--main_process_port", str(port)] if processes > 1 else ["--cpu"]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE", "WORLD_SIZE"))}
-    return subprocess.run(
-        [*command, str(RECIPE), *map(str, arguments)],
-        env=clean | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-
-
 def losses(path):
     return [record["losses"] for record in read_history(path / "losses.jsonl") if "losses" in record]
 
@@ -54,9 +37,9 @@ def assert_same_losses(one, two):
             assert {n: b[n] for n in names} == pytest.approx({n: a[n] for n in names}, rel=tolerance, abs=1e-6), step
 
 
-def test_two_processes_train_as_one(tmp_path):
+def test_two_processes_train_as_one(launch, tmp_path):
     assert main(["quickstart", "--out", str(tmp_path / "one"), *OPTIONS]) == 0
-    done = launch("--out", tmp_path / "two", *OPTIONS, processes=2)
+    done = launch("fersnet", "--out", tmp_path / "two", *OPTIONS, processes=2)
     assert done.returncode == 0, done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["plain", "gated_balanced"]
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
@@ -72,9 +55,9 @@ def test_two_processes_train_as_one(tmp_path):
     assert_same_losses(again / "cells/gated_balanced/seed0", tmp_path / "two/cells/gated_balanced/seed0")
 
 
-def test_one_process_and_what_it_refuses(tmp_path, monkeypatch, capsys):
+def test_one_process_and_what_it_refuses(launch, tmp_path, monkeypatch, capsys):
     options = [*OPTIONS, "--methods", "[plain]"]
-    done = launch("--out", tmp_path / "run", *options, processes=1)
+    done = launch("fersnet", "--out", tmp_path / "run", *options, processes=1)
     assert done.returncode == 0, done.stderr
     validate_report(json.loads((tmp_path / "run" / "report.json").read_text()))
     assert done.stdout.startswith("plain ")

@@ -1,0 +1,78 @@
+"""Recognition from scratch: scores of whole splits, with and without what training has seen."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from synthmtl.cli import main, say_errors_in_one_line
+from synthmtl.models import Recognizer
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "recognition.py"
+OPTIONS = ["--preset", "smoke", "--precision", "no", "--faces.image_size", "32", "--training.optimizer", "sgd"]
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Rendered faces in two splits; eight of the validation faces lie in train as well."""
+    for split, seed in (("train", 5), ("validation", 6)):
+        options = ["--count", "48", "--size", "32", "--subjects", "6", "--seed", str(seed)]
+        assert main(["render", "--out", str(tmp_path / split), *options]) == 0
+    folder = tmp_path / "faces"
+    for split in ("train", "validation"):
+        for file in (tmp_path / split).rglob("*.png"):
+            if file.name == "contact_sheet.png":
+                continue
+            goal = folder / split / file.parent.name / file.name
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, goal)
+    for file in sorted((folder / "validation").rglob("*.png"))[:8]:
+        shutil.copy(file, folder / "train" / file.parent.name / f"seen-{file.name}")
+    return folder
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *map(str, arguments)])
+    return say_errors_in_one_line(runpy.run_path(str(RECIPE), run_name="recipe")["main"])
+
+
+def test_scores_with_and_without_seen_faces(faces, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS) == 0
+    scores = json.loads((out / "scores.json").read_text())
+    assert list(scores["splits"]) == ["validation"]
+    validation = scores["splits"]["validation"]
+    assert validation["count"] == 48 and validation["without_leaks"]["count"] == 40
+    low, high = validation["ci95"]["macro_f1"]
+    assert low <= validation["macro_f1"] <= high
+    model = Recognizer.from_pretrained(out / "model", low_cpu_mem_usage=False)
+    assert sum(p.numel() for p in model.parameters()) == scores["parameters"]
+
+    assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS) == 2
+    assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS, "--seed", "1", "--resume") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "--resume continues it" in said[-2] and "another seed" in said[-1]
+    assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS, "--resume") == 0
+    assert json.loads((out / "scores.json").read_text())["splits"] == scores["splits"]
+
+
+def test_data_without_a_second_split_is_refused(faces, tmp_path, monkeypatch, capsys):
+    shutil.rmtree(faces / "validation")
+    assert run(monkeypatch, "--out", tmp_path / "run", "--faces.path", faces, *OPTIONS) == 2
+    assert "another one to score" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_score_as_one(launch, faces, tmp_path):
+    found = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        done = launch("recognition", "--out", out, "--faces.path", faces, *OPTIONS, processes=processes)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("validation: accuracy")
+        lines = (out / "losses.jsonl").read_text().splitlines()
+        found.append([json.loads(line)["losses"]["recognition/loss"] for line in lines])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
