@@ -20,8 +20,9 @@ from synthmtl.errors import InputError
 from synthmtl.faces import anatomy
 from synthmtl.faces.head import head
 from synthmtl.faces.identity import appearance, shapes
+from synthmtl.faces.nuisance import NUISANCES, Kinds, deal, draw_kinds
 from synthmtl.faces.renderer import render
-from synthmtl.faces.session import Session, sensor, session_of
+from synthmtl.faces.session import LUMA, Session, sensor, session_of
 from synthmtl.labels import EXPRESSIONS, class_index
 
 LONG_TAIL = {
@@ -58,6 +59,8 @@ class RenderConfig:
         noise: standard deviation of the sensor noise, of the range from black to white.
         style: ``studio`` (clean, as drawn) or ``wild`` (contrast, gamma, blur, noise and framing vary as in photographs
             from the web).
+        nuisance_correlation: how strongly light, pose, skin and person go with the expression, see
+            ``faces.nuisance``; 0 = not at all, and 1 counts as ``nuisance.LARGEST``, which leaves pairs.
         device: where to render.
 
     Raises:
@@ -76,6 +79,7 @@ class RenderConfig:
     pose_degrees: float = 20.0
     noise: float = 0.015
     style: Literal["studio", "wild"] = "studio"
+    nuisance_correlation: float = 0.0
     device: str = "cpu"
 
     def __post_init__(self):
@@ -92,6 +96,7 @@ class RenderConfig:
             "pose_degrees": (0 <= self.pose_degrees <= 45, "in [0, 45]"),
             "noise": (0 <= self.noise <= 0.5, "in [0, 0.5]"),
             "style": (self.style in ("studio", "wild"), "studio or wild"),
+            "nuisance_correlation": (0 <= self.nuisance_correlation <= 1, "in [0, 1]"),
         }
         for name, (holds, wanted) in checks.items():
             if not holds:
@@ -99,6 +104,11 @@ class RenderConfig:
         if any(count < 0 for count in self.class_counts().values()) or not sum(self.class_counts().values()):
             raise InputError(
                 f"render: counts is {self.counts!r}: it must name at least one face and no negative number"
+            )
+        shown = sum(count > 0 for count in self.class_counts().values())
+        if self.nuisance_correlation and self.subjects < shown:
+            raise InputError(
+                f"render: nuisance_correlation needs a subject for each of the {shown} expressions, not {self.subjects}"
             )
 
     def class_counts(self) -> dict[str, int]:
@@ -115,6 +125,8 @@ def _schedule(config: RenderConfig) -> list[tuple[int, int, int, int]]:
     Classes, in random order, are dealt like cards round and round the shuffled sessions; a class that is smaller than
     the number of sessions then never meets itself in one, so that its faces nearly always have a partner to pair with.
     """
+    if config.nuisance_correlation:
+        return _correlated_schedule(config)
     rng = np.random.default_rng((config.seed, config.subject_offset, config.subjects, 2))
     sessions = config.subjects * config.sessions_per_subject
     counts = list(config.class_counts().values())
@@ -127,6 +139,32 @@ def _schedule(config: RenderConfig) -> list[tuple[int, int, int, int]]:
     return sorted(faces)
 
 
+def _kinds(config: RenderConfig) -> Kinds | None:
+    if not config.nuisance_correlation:
+        return None
+    rng = np.random.default_rng((config.seed, config.subject_offset, config.subjects, 6))
+    return draw_kinds(list(config.class_counts().values()), config.subjects, seed=config.seed, rng=rng)
+
+
+def _correlated_schedule(config: RenderConfig) -> list[tuple[int, int, int, int]]:
+    rng = np.random.default_rng((config.seed, config.subject_offset, config.subjects, 8))
+    each, counts = config.sessions_per_subject, list(config.class_counts().values())
+    taken: dict[int, int] = {}
+    faces = []
+    for place, expression in deal(counts, _kinds(config), each, config.nuisance_correlation, rng):
+        taken[place] = taken.get(place, -1) + 1
+        faces.append((config.subject_offset + place // each, place % each, taken[place], expression))
+    return sorted(faces)
+
+
+def _quantiles(config: RenderConfig, kinds: Kinds | None, subject: int, names: Sequence[str], *key: int):
+    """Of the nuisances ``names`` of a subject, from a generator of their own; empty without kinds."""
+    if kinds is None:
+        return {}
+    rng = np.random.default_rng((config.seed, subject, *key, 5))
+    return {name: kinds.quantile(name, subject - config.subject_offset, rng) for name in names}
+
+
 def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int]], intensity_range) -> FaceTable:
     model = head()
     count = len(faces)
@@ -136,7 +174,11 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
     landmarks = np.empty((count, 68, 2), np.float32)
     sessions: list[Session] = []
     known: dict[tuple[int, int], Session] = {}
-    looks = {subject: appearance(config.seed, subject) for subject in {face[0] for face in faces}}
+    kinds = _kinds(config)
+    looks = {}
+    for subject in {face[0] for face in faces}:
+        skin = _quantiles(config, kinds, subject, ["skin"]).get("skin")
+        looks[subject] = appearance(config.seed, subject, skin_quantile=skin)
     for start in range(0, count, _RENDER_BATCH):
         part = range(start, min(start + _RENDER_BATCH, count))
         resting = shapes(config.seed, [faces[row][0] for row in part])
@@ -158,6 +200,7 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
                     rng=np.random.default_rng((config.seed, subject, session, 3)),
                     pose_degrees=config.pose_degrees,
                     wild=config.style == "wild",
+                    quantiles=_quantiles(config, kinds, subject, NUISANCES[:5], session),
                 )
             sessions.append(known[subject, session])
         drawn, landmarks[part.start : part.stop] = render(
@@ -183,6 +226,7 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
     }
     light = torch.tensor(np.array([of.view.light for of in sessions]), dtype=torch.float32)
     attributes |= dict(zip(("light_x", "light_y", "light_z"), light.unbind(1), strict=True))
+    attributes["skin"] = torch.tensor([float(looks[face[0]].skin @ LUMA) for face in faces])
     return FaceTable(
         images=torch.from_numpy(images),
         classes=EXPRESSIONS,
@@ -203,7 +247,8 @@ def render_faces(config: RenderConfig) -> FaceTable:
     Every label is exact: ``expression``, ``action_units`` (``anatomy.UNIT_ACTIONS``), ``landmarks``,
     ``valence_arousal`` (``anatomy.valence_arousal``), ``subject``, ``session``, and as attributes ``yaw``, ``pitch``,
     ``roll`` (degrees: toward the image's right, up, clockwise), ``light_x``, ``light_y``, ``light_z`` (unit vector
-    toward the light: right, up, toward the viewer) and the expression's ``intensity`` (0 for neutral).
+    toward the light: right, up, toward the viewer), ``skin`` (its color's luminance in [0, 1]) and the expression's
+    ``intensity`` (0 for neutral).
     """
     return _render_faces(config, _schedule(config), config.intensity_range)
 
@@ -251,6 +296,8 @@ def render_splits(
 ) -> dict[str, FaceTable]:
     """Training faces with the wanted counts, and balanced validation and test faces, of people who do not overlap.
 
+    A ``nuisance_correlation`` holds for the training faces only; in the others nothing goes with the expression.
+
     Args:
         train_counts: faces per expression.
         per_class_validation: validation faces of each expression.
@@ -292,6 +339,7 @@ def split_configs(
     }
     configs, offset = {}, 0
     for name, (counts, subjects) in sizes.items():
-        configs[name] = dataclasses.replace(base, counts=counts, subjects=subjects, subject_offset=offset)
+        part = base if name == "train" else dataclasses.replace(base, nuisance_correlation=0.0)
+        configs[name] = dataclasses.replace(part, counts=counts, subjects=subjects, subject_offset=offset)
         offset += -(-subjects // 16) * 16  # whole blocks of subjects, see identity.BLOCK
     return configs

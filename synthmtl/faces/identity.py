@@ -47,16 +47,18 @@ class Appearance:
     specular: float
 
 
-def _between(rng: np.random.Generator, palette: np.ndarray) -> np.ndarray:
+def _between(rng: np.random.Generator, palette: np.ndarray, quantile: float | None = None) -> np.ndarray:
     place = rng.uniform(0, len(palette) - 1)
+    if quantile is not None:
+        place = quantile * (len(palette) - 1)
     low = min(int(place), len(palette) - 2)
     return palette[low] + (place - low) * (palette[low + 1] - palette[low])
 
 
-def appearance(seed: int, subject: int) -> Appearance:
-    """The colors of a subject."""
+def appearance(seed: int, subject: int, *, skin_quantile: float | None = None) -> Appearance:
+    """The colors of a subject; its skin at ``skin_quantile`` from light (0) to dark (1) if that is given."""
     rng = np.random.default_rng((seed, subject, 1))
-    skin = (_between(rng, _SKIN_TONES) * rng.uniform(0.92, 1.06)).clip(0, 1)
+    skin = (_between(rng, _SKIN_TONES, skin_quantile) * rng.uniform(0.92, 1.06)).clip(0, 1)
     hair = _between(rng, _HAIR[:4]) if rng.random() < 0.85 else _HAIR[4]
     return Appearance(
         skin=skin,

@@ -1,15 +1,19 @@
 """One sitting of a subject: pose, light, framing, background and, in the wild, the camera's shortcomings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import ndtri
 
 from synthmtl.faces.anatomy import ACTION_INDEX
 from synthmtl.faces.head import CHIN_VERTEX, EYE_VERTICES, LIP_MIDDLE, Head
 from synthmtl.faces.kernels import BACKGROUND_GRID
 from synthmtl.faces.renderer import View, camera_axes, rotation_matrix
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Luminance of RGB."""
+
 _MARGIN = 0.02
 _OPEN_JAW = 0.6
 _MEDIUM_SKIN = 0.56  # luminance
@@ -51,21 +55,34 @@ def _background(rng: np.random.Generator, wild: bool) -> np.ndarray:
     return np.broadcast_to(ramp + soft + tint, shape).clip(0.0, 1.0)
 
 
-def _light(rng: np.random.Generator, wild: bool) -> np.ndarray:
+def _light(rng: np.random.Generator, wild: bool, quantiles: Mapping[str, float]) -> np.ndarray:
     reach = 0.9 if wild else 0.7
     light = np.array([rng.uniform(-reach, reach), rng.uniform(-0.25, 0.8), 1.0])
+    if quantiles:
+        light[:2] = reach * (2 * quantiles["light_x"] - 1), -0.25 + 1.05 * quantiles["light_y"]
     return light / np.linalg.norm(light)
 
 
 def session_of(
-    shape: np.ndarray, skin: np.ndarray, model: Head, *, rng: np.random.Generator, pose_degrees: float, wild: bool
+    shape: np.ndarray,
+    skin: np.ndarray,
+    model: Head,
+    *,
+    rng: np.random.Generator,
+    pose_degrees: float,
+    wild: bool,
+    quantiles: Mapping[str, float] | None = None,
 ) -> Session:
     """Draw a session of the subject with resting vertices ``shape`` (V, 3) and ``skin`` color (3,).
 
     The face is framed by its eyes and chin; where a landmark of the resting or open-mouthed face would leave the
     frame, the face is made smaller and moved until none does. The exposure goes half of the way toward a medium skin.
+    ``quantiles`` of ``yaw``, ``pitch``, ``roll``, ``light_x`` and ``light_y`` take the place of their draws.
     """
-    spread = rng.standard_normal(3) * (0.5, 0.35, 0.25) * pose_degrees
+    standard = rng.standard_normal(3)
+    if quantiles:
+        standard = ndtri([quantiles[name] for name in ("yaw", "pitch", "roll")])
+    spread = standard * (0.5, 0.35, 0.25) * pose_degrees
     yaw, pitch, roll = (float(angle) for angle in spread.clip(-pose_degrees, pose_degrees))
     rotation = rotation_matrix(yaw=yaw, pitch=pitch, roll=roll)
     seen = camera_axes(shape)
@@ -90,13 +107,11 @@ def session_of(
         center=center,
         scale=scale,
         place=place,
-        light=_light(rng, wild),
+        light=_light(rng, wild, quantiles or {}),
         ambient=rng.uniform(0.25, 0.60) if wild else rng.uniform(0.30, 0.50),
         background=_background(rng, wild),
     )
-    session = Session(
-        view=view, yaw=yaw, pitch=pitch, roll=roll, exposure=float(np.sqrt(_MEDIUM_SKIN / (skin @ _LUMA)))
-    )
+    session = Session(view=view, yaw=yaw, pitch=pitch, roll=roll, exposure=float(np.sqrt(_MEDIUM_SKIN / (skin @ LUMA))))
     if not wild:
         return session
     return replace(
@@ -130,7 +145,7 @@ def sensor(image: np.ndarray, session: Session, *, rng: np.random.Generator, cha
 
     Blur, gamma, contrast and brightness are the session's, the noise is the face's own.
     """
-    image = image.transpose(2, 0, 1) if channels == 3 else (image @ _LUMA)[None]
+    image = image.transpose(2, 0, 1) if channels == 3 else (image @ LUMA)[None]
     image = image * np.float32(session.exposure)
     sigma = session.blur * image.shape[-1]
     if sigma > 0.25:

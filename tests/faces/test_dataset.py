@@ -25,7 +25,7 @@ def test_counts_are_exact_and_labels_complete(table):
     assert table.landmarks.min() > 0 and table.landmarks.max() < 1
     assert table.action_units.min() >= 0 and table.action_units.max() <= 1
     assert table.valence_arousal.abs().max() <= 1
-    assert set(table.attributes) == {"yaw", "pitch", "roll", "light_x", "light_y", "light_z", "intensity"}
+    assert set(table.attributes) == {"yaw", "pitch", "roll", "light_x", "light_y", "light_z", "skin", "intensity"}
     light = torch.stack([table.attributes[f"light_{axis}"] for axis in "xyz"], 1)
     assert torch.allclose(light.norm(dim=1), torch.ones(48), atol=1e-5)
     assert max(table.attributes[name].abs().max() for name in ("yaw", "pitch", "roll")) <= 20
@@ -133,6 +133,8 @@ def test_wild_faces_differ_from_studio_faces_but_keep_a_session_alike(table):
         {"counts": {"fear": -1}},
         {"intensity_range": (1.0, 0.5)},
         {"style": "cartoon"},
+        {"nuisance_correlation": 1.1},
+        {"nuisance_correlation": 0.5, "subjects": 7},
     ],
 )
 def test_bad_values_are_named(change):
