@@ -1,6 +1,7 @@
 """Training: accelerator, checkpoints, the loop."""
 
 from synthmtl.training.accelerator import build_accelerator, resolve_precision
+from synthmtl.training.aggregation import AGGREGATORS
 from synthmtl.training.checkpoint import fingerprint, latest, load_checkpoint, save_checkpoint
 from synthmtl.training.config import TrainingConfig, learning_rate_factor
 from synthmtl.training.history import History, read_history
@@ -8,6 +9,7 @@ from synthmtl.training.loop import DivergedError, FitResult, fit
 from synthmtl.training.turns import Player
 
 __all__ = [
+    "AGGREGATORS",
     "DivergedError",
     "FitResult",
     "History",

@@ -10,6 +10,7 @@ from torch import nn
 
 from synthmtl.errors import InputError
 from synthmtl.training.accelerator import Precision
+from synthmtl.training.aggregation import check_aggregator
 
 
 @dataclass
@@ -39,7 +40,10 @@ class TrainingConfig:
         checkpoint_every_steps: steps between checkpoints; None = by time only.
         checkpoint_every_minutes: minutes between checkpoints; None = by steps only.
         keep_checkpoints: how many are kept.
-        seed: of everything random inside the objectives (dropout).
+        seed: of everything random inside the objectives (dropout) and the aggregator.
+        aggregator: how the tasks' gradients are put together (``aggregation.AGGREGATORS``); null or ``sum`` = the sum
+            of their losses is minimized as it is.
+        aggregator_options: numbers of the aggregator, instead of its defaults.
     """
 
     steps: int = 1000
@@ -64,6 +68,8 @@ class TrainingConfig:
     checkpoint_every_minutes: float | None = 5.0
     keep_checkpoints: int = 2
     seed: int = 0
+    aggregator: str | None = None
+    aggregator_options: dict[str, float] | None = None
 
     def __post_init__(self):
         choices = {
@@ -83,6 +89,8 @@ class TrainingConfig:
             raise InputError(f"training warmup is a share of the steps in [0, 1), not {self.warmup}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise InputError(f"training ema_decay must lie in [0, 1), not {self.ema_decay}")
+        if self.aggregator is not None:
+            check_aggregator(self.aggregator, self.aggregator_options)
 
     def checkpoint_due(self, step: int, seconds: float) -> bool:
         """Whether a checkpoint is due after ``step`` steps, ``seconds`` after the last one."""

@@ -182,7 +182,7 @@ def fit(
                         if not turn.healthy(values):
                             where = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
                             raise DivergedError(f"{turn.name} diverged at step {now.step + 1} (NaN or inf); {where}")
-                        turn.optimizer.step()
+                        turn.step(batches, now.step, repeat)
                 if ema is not None:
                     ema.step(averaged)
                 now.step += 1

@@ -8,12 +8,18 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from synthmtl.data.randomness import derive_seed
 from synthmtl.errors import InputError
+from synthmtl.models.blocks import unrecorded_statistics
 from synthmtl.training.config import TrainingConfig, build_optimizer
+from synthmtl.training.task_gradients import TASK, TaskGradients
+
+PLAIN = (None, "sum")
+"""Settings of ``aggregator`` that leave the sum of the tasks' losses as it is."""
 
 
 class Batch(Protocol):
@@ -30,7 +36,8 @@ class Player:
     Attributes:
         name: unique, without dots.
         objective: ``forward(batch)`` returns named scalars, of which ``loss`` is minimized and the rest is logged;
-            each is the mean over the batch, so that processes average to the global batch.
+            each is the mean over the batch, so that processes average to the global batch. For an aggregator it also
+            returns its tasks' losses, which add up to ``loss``, as ``task/NAME``; always the same ones.
         repeats: turns per step.
         learning_rate: instead of the configuration's.
         parameters: what this player trains; by default all of ``objective`` that require a gradient. An objective
@@ -60,37 +67,73 @@ class Turn:
         self.parameters = [p for p in own if p.requires_grad]
         if not self.parameters:
             raise InputError(f"player {self.name} has nothing to train: no parameter requires a gradient")
+        self.tasks: TaskGradients | None = None
+        if config.aggregator not in PLAIN:
+            self.tasks = TaskGradients(self.parameters, config.aggregator, config.aggregator_options, accelerator)
 
     def prepare(self, everyone: Sequence["Turn"]) -> None:
         """Move to the device and wrap; ``everyone`` are the turns of all players."""
         self.others = [p for turn in everyone if turn is not self for p in turn.parameters]
+        self.leads = everyone[0] is self
         memory_format = torch.channels_last if self.config.channels_last else torch.preserve_format
         self.objective.to(device=self.accelerator.device, memory_format=memory_format)
         with self._alone():
-            self.module = self.accelerator.prepare_model(_Named(self.objective, self.name))
+            named = _Named(self.objective, self.name, apart=self.tasks is not None)
+            # Where tasks have gradients of their own, they are averaged over processes by hand: no DDP.
+            self.module = self.accelerator.prepare_model(named, evaluation_mode=self.tasks is not None)
+            if self.tasks is not None:
+                for tensor in self.objective.state_dict().values():
+                    broadcast(tensor)
         optimizer = build_optimizer(self.parameters, self.config, self.learning_rate)
         self.optimizer = self.accelerator.prepare_optimizer(optimizer)
 
     def take(self, batches: Sequence[Batch], factor: float, step: int, repeat: int) -> dict[str, float]:
-        """Gradients of the batches' mean loss, clipped, in place; returns the losses, means over all processes."""
+        """Gradients of the batches' mean loss, clipped, in place; returns the losses, means over all processes.
+
+        Raises:
+            InputError: if an aggregator was chosen and the first player, the one it is for, has no tasks.
+        """
         config, accelerator = self.config, self.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * factor
         self.optimizer.zero_grad()
         total: dict[str, Tensor] = {}
         for k, batch in enumerate(batches):
-            torch.manual_seed(derive_seed(config.seed, step, self.name, repeat, k, accelerator.process_index))
-            synchronized = nullcontext() if k == len(batches) - 1 else accelerator.no_sync(self.module)
+            self._seed(step, repeat, k)
+            last = k == len(batches) - 1 or self.tasks is not None
+            synchronized = nullcontext() if last else accelerator.no_sync(self.module)
             with self._alone(), synchronized:
                 losses = self.module(batch)
-                accelerator.backward(losses[f"{self.name}/loss"])
-            for name, value in losses.items():
-                total[name] = total.get(name, 0.0) + value.detach().float() / len(batches)
+                if self.tasks is None:
+                    accelerator.backward(losses[f"{self.name}/loss"])
+                else:
+                    self.tasks.add(self._own(losses), len(batches))
+            self._add(total, losses, len(batches))
+        if self.tasks is not None:
+            if self.leads and not self.tasks.names:
+                raise InputError(
+                    f"aggregator {config.aggregator} needs the losses of several tasks, and the objective of player "
+                    f"{self.name} returns none (task/NAME): leave the aggregator out"
+                )
+            seed = derive_seed(config.seed, step, self.name, repeat, "aggregator")
+            total |= {f"{self.name}/{key}": value for key, value in self.tasks.write(self._own(total), seed).items()}
         limit = math.inf if config.clip_norm is None else config.clip_norm
         total[f"{self.name}/gradient_norm"] = accelerator.clip_grad_norm_(self.parameters, limit)
         names = sorted(total)
         values = accelerator.reduce(torch.stack([total[name] for name in names]), "mean")
         return dict(zip(names, values.tolist(), strict=True))
+
+    def step(self, batches: Sequence[Batch], step: int, repeat: int) -> None:
+        """The optimizer's step; an aggregator that looks back is then shown the losses of the same batches."""
+        self.optimizer.step()
+        if self.tasks is None or not self.tasks.looks_back:
+            return
+        total: dict[str, Tensor] = {}
+        for k, batch in enumerate(batches):
+            self._seed(step, repeat, k)
+            with torch.no_grad(), unrecorded_statistics(self.objective):
+                self._add(total, self.module(batch), len(batches))
+        self.tasks.look_back(self._own(total))
 
     def healthy(self, values: dict[str, float]) -> bool:
         """Whether loss and gradient are finite; under fp16 a gradient may overflow, and the scaler skips the step."""
@@ -112,6 +155,19 @@ class Turn:
             "parameters": sum(p.numel() for p in self.parameters),
         }
 
+    def _seed(self, step: int, repeat: int, micro_step: int) -> None:
+        process = self.accelerator.process_index
+        torch.manual_seed(derive_seed(self.config.seed, step, self.name, repeat, micro_step, process))
+
+    def _own(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses by the objective's names."""
+        return {name.removeprefix(f"{self.name}/"): value for name, value in losses.items()}
+
+    @staticmethod
+    def _add(total: dict[str, Tensor], losses: dict[str, Tensor], micro_steps: int) -> None:
+        for name, value in losses.items():
+            total[name] = total.get(name, 0.0) + value.detach().float() / micro_steps
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Only this player's parameters require a gradient."""
@@ -127,17 +183,23 @@ class Turn:
 class _Named(nn.Module):
     """An objective whose losses bear the player's name, and of which only ``loss`` has a gradient.
 
-    DDP waits for the gradients of everything that its module returns.
+    DDP waits for the gradients of everything that its module returns; where the tasks' gradients are taken ``apart``,
+    their losses have one too.
     """
 
-    def __init__(self, objective: nn.Module, name: str):
+    def __init__(self, objective: nn.Module, name: str, *, apart: bool = False):
         super().__init__()
         self.objective = objective
         self.name = name
+        self.apart = apart
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
         losses = self.objective(batch)
-        return {f"{self.name}/{key}": value if key == "loss" else value.detach() for key, value in losses.items()}
+
+        def kept(key: str) -> bool:
+            return key == "loss" or (self.apart and key.startswith(TASK))
+
+        return {f"{self.name}/{key}": value if kept(key) else value.detach() for key, value in losses.items()}
 
 
 def prepare_turns(players: Sequence[Player], config: TrainingConfig, accelerator: Accelerator) -> list[Turn]:
@@ -175,6 +237,7 @@ def training_state(turns: Sequence[Turn], ema: EMAModel | None, accelerator: Acc
         "optimizers": {turn.name: turn.optimizer.state_dict() for turn in turns},
         "ema": None if ema is None else ema.state_dict(),
         "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
+        "aggregators": {turn.name: turn.tasks.state_dict() for turn in turns if turn.tasks is not None},
     }
 
 
@@ -184,6 +247,8 @@ def restore_training_state(
     """The inverse of :func:`training_state`."""
     for turn in turns:
         turn.optimizer.load_state_dict(state["optimizers"][turn.name])
+        if turn.tasks is not None:
+            turn.tasks.load_state_dict(state["aggregators"][turn.name])
     if ema is not None:
         ema.load_state_dict(state["ema"])
         ema.to(accelerator.device)
