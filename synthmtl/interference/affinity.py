@@ -1,0 +1,118 @@
+"""Look-ahead affinity: what a step on one task does to another task's loss.
+
+Fifty, Amid, Zhao, Yu, Anil, Finn: Efficiently Identifying Task Groupings for Multi-Task Learning. NeurIPS 2021,
+arXiv 2109.04617.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from synthmtl.errors import InputError
+from synthmtl.interference.gradients import process_mean, task_gradients
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """What :func:`look_ahead_affinity` returns, for T tasks.
+
+    Attributes:
+        tasks: names.
+        matrix: (T, T) float64, row i and column j: Z of a step on task i for task j. Above zero, the step lowered j's
+            loss. NaN where j's loss was not above zero, so that its relative change means nothing.
+    """
+
+    tasks: tuple[str, ...]
+    matrix: Tensor
+
+    def as_dict(self) -> dict:
+        """Plain JSON types; None for what is not finite."""
+        rows = [[value if math.isfinite(value) else None for value in row] for row in self.matrix.tolist()]
+        return {"tasks": list(self.tasks), "matrix": rows}
+
+
+def look_ahead_affinity(
+    model: nn.Module,
+    losses: Callable[[], Mapping[str, Tensor]],
+    shared: Iterable[nn.Parameter],
+    *,
+    step_size: float,
+) -> Affinity:
+    """Z_{i→j} = 1 - L_j(θ - η ∇L_i) / L_j(θ), the step being taken on the shared parameters θ alone.
+
+    Parameters, buffers (running statistics too), ``.grad`` and the random state are afterwards what they were before,
+    to the bit; every evaluation starts from the same ones, so dropout draws the same masks. It costs T + 1 forward
+    passes and T backward passes. On several processes gradients and losses are averaged over them; all must call it.
+
+    Args:
+        model: everything that ``losses`` runs, in the mode in which it should run; not wrapped by DDP.
+        losses: computes scalar losses by task, with graph, of one fixed batch; called T + 1 times. Of our objectives:
+            ``lambda: task_losses(objective(batch))``.
+        shared: parameters of ``model`` that the step moves, e.g. those of the encoder.
+        step_size: η, e.g. the learning rate.
+
+    Raises:
+        InputError: if ``step_size`` is not above zero, a loss is not a scalar with a graph, or ``shared`` is empty.
+    """
+    if not step_size > 0:
+        raise InputError(f"step_size must be above zero, not {step_size}")
+    parameters = list(shared)
+    if not parameters:
+        raise InputError("look-ahead affinity needs shared parameters to step on: shared is empty")
+    device = parameters[0].device
+    with _same_start(model, device), torch.enable_grad():
+        at_start = dict(losses())
+        gradients = task_gradients(at_start, parameters, retain_graph=False)
+    tasks = tuple(at_start)
+    before = _values(at_start, tasks)
+    rows = []
+    for row in gradients:
+        moved = [p.detach() - step_size * g.to(p.dtype) for p, g in zip(parameters, row, strict=True)]
+        # With gradients here too: in training, means over processes weigh their rows differently than without.
+        with _same_start(model, device), _replaced(parameters, moved), torch.enable_grad():
+            rows.append(_values(losses(), tasks))
+    matrix = 1 - torch.stack(rows) / before
+    return Affinity(tasks, torch.where(before > 0, matrix, torch.nan))
+
+
+def _values(losses: Mapping[str, Tensor], tasks: tuple[str, ...]) -> Tensor:
+    """The losses as (T,) float64 on the CPU, means over the processes."""
+    return process_mean(torch.stack([losses[task].detach().float().reshape(()) for task in tasks])).double().cpu()
+
+
+@contextmanager
+def _replaced(parameters: list[nn.Parameter], values: list[Tensor]) -> Iterator[None]:
+    """Within it the parameters have other values; their own storage is never written to."""
+    own = [p.data for p in parameters]
+    try:
+        _point_to(parameters, values)
+        yield
+    finally:
+        _point_to(parameters, own)
+
+
+def _point_to(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data = value
+    # Autocast keeps its casts of weights until it ends, and would go on with those of the other values.
+    torch.clear_autocast_cache()
+
+
+@contextmanager
+def _same_start(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within it buffers are copies and the random generators forks, so that nothing of a forward pass remains."""
+    places = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    copies = {id(buffer): buffer.clone() for _, _, buffer in places if buffer is not None}
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            for module, name, buffer in places:
+                module._buffers[name] = None if buffer is None else copies[id(buffer)]
+            yield
+        finally:
+            for module, name, buffer in places:
+                module._buffers[name] = buffer

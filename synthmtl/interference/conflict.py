@@ -1,0 +1,212 @@
+"""Gradient conflict: whether two tasks pull the parameters that they share in opposite directions.
+
+For gradients a and b of two tasks with respect to the same parameters: cosine a.b / (|a| |b|), a conflict where it is
+below zero, and magnitude similarity 2 |a| |b| / (|a|² + |b|²), 1 where both are equally strong. Yu et al.: Gradient
+Surgery for Multi-Task Learning. NeurIPS 2020, arXiv 2001.06782.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synthmtl.errors import InputError
+from synthmtl.interference.gradients import task_gradients, task_losses
+
+Groups = Mapping[str, Sequence[nn.Parameter]]
+
+
+@dataclass(frozen=True)
+class PairConflict:
+    """Two tasks in one group of parameters.
+
+    Attributes:
+        shared: share of the group's numbers that both tasks send a gradient to, in [0, 1]. The measures are taken over
+            these alone: what only one task trains can neither help nor harm the other.
+        cosine: in [-1, 1]; None where nothing is shared, or a gradient is not finite.
+        magnitude_similarity: in (0, 1]; None as ``cosine``.
+    """
+
+    shared: float
+    cosine: float | None
+    magnitude_similarity: float | None
+
+
+def parameter_groups(
+    module: nn.Module, *, depth: int | None = None, stages: Mapping[str, str | Sequence[str]] | None = None
+) -> dict[str, list[nn.Parameter]]:
+    """Parameters of ``module`` by layer, by prefix, or by a mapping of one's own.
+
+    Args:
+        depth: parts of the parameter's dotted name that name its group: with 2, ``encoder.stem.0.weight`` is in
+            ``encoder.stem``. None: a group per layer (the module that owns the parameter).
+        stages: instead of ``depth``, group name → prefix or prefixes of dotted names, which may overlap; parameters
+            under no prefix are left out.
+
+    Raises:
+        InputError: if ``depth`` is below 1, both options are given, or a prefix fits no parameter.
+    """
+    named = dict(module.named_parameters())
+    if stages is None:
+        if depth is not None and depth < 1:
+            raise InputError(f"depth must be at least 1, not {depth}")
+        groups: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in named.items():
+            owner = name.split(".")[:-1]
+            groups.setdefault(".".join(owner[:depth]) or name, []).append(parameter)
+        return groups
+    if depth is not None:
+        raise InputError("parameter_groups takes depth or stages, not both")
+    groups = {}
+    for group, prefixes in stages.items():
+        groups[group] = []
+        chosen: set[str] = set()
+        for prefix in [prefixes] if isinstance(prefixes, str) else prefixes:
+            fitting = [name for name in named if name == prefix or name.startswith(f"{prefix}.")]
+            if not fitting:
+                tops = ", ".join(dict.fromkeys(name.split(".")[0] for name in named))
+                raise InputError(f"no parameter lies under {prefix!r} (group {group!r}): names start with {tops}")
+            groups[group] += [named[name] for name in fitting if name not in chosen]
+            chosen.update(fitting)
+    return groups
+
+
+def gradient_conflict(
+    losses: Mapping[str, Tensor], groups: Groups, *, retain_graph: bool = True
+) -> dict[str, dict[tuple[str, str], PairConflict]]:
+    """Conflict of every pair of tasks in every group of parameters.
+
+    It costs a backward pass per task. On several processes gradients are averaged over them first, so all must call it
+    with the same tasks and groups, and all get the same numbers. ``.grad`` is left alone.
+
+    Args:
+        losses: scalars by task, as for :func:`task_gradients`. Only their common scale is free (a loss scaler's).
+        groups: parameters by name, e.g. of :func:`parameter_groups`; groups may overlap.
+        retain_graph: keep the graph for the training step.
+
+    Returns:
+        ``{group: {(task, task): PairConflict}}``, pairs in the order of ``losses``.
+
+    Raises:
+        InputError: if there are fewer than two tasks, or a loss is not a scalar with a graph.
+    """
+    if len(losses) < 2:
+        raise InputError(f"conflict is between tasks: give at least two losses, not {len(losses)}")
+    parameters = list({id(p): p for group in groups.values() for p in group}.values())
+    gradients = task_gradients(losses, parameters, retain_graph=retain_graph)
+    pairs = list(combinations(range(len(losses)), 2))
+    names = list(losses)
+    if not parameters:
+        return {group: {(names[a], names[b]): PairConflict(0.0, None, None) for a, b in pairs} for group in groups}
+    # Products are additive over parameters: one small Gram matrix each serves all groups, fetched together.
+    grams = []
+    for rows in zip(*gradients, strict=True):
+        flat = torch.stack([row.reshape(-1) for row in rows])
+        grams.append(flat @ flat.T)
+    positions = {id(p): i for i, p in enumerate(parameters)}
+    grams = torch.stack(grams).double().cpu()
+    sizes = torch.tensor([p.numel() for p in parameters], dtype=torch.float64)
+    found: dict[str, dict[tuple[str, str], PairConflict]] = {}
+    for group, members in groups.items():
+        index = [positions[id(p)] for p in members]
+        found[group] = {(names[a], names[b]): _pair(grams[index], sizes[index], a, b) for a, b in pairs}
+    return found
+
+
+def _pair(grams: Tensor, sizes: Tensor, a: int, b: int) -> PairConflict:
+    """Tasks ``a`` and ``b`` from the Gram matrices (P, T, T) of P parameters of the given ``sizes``."""
+    reached = (grams[:, a, a] != 0) & (grams[:, b, b] != 0)
+    shared = float(sizes[reached].sum() / sizes.sum().clamp(min=1))
+    dot, first, second = (grams[reached, i, j].sum() for i, j in ((a, b), (a, a), (b, b)))
+    if not reached.any() or not torch.stack([dot, first, second]).isfinite().all():
+        return PairConflict(shared, None, None)
+    product = (first * second).sqrt()
+    return PairConflict(shared, float((dot / product).clamp(-1, 1)), float(2 * product / (first + second)))
+
+
+class ConflictRecorder:
+    """Gradient conflict over training: call it every step, before the backward pass; it looks at every N-th.
+
+        recorder = ConflictRecorder(parameter_groups(model), every=20)
+        for step, batch in enumerate(batches):
+            losses = objective(batch)
+            recorder(step, losses)
+            sum(losses.values()).backward()
+
+    In our own training loop ``with recorder.watching(objective): fit(...)`` does the same.
+
+    Args:
+        groups: as in :func:`gradient_conflict`.
+        every: steps between two looks, from step 0.
+
+    Attributes:
+        records: one a look, group and pair: ``step``, ``group``, ``tasks`` (two names) and the fields of
+            :class:`PairConflict`.
+    """
+
+    def __init__(self, groups: Groups, *, every: int = 20):
+        if every < 1:
+            raise InputError(f"every must be at least 1 step, not {every}")
+        self.groups = groups
+        self.every = every
+        self.records: list[dict[str, Any]] = []
+
+    def __call__(self, step: int, losses: Mapping[str, Tensor]) -> None:
+        """Look at ``losses`` if ``step`` is due; their graph is kept. Errors as :func:`gradient_conflict`."""
+        if step % self.every:
+            return
+        for group, pairs in gradient_conflict(losses, self.groups).items():
+            for tasks, value in pairs.items():
+                self.records.append({"step": step, "group": group, "tasks": list(tasks), **asdict(value)})
+
+    @contextmanager
+    def watching(
+        self, objective: nn.Module, *, step: Callable[[Any], int] = lambda batch: batch.random.step
+    ) -> Iterator[None]:
+        """Within it, every training pass of ``objective`` is looked at if it is due.
+
+        Args:
+            objective: ``forward(batch)`` returns its tasks' losses as ``task/NAME``, as that of FERSNet does, so that
+                it can also be trained by an aggregator. Passes without gradients are ignored, and so is a step that
+                comes again (another player's repeats).
+            step: from the batch; by default the number of the micro-step, which an ``EditBatch`` knows.
+        """
+
+        def look(module: nn.Module, inputs: tuple, results: Mapping[str, Tensor]) -> None:
+            now = step(inputs[0])
+            seen = bool(self.records) and self.records[-1]["step"] == now
+            if torch.is_grad_enabled() and now % self.every == 0 and not seen:
+                self(now, task_losses(results))
+
+        handle = objective.register_forward_hook(look)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def series(self, group: str, tasks: tuple[str, str]) -> dict[int, PairConflict]:
+        """Step → conflict of two tasks, named in either order, in a group."""
+        return {
+            record["step"]: PairConflict(record["shared"], record["cosine"], record["magnitude_similarity"])
+            for record in self.records
+            if record["group"] == group and set(record["tasks"]) == set(tasks)
+        }
+
+    def conflict_rate(self, group: str, tasks: tuple[str, str], *, since: int = 0) -> float | None:
+        """Share of the looks from step ``since`` on with a cosine below zero; None if nothing was ever shared."""
+        values = [value.cosine for step, value in self.series(group, tasks).items() if step >= since]
+        values = [value for value in values if value is not None]
+        return sum(value < 0 for value in values) / len(values) if values else None
+
+    def state(self) -> dict[str, Any]:
+        """The history in plain JSON types, for a checkpoint or a report."""
+        return {"every": self.every, "records": [dict(record) for record in self.records]}
+
+    def load_state(self, state: Mapping[str, Any], *, before: int | None = None) -> None:
+        """Go on from a :meth:`state`, forgetting looks from step ``before`` on, which a resumed run repeats."""
+        kept = [record for record in state["records"] if before is None or record["step"] < before]
+        self.records = [dict(record) for record in kept]

@@ -1,0 +1,77 @@
+"""Gradients of several losses with respect to the same parameters, on one process or many."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from synthmtl.errors import InputError
+from synthmtl.training.task_gradients import TASK
+
+
+def several_processes() -> bool:
+    """Whether this process trains together with others."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def process_mean(values: Tensor) -> Tensor:
+    """Mean of ``values`` over the processes; every process must call it. One process gets its own back."""
+    if not several_processes():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def task_losses(results: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tasks' losses by name, out of what an objective of ours returns (``task/NAME`` among other things).
+
+    Raises:
+        InputError: if there are none.
+    """
+    losses = {name.removeprefix(TASK): value for name, value in results.items() if name.startswith(TASK)}
+    if not losses:
+        raise InputError(f"the objective returns no task's loss ({TASK}NAME), only {', '.join(results)}")
+    return losses
+
+
+def task_gradients(
+    losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter], *, retain_graph: bool = True
+) -> list[list[Tensor]]:
+    """Gradient of each loss with respect to each parameter, float32, zeros where there is none.
+
+    Gradients are averaged over the processes, as data-parallel training does. Nothing is added to ``.grad``, no hook
+    of a data-parallel wrapper is called, and with ``retain_graph`` the graph is left for the training step.
+
+    Args:
+        losses: scalars with a graph, by task; means over this process's batch.
+        parameters: those that do not require a gradient get zeros.
+        retain_graph: keep the graph of the losses.
+
+    Returns:
+        A list per task, in the order of ``losses``, of tensors shaped like ``parameters``.
+
+    Raises:
+        InputError: if a loss is not a scalar or has no graph.
+    """
+    for name, loss in losses.items():
+        if loss.numel() != 1:
+            raise InputError(f"loss {name!r} has shape {tuple(loss.shape)}: give a scalar, e.g. its mean")
+        if not loss.requires_grad:
+            raise InputError(f"loss {name!r} has no graph: give it before detach(), computed with gradients enabled")
+    trained = [p for p in parameters if p.requires_grad]
+    rows = []
+    for i, loss in enumerate(losses.values()):
+        keep = retain_graph or i + 1 < len(losses)
+        # A forward hook still stands inside the caller's autocast, which is not made for backward passes.
+        with torch.autocast(loss.device.type, enabled=False):
+            found = torch.autograd.grad(loss, trained, retain_graph=keep, allow_unused=True) if trained else ()
+        by_id = {id(p): g for p, g in zip(trained, found, strict=True) if g is not None}
+        row = [by_id[id(p)].float() if id(p) in by_id else torch.zeros_like(p, dtype=torch.float32) for p in parameters]
+        if several_processes() and row:
+            mean = process_mean(torch.cat([g.reshape(-1) for g in row]))
+            parts = mean.split([g.numel() for g in row])
+            row = [part.view(g.shape) for part, g in zip(parts, row, strict=True)]
+        rows.append(row)
+    return rows

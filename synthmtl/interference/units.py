@@ -1,0 +1,140 @@
+"""The gated units of a model, and what passes through them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from synthmtl.errors import InputError
+from synthmtl.sharing import SharingUnit
+from synthmtl.sharing.gates import Gates
+
+
+@dataclass(frozen=True)
+class GatedUnit:
+    """One direction of a gated exchange at one stage.
+
+    Attributes:
+        name: of the module in the model, e.g. ``encoder.units.0.units.1_to_0``.
+        stage: 0, 1, ... in the order of the gated sharing units in the model, or of the parents of modules outside any.
+        direction: last part of the name; in our models ``DONOR_to_RECEIVER`` by the numbers of the tasks.
+        module: ``forward(receiver, donor)``, with ``gates`` as a child whose ``forward`` returns (r, z).
+    """
+
+    name: str
+    stage: int
+    direction: str
+    module: nn.Module
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What one call of a gated unit read and returned, (B, C, H, W) each.
+
+    Attributes:
+        receiver, donor: the features that came in.
+        passed, taken: the gates r and z; None where the unit was forced shut and did not ask them.
+        output: the receiver's new features.
+    """
+
+    receiver: Tensor
+    donor: Tensor
+    passed: Tensor | None
+    taken: Tensor | None
+    output: Tensor
+
+    @property
+    def message(self) -> Tensor | None:
+        """r ⊙ donor, or None where nothing was sent."""
+        return None if self.passed is None else self.passed * self.donor
+
+
+def gated_units(model: nn.Module) -> list[GatedUnit]:
+    """Every module of ``model`` with :class:`~synthmtl.sharing.gates.Gates` as its child ``gates``, in order.
+
+    A module that serves several stages is listed once for each of its names.
+    """
+    # With duplicates: a unit that serves all stages has a name, and a place, at each.
+    named = list(model.named_modules(remove_duplicate=False))
+    containers = [name for name, module in named if isinstance(module, SharingUnit)]
+    places: dict[str, int] = {}
+    units = []
+    for name, module in named:
+        if isinstance(getattr(module, "gates", None), Gates):
+            around = [container for container in containers if name.startswith(f"{container}.".lstrip("."))]
+            place = around[-1] if around else name.rpartition(".")[0]
+            stage = places.setdefault(place, len(places))
+            units.append(GatedUnit(name, stage, name.rpartition(".")[2], module))
+    return units
+
+
+def chosen_units(model: nn.Module, *, stage: int | None = None, direction: str | None = None) -> list[GatedUnit]:
+    """The gated units of one stage, one direction, or both; None = all.
+
+    Raises:
+        InputError: if there are none.
+    """
+    units = gated_units(model)
+    if not units:
+        raise InputError(f"{type(model).__name__} has no gated units: use a gated sharing unit, e.g. leaky")
+    chosen = [u for u in units if stage in (None, u.stage) and direction in (None, u.direction)]
+    if not chosen:
+        known = ", ".join(f"{unit.stage}/{unit.direction}" for unit in units)
+        raise InputError(f"no gated unit at stage {stage}, direction {direction}: there are {known} (stage/direction)")
+    return chosen
+
+
+@contextmanager
+def watched_exchanges(
+    model: nn.Module, see: Callable[[GatedUnit, Exchange], None], units: Sequence[GatedUnit] | None = None
+) -> Iterator[None]:
+    """Within it, ``see`` is called after every call of a gated unit, with graph if there is one.
+
+    Args:
+        model: the units' model.
+        see: what looks on.
+        units: by default all :func:`gated_units`. Of a module that stands at several stages, the calls are dealt out
+            to them in turn.
+
+    Raises:
+        InputError: if the model has no gated units.
+    """
+    units = chosen_units(model) if units is None else units
+    places: dict[nn.Module, list[GatedUnit]] = {}
+    for unit in units:
+        places.setdefault(unit.module, []).append(unit)
+    asked: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+    calls = dict.fromkeys(places, 0)
+    handles = []
+    for module, own in places.items():
+
+        def ask(gates: nn.Module, inputs: tuple, maps: tuple[Tensor, Tensor], module: nn.Module = module) -> None:
+            asked[module] = maps
+
+        def look(module: nn.Module, inputs: tuple, named: dict, output: Tensor, own: Sequence[GatedUnit] = own) -> None:
+            unit = own[calls[module] % len(own)]
+            calls[module] += 1
+            given = dict(zip(("receiver", "donor"), inputs, strict=False)) | named
+            passed, taken = asked.pop(module, (None, None))
+            see(unit, Exchange(given["receiver"], given["donor"], passed, taken, output))
+
+        handles.append(module.gates.register_forward_hook(ask))
+        handles.append(module.register_forward_hook(look, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it ``model`` is in eval mode; afterwards each of its modules is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
