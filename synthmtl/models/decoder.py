@@ -47,6 +47,8 @@ class EditDecoder(nn.Module):
     Args:
         in_channels: channels of the joint features (B, in, h, w).
         skip_channels: channels of the skips, deepest first; each skip is up to twice as large as the one before.
+        channels: widths of the up blocks, deepest first; None = those of the skips.
+        painted_channels: width of the two layers at full size; None = half the last width.
         image_channels: C.
         classes: number of expressions K.
         style_dim: S, size of the style that says how an expression is shown.
@@ -63,6 +65,8 @@ class EditDecoder(nn.Module):
         image_channels: int,
         classes: int,
         style_dim: int,
+        channels: Sequence[int] | None = None,
+        painted_channels: int | None = None,
         output: str = "flow",
         max_flow: float = 0.3,
         condition_dim: int = 64,
@@ -76,12 +80,12 @@ class EditDecoder(nn.Module):
             nn.Linear(classes + style_dim, condition_dim), nn.ReLU(), nn.Linear(condition_dim, condition_dim), nn.ReLU()
         )
         self.classes = classes
-        widths = [in_channels, *skip_channels]
+        widths = [in_channels, *(channels or skip_channels)]
         self.blocks = nn.ModuleList(
-            UpBlock(widths[i], skip, skip, condition_dim) for i, skip in enumerate(skip_channels)
+            UpBlock(widths[i], skip, widths[i + 1], condition_dim) for i, skip in enumerate(skip_channels)
         )
-        last = skip_channels[-1]
-        painted = max(8, last // 2)
+        last = widths[-1]
+        painted = painted_channels or max(8, last // 2)
         # Few channels at full size: there a map costs four times as much as one size below.
         self.narrow = nn.Sequential(nn.Conv2d(last, painted, 3, padding=1), nn.LeakyReLU(0.2, inplace=True))
         self.paint = nn.Sequential(

@@ -6,19 +6,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from synthmtl.models.blocks import ResidualBlock, Stage, Stem, normalization
-from synthmtl.sharing import sharing_class
+from synthmtl.models.blocks import CrossProcessBatchNorm2d, ResidualBlock, Stage, Stem, normalization
+from synthmtl.sharing import ProjectedExchange, build_sharing, sharing_class
 
 RECOGNITION, SYNTHESIS = 0, 1
 """Positions of the two tasks in a sharing unit's features."""
 
 
 class Encoded(NamedTuple):
-    """What the encoder hands on: joint features of each task and the synthesis branch's skips, deepest first."""
+    """What the encoder hands on: joint features of each task and the synthesis branch's skips, deepest first.
+
+    ``penalty`` is the sum of what the sharing units add to the loss, a scalar; None if none of them does.
+    """
 
     recognition: Tensor
     synthesis: Tensor
     skips: list[Tensor]
+    penalty: Tensor | None = None
 
 
 class TwoBranchEncoder(nn.Module):
@@ -33,6 +37,8 @@ class TwoBranchEncoder(nn.Module):
         image_channels: C.
         stem_channels, stage_channels, joint_channels: widths.
         sharing: name of the sharing unit; ``sharing_options`` go to it.
+        one_unit: the same unit, as wide as the widest stage, after every stage, with 1×1 projections where the widths
+            differ; else each stage has its own.
         recognition_norm, synthesis_norm: normalization of each branch (``blocks.normalization``).
         stem_kind, pool_first: as in :class:`Stem` and :class:`Stage`.
     """
@@ -46,14 +52,14 @@ class TwoBranchEncoder(nn.Module):
         joint_channels: int,
         sharing: str,
         sharing_options: dict | None = None,
+        one_unit: bool = False,
         recognition_norm: str = "batch",
         synthesis_norm: str = "instance",
         stem_kind: str = "pool",
         pool_first: bool = False,
     ):
         super().__init__()
-        unit = sharing_class(sharing)
-        self.single_trunk = unit.single_trunk
+        self.single_trunk = sharing_class(sharing).single_trunk
         self.joined = sharing != "none"
         widths = [stem_channels, *stage_channels]
         self.stem = Stem(image_channels, stem_channels, recognition_norm, stem_kind)
@@ -62,7 +68,15 @@ class TwoBranchEncoder(nn.Module):
             nn.ModuleList(Stage(widths[i], width, norm, pool_first) for i, width in enumerate(stage_channels))
             for norm in norms
         )
-        self.units = nn.ModuleList(unit(width, 2, **(sharing_options or {})) for width in stage_channels)
+        widest = max(stage_channels)
+        one_unit = one_unit and self.joined and not self.single_trunk
+        self.units = nn.ModuleList(
+            build_sharing(sharing, width, 2, sharing_options) for width in ([widest] if one_unit else stage_channels)
+        )
+        self.projections = nn.ModuleList(
+            ProjectedExchange(width, widest if one_unit else width) for width in stage_channels
+        )
+        normalize_across_processes(self.units)
         last = stage_channels[-1]
         if self.joined:
             self.joint = ResidualBlock(last * len(norms), joint_channels, recognition_norm)
@@ -73,19 +87,35 @@ class TwoBranchEncoder(nn.Module):
         stem = self.stem(images)
         features = [stem, stem]
         skips = [stem]
-        for i, unit in enumerate(self.units):
+        penalties = []
+        for i, projection in enumerate(self.projections):
             if self.single_trunk:
                 features = [self.branches[0][i](features[0])] * 2
             else:
                 features = [branch[i](x) for branch, x in zip(self.branches, features, strict=True)]
-            features = unit(features)
+            unit = self.units[min(i, len(self.units) - 1)]
+            features = projection(features, unit)
             skips.append(features[SYNTHESIS])
+            if (penalty := unit.penalty()) is not None:
+                penalties.append(penalty)
+        penalty = sum(penalties) if penalties else None
         skips = skips[-2::-1]  # the deepest stage reaches the decoder through the joint block
         if not self.joined:
-            return Encoded(self.joint[0](features[0]), self.joint[1](features[1]), skips)
+            return Encoded(self.joint[0](features[0]), self.joint[1](features[1]), skips, penalty)
         joined = features[0] if self.single_trunk else torch.cat(features, 1)
         recognition, synthesis = self.joint(joined).chunk(2, 1)
-        return Encoded(recognition, synthesis, skips)
+        return Encoded(recognition, synthesis, skips, penalty)
+
+
+def normalize_across_processes(module: nn.Module) -> None:
+    """Make every fresh ``nn.BatchNorm2d`` in ``module`` one over all processes, keeping its parameters."""
+    for name, child in module.named_children():
+        if type(child) is nn.BatchNorm2d:
+            layer = CrossProcessBatchNorm2d(child.num_features)
+            layer.weight, layer.bias = child.weight, child.bias
+            setattr(module, name, layer)
+        else:
+            normalize_across_processes(child)
 
 
 class ExpressionHead(nn.Module):

@@ -27,17 +27,20 @@ FERSNET_SIZES = {
         "stem_kind": "pool",
         "pool_first": False,
         "output": "direct",
-        "gate_bias": None,
+        "sharing_options": {},
     },
     "cpu": {
         "image_size": 48,
         "stem_channels": 16,
         "stage_channels": (32, 64, 96),
         "joint_channels": 192,
+        # Half as wide, faces come out more blurred and hardly cheaper: the costly part is the pair of encoder branches.
+        "decoder_channels": (96, 80, 64),
+        "painted_channels": 24,
         "stem_kind": "unshuffle",
         "pool_first": True,
         "output": "flow",
-        "gate_bias": -2.0,
+        "sharing_options": {"gate_bias": -2.0},
     },
     "tiny": {
         "image_size": 32,
@@ -47,10 +50,29 @@ FERSNET_SIZES = {
         "stem_kind": "unshuffle",
         "pool_first": True,
         "output": "flow",
-        "gate_bias": -2.0,
+        "sharing_options": {"gate_bias": -2.0},
     },
 }
-"""Configurations by name: ``published`` (96 px, 64-512 channels), ``cpu`` (48 px, narrow), ``tiny`` (for trials)."""
+"""Configurations by name: ``published`` (96 px, 64-512 channels), ``cpu`` (48 px, narrow), ``tiny`` (for trials).
+
+Their ``sharing_options`` are those of the leaky unit.
+"""
+
+
+def sized_config(size: str, **config) -> dict:
+    """Arguments of a :class:`FERSNet` of one of :data:`FERSNET_SIZES`, ``config`` overriding them.
+
+    The size's ``sharing_options`` go to the leaky unit and its ablations only, and stay where ``config`` has others.
+
+    Raises:
+        InputError: if there is no such size.
+    """
+    if size not in FERSNET_SIZES:
+        raise InputError(f"unknown model size {size!r}: use one of {', '.join(FERSNET_SIZES)}")
+    base = FERSNET_SIZES[size]
+    leaky = config.get("sharing", "leaky").startswith("leaky")
+    options = (base["sharing_options"] if leaky else {}) | (config.get("sharing_options") or {})
+    return base | config | {"sharing_options": options}
 
 
 class FERSNet(ModelMixin, ConfigMixin):
@@ -62,10 +84,12 @@ class FERSNet(ModelMixin, ConfigMixin):
         image_channels: 1 for gray, 3 for RGB.
         stem_channels, stage_channels, joint_channels: widths of :class:`TwoBranchEncoder`.
         sharing: name of the sharing unit.
-        kernel_size, gate_bias: of the leaky unit.
+        sharing_options: of the unit, by name (:func:`synthmtl.sharing.build_sharing`).
+        one_unit: one sharing unit for all stages, as in :class:`TwoBranchEncoder`.
         recognition_norm, synthesis_norm, stem_kind, pool_first: as in :class:`TwoBranchEncoder`.
         output: ``flow`` or ``direct``, as in :class:`EditDecoder`.
         style_dim: size of the style.
+        decoder_channels, painted_channels: as in :class:`EditDecoder`.
         dropout: in front of the linear classifier.
     """
 
@@ -79,14 +103,16 @@ class FERSNet(ModelMixin, ConfigMixin):
         stage_channels: Sequence[int] = (128, 256, 512),
         joint_channels: int = 1024,
         sharing: str = "leaky",
-        kernel_size: int = 1,
-        gate_bias: float | None = None,
+        sharing_options: dict | None = None,
+        one_unit: bool = False,
         recognition_norm: str = "batch",
         synthesis_norm: str = "instance",
         stem_kind: str = "pool",
         pool_first: bool = False,
         output: str = "direct",
         style_dim: int = 16,
+        decoder_channels: Sequence[int] | None = None,
+        painted_channels: int | None = None,
         dropout: float = 0.0,
     ):
         super().__init__()
@@ -95,14 +121,14 @@ class FERSNet(ModelMixin, ConfigMixin):
             raise InputError(
                 f"image_size {image_size} does not suit the network: use a multiple of {step} from {2 * step}"
             )
-        options = {"kernel_size": kernel_size, "gate_bias": gate_bias} if sharing == "leaky" else {}
         self.encoder = TwoBranchEncoder(
             image_channels=image_channels,
             stem_channels=stem_channels,
             stage_channels=stage_channels,
             joint_channels=joint_channels,
             sharing=sharing,
-            sharing_options=options,
+            sharing_options=sharing_options,
+            one_unit=one_unit,
             recognition_norm=recognition_norm,
             synthesis_norm=synthesis_norm,
             stem_kind=stem_kind,
@@ -116,6 +142,8 @@ class FERSNet(ModelMixin, ConfigMixin):
             image_channels=image_channels,
             classes=len(classes),
             style_dim=style_dim,
+            channels=decoder_channels,
+            painted_channels=painted_channels,
             output=output,
         )
 
@@ -126,9 +154,7 @@ class FERSNet(ModelMixin, ConfigMixin):
         Raises:
             InputError: if there is no such size.
         """
-        if size not in FERSNET_SIZES:
-            raise InputError(f"unknown model size {size!r}: use one of {', '.join(FERSNET_SIZES)}")
-        return cls(**(FERSNET_SIZES[size] | config))
+        return cls(**sized_config(size, **config))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
 """Convolutional feature leaky units (Zhao et al., ICPR 2020, arXiv 2007.04514): gates that select what is shared."""
 
-from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from synthmtl.sharing.base import SharingUnit
+from synthmtl.errors import InputError
+from synthmtl.sharing.gates import GatedPair, Gates, PairwiseSharing, convolve, mix
 
 
-class ConvFLU(nn.Module):
+class ConvFLU(GatedPair):
     """One direction of selective feature sharing, from a donor y to a receiver x, both (B, C, H, W).
 
         r  = sigmoid(W_r * [x, y])           what of the donor may pass
@@ -19,79 +20,78 @@ class ConvFLU(nn.Module):
     This is the orientation of the paper's equations: z = 0 keeps the receiver as it is (the published code mirrors z).
     W_r and W_z are one convolution here, W and U another: the same sums in two calls instead of four.
 
-    Parameters: 6 C² k², none of them biases as published; a ``gate_bias`` adds 2 C.
+    Parameters: 6 C² k², none of them biases as published; a ``gate_bias`` adds C for each of r and z, ``normalize``
+    2 C, an r that reads the donor only takes C² k² away, a fixed gate all of its own. With z fixed at 0 none is left.
 
     Args:
         channels: C.
         kernel_size: k, 1 or 3.
-        gate_bias: None as published; else the gates get biases, zero for r and this start value for z (-2 starts
-            near the identity).
-
-    Attributes:
-        forced_take: None, or a number in [0, 1] that replaces z, for ablations and interventions. At 0 the receiver
-            is returned untouched and no gradient reaches the donor.
-        forced_pass: None, or a number in [0, 1] that replaces r.
+        gate_bias: None as published; else the gates get biases, of this start value for z (-2 starts near the
+            identity).
+        pass_bias: start value of r's bias, if there are biases.
+        gating, pass_reads: as in :class:`Gates`.
+        normalize: group normalization in one group in front of the tanh, which else saturates at deep stages.
+        fixed_pass, fixed_take: constants instead of r and z.
     """
 
-    def __init__(self, channels: int, kernel_size: int = 1, gate_bias: float | None = None):
-        super().__init__()
-        padding = kernel_size // 2
-        self.gates = nn.Conv2d(2 * channels, 2 * channels, kernel_size, padding=padding, bias=gate_bias is not None)
-        self.candidate = nn.Conv2d(2 * channels, channels, kernel_size, padding=padding, bias=False)
-        if gate_bias is not None:
-            with torch.no_grad():
-                self.gates.bias[:channels].zero_()
-                self.gates.bias[channels:].fill_(gate_bias)
-        self.forced_take: float | None = None
-        self.forced_pass: float | None = None
+    gates_class = Gates
 
-    def forward(self, receiver: Tensor, donor: Tensor) -> Tensor:
-        """The receiver's new features, (B, C, H, W)."""
-        if self.forced_take == 0:
-            return receiver
-        passed, taken = torch.sigmoid(self.gates(torch.cat([receiver, donor], 1))).chunk(2, 1)
-        if self.forced_pass is not None:
-            passed = torch.full_like(passed, self.forced_pass)
-        if self.forced_take is not None:
-            taken = torch.full_like(taken, self.forced_take)
-        candidate = torch.tanh(self.candidate(torch.cat([passed * donor, receiver], 1)))
-        return torch.lerp(receiver.to(candidate.dtype), candidate, taken)
-
-
-class LeakySharing(SharingUnit):
-    """A :class:`ConvFLU` for every ordered pair of tasks; all read the features from before the exchange.
-
-    With more than two tasks a receiver takes the mean over its donors' units, which for two tasks is the paper's.
-    Parameters: tasks · (tasks - 1) times those of a ConvFLU.
-
-    Args:
-        channels, tasks: as in :class:`SharingUnit`.
-        kernel_size, gate_bias: as in :class:`ConvFLU`.
-    """
-
-    def __init__(self, channels: int, tasks: int = 2, *, kernel_size: int = 1, gate_bias: float | None = None):
-        super().__init__(channels, tasks)
-        self.units = nn.ModuleDict(
-            {
-                self.key(receiver, donor): ConvFLU(channels, kernel_size, gate_bias)
-                for receiver in range(tasks)
-                for donor in range(tasks)
-                if donor != receiver
-            }
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: Literal[1, 3] = 1,
+        gate_bias: float | None = None,
+        *,
+        pass_bias: float = 0.0,
+        gating: Literal["element", "channel"] = "element",
+        pass_reads: Literal["both", "donor"] = "both",
+        normalize: bool = False,
+        fixed_pass: float | None = None,
+        fixed_take: float | None = None,
+    ):
+        for name, value in (("fixed_pass", fixed_pass), ("fixed_take", fixed_take)):
+            if value is not None and not 0 <= value <= 1:
+                raise InputError(f"sharing_options: {name} of the leaky unit is {value}, use a number in [0, 1]")
+        gates = self.gates_class(
+            channels,
+            kernel_size,
+            pass_bias=None if gate_bias is None else pass_bias,
+            take_bias=gate_bias,
+            gating=gating,
+            pass_reads=pass_reads,
+            fixed_pass=fixed_pass is not None or fixed_take == 0,
+            fixed_take=fixed_take is not None,
         )
+        super().__init__(gates, fixed_pass=fixed_pass, fixed_take=fixed_take)
+        self.candidate = self.norm = None
+        if fixed_take != 0:
+            self.candidate = nn.Conv2d(2 * channels, channels, kernel_size, padding=kernel_size // 2, bias=False)
+            self.norm = nn.GroupNorm(1, channels) if normalize else nn.Identity()
 
-    @staticmethod
-    def key(receiver: int, donor: int) -> str:
-        """Name of the unit from task ``donor`` to task ``receiver`` in ``units``."""
-        return f"{donor}_to_{receiver}"
+    def exchange(self, receiver: Tensor, donor: Tensor, passed: Tensor, taken: Tensor) -> Tensor:
+        candidate = torch.tanh(self.norm(convolve(self.candidate, torch.cat([passed * donor, receiver], 1))))
+        return mix(receiver, candidate, taken)
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        exchanged = []
-        for receiver, own in enumerate(features):
-            updates = [
-                self.units[self.key(receiver, donor)](own, other)
-                for donor, other in enumerate(features)
-                if donor != receiver
-            ]
-            exchanged.append(updates[0] if len(updates) == 1 else torch.stack(updates).mean(0))
-        return exchanged
+
+class LeakySharing(PairwiseSharing):
+    """A :class:`ConvFLU` for every ordered pair of tasks; for two tasks it is the paper's.
+
+    Parameters: receivers · (tasks - 1) times those of a pair.
+    """
+
+    pair = ConvFLU
+
+
+LEAKY_ABLATIONS: dict[str, dict[str, Any]] = {
+    "leaky_shut": {"fixed_take": 0.0},
+    "leaky_open": {"fixed_pass": 1.0, "fixed_take": 1.0},
+    "leaky_half": {"fixed_pass": 0.5, "fixed_take": 0.5},
+    "leaky_r_only": {"fixed_take": 0.5},
+    "leaky_z_only": {"fixed_pass": 1.0},
+    "leaky_donor_r": {"pass_reads": "donor"},
+}
+"""Options of the leaky unit by the names of its ablations.
+
+Without z, half of the candidate is taken, so that the receiver keeps its direct path; without r, the whole donor
+passes, since W can scale it.
+"""

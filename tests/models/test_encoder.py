@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
+from synthmtl.models.blocks import CrossProcessBatchNorm2d
 from synthmtl.models.encoder import ExpressionHead, TwoBranchEncoder
 
 
@@ -53,6 +55,39 @@ def test_shut_gates_leave_the_joint_block_as_the_only_meeting_place():
     apart.branches.load_state_dict(model.branches.state_dict())
     for a, b in zip(model(images()).skips, apart(images()).skips, strict=True):
         assert torch.equal(a, b)
+
+
+def test_one_unit_for_all_stages():
+    own, one = encoder("leaky"), encoder("leaky", one_unit=True)
+    assert len(own.units) == 3 and not any(True for _ in own.projections.parameters())
+    assert len(one.units) == 1 and one.units[0].channels == 10
+    widths = (6, 8)  # the widest stage needs no projection
+    assert sum(p.numel() for p in one.projections.parameters()) == sum(4 * width * 10 for width in widths)
+    equal = encoder("leaky", one_unit=True, stage_channels=(8, 8, 8))
+    assert len(equal.units) == 1 and not any(True for _ in equal.projections.parameters())
+    out = one(images())
+    assert [tuple(skip.shape) for skip in out.skips] == [(3, 8, 4, 4), (3, 6, 8, 8), (3, 4, 16, 16)]
+    names = {name.split(".")[0] for name in reached(one, "recognition")}
+    assert {"units", "projections"} <= names
+    for flu in one.units[0].units.values():
+        flu.forced_take = 0.0
+    apart = encoder("none")
+    apart.stem.load_state_dict(one.stem.state_dict())
+    apart.branches.load_state_dict(one.branches.state_dict())
+    for a, b in zip(one(images()).skips, apart(images()).skips, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("sharing", ["none", "hard"])
+def test_units_without_an_exchange_are_not_projected(sharing):
+    assert not any(True for _ in encoder(sharing, one_unit=True).projections.parameters())
+
+
+def test_batch_normalization_of_units_is_over_all_processes():
+    for sharing in ("nddr", "mtan", "cgc", "residual"):
+        layers = [m for m in encoder(sharing).units.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert layers and all(type(layer) is CrossProcessBatchNorm2d for layer in layers)
+    assert (encoder("mtan", sharing_options={"mask_bias": 1.5}).units[0].per_task[0][4].bias == 1.5).all()
 
 
 def test_open_gates_change_the_skips():

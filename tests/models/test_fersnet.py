@@ -7,7 +7,10 @@ from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS, EXPRESSIONS_7
 from synthmtl.models import FERSNET_SIZES, FERSNet
 from synthmtl.models.decoder import EditDecoder
-from synthmtl.sharing import SHARING_UNITS
+from synthmtl.models.fersnet import sized_config
+from synthmtl.sharing import SHARING_UNITS, LeakySharing
+
+HAVE_KERNELS = [name for name, unit in SHARING_UNITS.items() if issubclass(unit, LeakySharing)]
 
 CLASSES = ("neutral", "happiness", "anger")
 
@@ -42,8 +45,11 @@ def synthesize(model, *, seed=0, wanted=WANTED, **options):
     return model.synthesize(images, wanted, generator=torch.Generator().manual_seed(seed), **options)
 
 
-@pytest.mark.parametrize("sharing", SHARING_UNITS)
-@pytest.mark.parametrize(("output", "channels"), [("flow", 1), ("flow", 3), ("direct", 1), ("direct", 3)])
+@pytest.mark.parametrize(
+    ("sharing", "output", "channels"),
+    [("leaky", output, channels) for output in ("flow", "direct") for channels in (1, 3)]
+    + [(name, "flow", 1) for name in SHARING_UNITS],
+)
 def test_interface(sharing, output, channels):
     model = trained(sharing=sharing, output=output, image_channels=channels)
     images = faces(channels=channels)
@@ -65,12 +71,16 @@ def test_interface(sharing, output, channels):
 
 @pytest.mark.parametrize("sharing", SHARING_UNITS)
 def test_saved_and_loaded(sharing, tmp_path):
-    model = trained(sharing=sharing, kernel_size=3)
+    options = {"kernel_size": 3} if sharing in HAVE_KERNELS else {}
+    model = trained(sharing=sharing, sharing_options=options, one_unit=sharing == "sparse")
     model.save_pretrained(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["config.json", "diffusion_pytorch_model.safetensors"]
     loaded = FERSNet.from_pretrained(tmp_path, use_safetensors=True)
     assert not loaded.training
-    assert loaded.classes == CLASSES and loaded.config.sharing == sharing and loaded.config.image_size == 32
+    assert loaded.classes == CLASSES and loaded.config.sharing == sharing
+    wanted = sized_config("tiny", sharing=sharing, sharing_options=options)["sharing_options"]
+    assert loaded.config.sharing_options == wanted
+    assert loaded.config.image_size == 32
     assert torch.equal(loaded(faces()), model(faces()))
     assert torch.equal(synthesize(loaded), synthesize(model))
 
@@ -173,10 +183,36 @@ def test_target_enters_the_decoder_only():
 
 
 def test_the_gates_are_configured():
-    assert tiny().encoder.units[0].units["1_to_0"].gates.bias[-1] == -2
+    def bias(**config):
+        return tiny(**config).encoder.units[0].units["1_to_0"].gates.of_both.bias
+
+    assert bias()[-1] == -2
     published = FERSNET_SIZES["published"]
-    assert published["gate_bias"] is None and published["output"] == "direct" and published["stem_kind"] == "pool"
-    assert tiny(gate_bias=None).encoder.units[0].units["1_to_0"].gates.bias is None
+    assert published["sharing_options"] == {} and published["output"] == "direct" and published["stem_kind"] == "pool"
+    assert bias(sharing_options={"gate_bias": None}) is None
+    assert bias(sharing_options={"kernel_size": 3})[-1] == -2  # the size's options stay where there are no others
+    with pytest.raises(InputError, match="unit 'hard' has no option 'gate_bias', it has none"):
+        tiny(sharing="hard", sharing_options={"gate_bias": -2.0})
+
+
+def test_penalties_of_all_stages():
+    model = tiny(sharing="replace", sharing_options={"weight": 0.5})
+    total = sum(unit.penalty() for unit in model.encoder.units) if model.encode(faces()).penalty is not None else 0
+    torch.testing.assert_close(model.encode(faces()).penalty, total)
+    assert tiny().encode(faces()).penalty is None
+    shared = tiny(sharing="replace", sharing_options={"weight": 0.5}, one_unit=True)
+    penalty = shared.encode(faces()).penalty
+    assert penalty > 2 * shared.encoder.units[0].penalty()  # three stages went through it, the last is remembered
+
+
+def test_decoder_of_its_own_width():
+    plain, wide = tiny(), tiny(decoder_channels=(12, 10, 6), painted_channels=5)
+    assert [block.convolution.out_channels for block in plain.decoder.blocks] == [16, 8, 8]
+    assert [block.convolution.out_channels for block in wide.decoder.blocks] == [12, 10, 6]
+    assert wide.decoder.paint[0].out_channels == 5
+    assert wide.recognition_parameters() == plain.recognition_parameters()
+    with torch.no_grad():
+        assert synthesize(wide).shape == synthesize(plain).shape
 
 
 def test_unknown_decoder_output():

@@ -22,7 +22,10 @@ def test_matched_within_two_percent(wanted):
 def test_twins_of_the_gated_nets(size):
     config = FERSNET_SIZES[size] | {"classes": EXPRESSIONS}
     wanted = FERSNet(**config).recognition_parameters()
-    for kind, base in ((Recognizer, WIDTHS | {"classes": EXPRESSIONS}), (FERSNet, config | {"sharing": "hard"})):
+    for kind, base in (
+        (Recognizer, WIDTHS | {"classes": EXPRESSIONS}),
+        (FERSNet, config | {"sharing": "hard", "sharing_options": {}}),
+    ):
         assert match_capacity(kind, wanted, base).recognition_parameters() == pytest.approx(wanted, rel=0.02)
 
 

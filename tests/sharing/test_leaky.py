@@ -18,10 +18,10 @@ def unit(channels=5, seed=0, **options):
 def transcription(flu, x, y):
     """The four equations with their four convolutions, taken out of the unit's two."""
     channels = x.shape[1]
-    w_r, w_z = flu.gates.weight[:channels], flu.gates.weight[channels:]
+    w_r, w_z = flu.gates.of_both.weight.split(channels)
     w, u = flu.candidate.weight[:, :channels], flu.candidate.weight[:, channels:]
     pad = w.shape[-1] // 2
-    b_r, b_z = (None, None) if flu.gates.bias is None else flu.gates.bias.chunk(2)
+    b_r, b_z = (None, None) if flu.gates.of_both.bias is None else flu.gates.of_both.bias.chunk(2)
     both = torch.cat([x, y], 1)
     r = torch.sigmoid(F.conv2d(both, w_r, b_r, padding=pad))
     candidate = torch.tanh(F.conv2d(r * y, w, padding=pad) + F.conv2d(x, u, padding=pad))
@@ -31,9 +31,10 @@ def transcription(flu, x, y):
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("gate_bias", [None, -2.0])
-def test_equals_the_equations(kernel_size, gate_bias):
-    flu = unit(kernel_size=kernel_size, gate_bias=gate_bias)
-    x, y = faces()
+@pytest.mark.parametrize(("channels", "layout"), [(5, torch.contiguous_format), (64, torch.channels_last)])
+def test_equals_the_equations(kernel_size, gate_bias, channels, layout):
+    flu = unit(channels, kernel_size=kernel_size, gate_bias=gate_bias)
+    x, y = [face.detach().to(memory_format=layout).requires_grad_() for face in faces(channels=channels)]
     out, expected = flu(x, y), transcription(flu, x, y)
     assert (out - expected).abs().max() < 1e-5
     probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
@@ -54,6 +55,35 @@ def test_parameters_as_counted(channels, kernel_size):
     for tasks in (2, 3):
         units = LeakySharing(channels, tasks, kernel_size=kernel_size)
         assert sum(p.numel() for p in units.parameters()) == tasks * (tasks - 1) * published
+
+
+def test_gates_per_channel_read_the_means_over_space():
+    flu = unit(gate_bias=-2.0, gating="channel")
+    x, y = faces()
+    means = torch.cat([x, y], 1).mean((2, 3))
+    expected = torch.sigmoid(means @ flu.gates.of_both.weight[:, :, 0, 0].T + flu.gates.of_both.bias)
+    r, z = flu.gates(x, y)
+    assert r.shape == z.shape == x.shape
+    torch.testing.assert_close(torch.cat([r, z], 1), expected[:, :, None, None].expand(-1, -1, 6, 6))
+    shuffled = [face.flatten(2)[:, :, torch.randperm(36)].view_as(face) for face in (x, y)]
+    torch.testing.assert_close(flu.gates(*shuffled)[1], z)
+
+
+def test_normalization_keeps_the_candidate_from_saturating():
+    x, y = (20 * face for face in faces())
+
+    def saturated(flu):
+        flu.forced_take = 1.0
+        return (flu(x, y).abs() > 0.99).float().mean().item()
+
+    assert saturated(unit()) > 0.5 > 0.05 > saturated(unit(normalize=True))
+
+
+def test_start_values_of_the_gates():
+    flu = unit(gate_bias=-2.0, pass_bias=1.0)
+    flu.gates.of_both.weight.data.zero_()
+    r, z = flu.gates(*faces())
+    assert (r == torch.sigmoid(torch.tensor(1.0))).all() and (z == torch.sigmoid(torch.tensor(-2.0))).all()
 
 
 def test_shut_gate_is_the_identity_and_no_gradient_crosses():
