@@ -30,11 +30,12 @@ def build_parser(argv: Sequence[str]) -> ArgumentParser:
     return parser
 
 
-def say_errors_in_one_line(call: Callable[[], None]) -> int:
+def say_errors_in_one_line(call: Callable[[], int | None]) -> int:
     """Run ``call`` with the log on stderr, and turn bad usage and bad input into one line there.
 
     Returns:
-        The exit code: 0 done, 2 bad usage or bad input. Anything else escapes as it is (exit code 1).
+        The exit code: what ``call`` returns, None = 0, or 2 for bad usage or bad input. Any other error escapes as it
+        is (exit code 1).
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -43,7 +44,7 @@ def say_errors_in_one_line(call: Callable[[], None]) -> int:
     first = os.environ.get("RANK", "0") == "0"  # of several processes, only one tells what all of them do
     logger.setLevel(logging.INFO if first else logging.ERROR)
     try:
-        call()
+        return call() or 0
     except (InputError, ArgumentError, argparse.ArgumentError) as error:
         print(f"synthmtl: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -59,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code of :func:`say_errors_in_one_line`."""
     argv = list(sys.argv[1:] if argv is None else argv)
 
-    def run() -> None:
+    def run() -> int | None:
         options = build_parser(argv).parse_args(argv)
-        commands.COMMANDS[options.command].call(options[options.command])
+        return commands.COMMANDS[options.command].call(options[options.command])
 
     return say_errors_in_one_line(run)
 

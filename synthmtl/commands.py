@@ -16,26 +16,28 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from synthmtl.errors import InputError
+from synthmtl.study_command import configure_study, run_study_command
 
 log = logging.getLogger("synthmtl")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: one sentence for the help, its options, and the call."""
+    """A command: one sentence for the help, its options, and the call, which may return an exit code."""
 
     about: str
     configure: Callable[[ArgumentParser, Sequence[str]], None]
-    call: Callable[[Namespace], None]
+    call: Callable[[Namespace], int | None]
 
 
-def _out_options(parser: ArgumentParser, what: str = "folder for everything that is made") -> None:
+def add_out_options(parser: ArgumentParser, what: str = "folder for everything that is made") -> None:
+    """``--out``, ``--resume`` and ``--overwrite``."""
     parser.add_argument("--out", type=str, required=True, help=what)
     parser.add_argument("--resume", action="store_true", help="continue what an earlier call left in --out")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
 
 
-def _preset(argv: Sequence[str]) -> str:
+def preset_of(argv: Sequence[str]) -> str:
     """The preset in ``argv``, or in the file that its ``--config`` names, before either is parsed.
 
     Presets set the defaults of every other option. What is wrong with the file is left for the parser to say.
@@ -65,9 +67,9 @@ def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: 
     from synthmtl.experiment import MainJobConfig, preset
 
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
-    _out_options(parser)
+    add_out_options(parser)
     parser.add_class_arguments(MainJobConfig, as_group=False)
-    parser.set_defaults(dataclasses.asdict(preset(_preset(argv), rendered=rendered)))
+    parser.set_defaults(dataclasses.asdict(preset(preset_of(argv), rendered=rendered)))
 
 
 def main_job_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
@@ -89,7 +91,7 @@ def recipe_parser(kind: type, *, prog: str) -> ArgumentParser:
     """The parser of a recipe whose options are a dataclass, beside ``--config``, ``--out``, ``--resume``, ..."""
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
-    _out_options(parser)
+    add_out_options(parser)
     parser.add_class_arguments(kind, as_group=False)
     return parser
 
@@ -172,7 +174,7 @@ def _configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     )  # fmt: skip
     parser.add_argument("--originals", action="store_true", help="write the real training faces too")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    _out_options(parser)
+    add_out_options(parser)
 
 
 def _balance(options: Namespace) -> None:
@@ -306,7 +308,7 @@ def _configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the style")
     parser.add_argument("--spread", type=float, default=1.0, help="variety of styles, in standard deviations")
     parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
-    _out_options(parser, "folder for the edited faces")
+    add_out_options(parser, "folder for the edited faces")
 
 
 def _synthesize(options: Namespace) -> None:
@@ -345,7 +347,7 @@ def _configure_render(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--subjects", type=int, default=100, help="people")
     parser.add_argument("--color", action="store_true", help="RGB instead of gray")
     parser.add_argument("--style", type=str, default="studio", help="studio, or wild: as in photographs from the web")
-    _out_options(parser)
+    add_out_options(parser)
 
 
 def _render(options: Namespace) -> None:
@@ -393,5 +395,6 @@ COMMANDS = {
     "synthesize": Command("edit faces to another expression", _configure_synthesize, _synthesize),
     "render": Command("write rendered faces with every label", _configure_render, _render),
     "inspect": Command("counts, sizes, missing labels, corrupt files, duplicates, leaks", _configure_inspect, _inspect),
+    "study": Command("which sharing helps, which harms, and what a gate filters", configure_study, run_study_command),
 }
 """Commands by name, in the order of the help."""

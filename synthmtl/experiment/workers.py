@@ -4,6 +4,7 @@ The networks of the ``cpu`` size are so small that two threads on one network id
 a thread each do not. Every part writes its own folder, so that nothing but finished folders comes back.
 """
 
+import dataclasses
 import logging
 import multiprocessing
 import os
@@ -63,19 +64,20 @@ class Workers:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            job = self.job
-            shared = (job.config, job.out, job.splits, job.render, max(1, (os.cpu_count() or 1) // self.count))
+            # An accelerator belongs to its process.
+            job = dataclasses.replace(self.job, accelerator=None, progress=False)
+            shared = (job, max(1, (os.cpu_count() or 1) // self.count))
             # Spawned, not forked: a fork would inherit the locks of torch's thread pools without their threads.
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.count, context, initializer=_start, initargs=shared)
         return self._pool
 
 
-def _start(config: Any, out: Any, splits: Any, render: Any, threads: int) -> None:
+def _start(job: Job, threads: int) -> None:
     global _job
     torch.set_num_threads(threads)
-    accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking")
-    _job = Job(config, out, splits, accelerator, render, progress=False)
+    job.accelerator = build_accelerator(precision=job.config.precision, log_dir=job.out / "tracking")
+    _job = job
 
 
 def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ HIGHLIGHT = {"plain": INK, "oversampled": ORANGE, "gated": SKY, "gated_balanced"
 """Methods that keep one color throughout the report; the others are gray where many are shown."""
 
 _MARKERS = "osD^vPXd*<>"
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -42,6 +42,7 @@ _STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
 }
+"""How every figure looks."""
 METRIC_TITLES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro-F1",
@@ -115,7 +116,7 @@ def class_counts_figure(before: Mapping[str, int], after: Mapping[str, int], pat
     """Faces per class before and after balancing, as one bar each: what was there, then what was added."""
     names, had = list(before), np.array(list(before.values()))
     has = np.array([after.get(name, 0) for name in names])
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.9 + 0.3 * len(names))
         axes.barh(names, np.minimum(had, has), color=GRAY, height=0.66, label="before")
         axes.barh(names, np.maximum(has - had, 0), left=had, color=BLUE, height=0.66, label="added")
@@ -129,7 +130,7 @@ def class_counts_figure(before: Mapping[str, int], after: Mapping[str, int], pat
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         _legend_above(axes, columns=3)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def methods_figure(methods: Mapping[str, Mapping], metric: str, path: Path) -> Path:
@@ -139,7 +140,7 @@ def methods_figure(methods: Mapping[str, Mapping], metric: str, path: Path) -> P
         methods: ``methods`` of ``report.json``.
         metric: a key of its entries, of their ``ci95`` and, where the seeds are to be shown, of their ``per_seed``.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.7 + 0.3 * len(methods))
         for row, (name, entry) in enumerate(methods.items()):
             color = HIGHLIGHT.get(name, INK)
@@ -154,7 +155,7 @@ def methods_figure(methods: Mapping[str, Mapping], metric: str, path: Path) -> P
         axes.set(xlabel=METRIC_TITLES.get(metric, metric), ylim=(len(methods) - 0.4, -0.6))
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def per_class_figure(recall: Mapping[str, Mapping[str, float | None]], path: Path) -> Path:
@@ -166,7 +167,7 @@ def per_class_figure(recall: Mapping[str, Mapping[str, float | None]], path: Pat
     classes = list(next(iter(recall.values())))
     free = iter([VERMILION, PURPLE, "#B8A800", SKY, GREEN, ORANGE, BLUE])
     colors = {n: HIGHLIGHT.get(n) or (next(free) if len(names) <= 6 else PALE) for n in names}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(7.2, 3.1)
         offsets = np.linspace(-0.3, 0.3, len(names)) if len(names) > 1 else [0.0]
         for offset, marker, (name, values) in zip(offsets, _MARKERS * len(names), recall.items(), strict=False):
@@ -180,7 +181,7 @@ def per_class_figure(recall: Mapping[str, Mapping[str, float | None]], path: Pat
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="y")
         _legend_above(axes, columns=5)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> Path:
@@ -188,7 +189,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str],
     counts = np.asarray(confusion, dtype=float)
     total = counts.sum(1, keepdims=True)
     share = counts / np.maximum(total, 1)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         side = 1.6 + 0.5 * len(classes)
         figure, axes = _figure(side + 0.3, side - 0.3)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -200,7 +201,7 @@ def confusion_figure(confusion: Sequence[Sequence[int]], classes: Sequence[str],
         axes.set(xlabel="recognized as (% of the true class)", ylabel="true expression")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def curves_figure(history: Sequence[Mapping], path: Path, *, x: str = "step") -> Path:
@@ -225,7 +226,7 @@ def curves_figure(history: Sequence[Mapping], path: Path, *, x: str = "step") ->
         raise InputError(f"no curve to draw: the history has no number beside {x!r}")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.6 * columns + 0.4, 1.9 * rows + 0.2), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (title, series) in zip(grid, panels.items(), strict=False):
@@ -239,7 +240,7 @@ def curves_figure(history: Sequence[Mapping], path: Path, *, x: str = "step") ->
                 axes.legend(fontsize=8)
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def draw_report_figures(report: Mapping, folder: Path) -> dict[str, Path]:
@@ -276,7 +277,8 @@ def _legend_above(axes: matplotlib.axes.Axes, *, columns: int) -> None:
     )
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure without a trace of when and by what it was made."""
     path = Path(path)
     figure.savefig(path, metadata={"Software": None})
     return path

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from synthmtl.report.figures import METRIC_TITLES
 from synthmtl.report.schema import validate_report
@@ -58,22 +58,14 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
         rest = name.removeprefix(prefix or "").strip("_")
         title = ": ".join(part for part in (METRIC_TITLES.get(rest, rest), caption) if part) or name
         title = title[0].upper() + title[1:] if rest not in report["methods"] else title
-        data = base64.b64encode(Path(file).read_bytes()).decode("ascii")
-        placed.setdefault(section, []).append({"title": title, "data": data, "sheet": section == "contact_sheet"})
-    environment = Environment(
-        loader=PackageLoader("synthmtl.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"score": _score, "interval": _interval, "signed": _signed, "plain": _plain}
-    environment.filters["verdict"] = verdict
+        placed.setdefault(section, []).append(
+            {"title": title, "data": embedded(file), "sheet": section == "contact_sheet"}
+        )
     pairs: dict[tuple[str, str], dict[str, dict]] = {}
     for one in report["comparisons"]:
         pairs.setdefault((one["a"], one["b"]), {})[one["metric"]] = one
     shown = [m for m in METRIC_TITLES if any(m in entry["ci95"] for entry in report["methods"].values())]
-    page = environment.get_template("page.html.jinja").render(
+    page = template("page.html.jinja").render(
         report=report,
         title=report.get("title", "synthmtl: recognition with balanced faces"),
         smoke=report.get("preset") == "smoke",
@@ -91,6 +83,25 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
     out = out / "report.html" if out.is_dir() else out
     out.write_text(page, encoding="utf-8")
     return out
+
+
+def template(name: str) -> Template:
+    """A page's template, with the filters that write numbers, intervals and verdicts."""
+    environment = Environment(
+        loader=PackageLoader("synthmtl.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"score": _score, "interval": _interval, "signed": _signed, "plain": _plain}
+    environment.filters["verdict"] = verdict
+    return environment.get_template(name)
+
+
+def embedded(file: Path | str) -> str:
+    """A file's content, to stand in a page."""
+    return base64.b64encode(Path(file).read_bytes()).decode("ascii")
 
 
 def best_of(report: dict, metric: str) -> dict[str, str]:

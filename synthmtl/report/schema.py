@@ -19,9 +19,20 @@ A number that does not exist is null, never NaN.
 """
 
 import math
-from collections.abc import Callable
 
-Check = Callable[[object, str], None]
+from synthmtl.report.checks import (
+    by_seed,
+    check_plain_json,
+    count,
+    integer,
+    interval,
+    list_of,
+    mapping_of,
+    number,
+    object_of,
+    or_null,
+    text,
+)
 
 SCORES = ("accuracy", "macro_f1", "balanced_accuracy")
 """The scores that every method states, each with its interval."""
@@ -33,7 +44,7 @@ def validate_report(report: dict) -> None:
     Raises:
         ValueError: naming the path of the first thing that is wrong, as ``methods.plain.accuracy``.
     """
-    _plain_json(report, "report")
+    check_plain_json(report, "report")
     _REPORT(report, "report")
     classes = report["data"]["classes"]
     if len(set(classes)) < len(classes):
@@ -61,112 +72,8 @@ def validate_report(report: dict) -> None:
     _classes_are(dict.fromkeys(report.get("minority", [])), classes, "minority", every=False)
 
 
-def _plain_json(value: object, path: str) -> None:
-    """Only what JSON can say: text keys, and no NaN, infinity, tensor or numpy scalar."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise ValueError(f"{_short(path)}: key {key!r} is not text")
-            _plain_json(item, f"{path}.{key}")
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            _plain_json(item, f"{path}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{_short(path)}: {value} is not allowed, use null")
-    elif value is not None and type(value) not in (str, int, float, bool):
-        raise ValueError(f"{_short(path)}: {type(value).__name__} is not a JSON type")
-
-
-def _object(required: dict[str, Check], optional: dict[str, Check] | None = None) -> Check:
-    def check(value: object, path: str) -> None:
-        _is(value, dict, path, "an object")
-        for key, inner in required.items():
-            here = f"{path}.{key}"
-            if key not in value:
-                raise ValueError(f"{_short(here)}: missing")
-            inner(value[key], here)
-        for key, inner in (optional or {}).items():
-            if key in value:
-                inner(value[key], f"{path}.{key}")
-
-    return check
-
-
-def _mapping(inner: Check, *, filled: bool = False) -> Check:
-    def check(value: object, path: str) -> None:
-        _is(value, dict, path, "an object")
-        if filled and not value:
-            raise ValueError(f"{_short(path)}: is empty")
-        for key, item in value.items():
-            inner(item, f"{path}.{key}")
-
-    return check
-
-
-def _list(inner: Check, *, filled: bool = False) -> Check:
-    def check(value: object, path: str) -> None:
-        _is(value, list, path, "a list")
-        if filled and not value:
-            raise ValueError(f"{_short(path)}: is empty")
-        for index, item in enumerate(value):
-            inner(item, f"{path}[{index}]")
-
-    return check
-
-
-def _number(low: float = -math.inf, high: float = math.inf) -> Check:
-    def check(value: object, path: str) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{_short(path)}: must be a number, not {value!r}")
-        if not low <= value <= high:
-            raise ValueError(f"{_short(path)}: {value} is not within {low} and {high}")
-
-    return check
-
-
-def _count(value: object, path: str) -> None:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{_short(path)}: must be a count, not {value!r}")
-
-
-def _integer(value: object, path: str) -> None:
-    if type(value) is not int:
-        raise ValueError(f"{_short(path)}: must be an integer, not {value!r}")
-
-
-def _text(value: object, path: str) -> None:
-    _is(value, str, path, "text")
-
-
-def _or_null(inner: Check) -> Check:
-    return lambda value, path: None if value is None else inner(value, path)
-
-
-def _interval(low: float, high: float) -> Check:
-    def check(value: object, path: str) -> None:
-        _list(_number(low, high))(value, path)
-        if len(value) != 2 or value[0] > value[1]:
-            raise ValueError(f"{_short(path)}: must be [low, high], not {value}")
-
-    return check
-
-
 def _strategy(value: object, path: str) -> None:
-    (_mapping(_count) if isinstance(value, dict) else _text)(value, path)
-
-
-def _by_seed(value: object, path: str) -> None:
-    if value != "seed":
-        raise ValueError(f"{_short(path)}: must be 'seed', not {value!r}")
-
-
-def _is(value: object, kind: type, path: str, name: str) -> None:
-    if not isinstance(value, kind):
-        raise ValueError(f"{_short(path)}: must be {name}, not {type(value).__name__}")
-
-
-def _short(path: str) -> str:
-    return path.removeprefix("report.")
+    (mapping_of(count) if isinstance(value, dict) else text)(value, path)
 
 
 def _known(name: str, methods: dict, path: str) -> None:
@@ -183,69 +90,71 @@ def _classes_are(values: dict, classes: list[str], path: str, *, every: bool) ->
             raise ValueError(f"{path}.{name}: missing")
 
 
-_SCORE = _number(0, 1)
-_COUNTS = _mapping(_count)
-_METHOD = _object(
+_SCORE = number(0, 1)
+COUNTS = mapping_of(count)
+ENVIRONMENT = object_of(
+    {
+        "versions": mapping_of(text),
+        "cpu": text,
+        "device": text,
+        "commit": or_null(text),
+        "command": text,
+    }
+)
+"""Where and by what numbers were made."""
+_METHOD = object_of(
     dict.fromkeys(SCORES, _SCORE)
     | {
-        "per_class_recall": _mapping(_or_null(_SCORE)),
-        "per_class_f1": _mapping(_or_null(_SCORE)),
-        "ci95": _object(dict.fromkeys(SCORES, _interval(0, 1)), {"minority_recall": _interval(0, 1)}),
-        "seeds": _list(_integer, filled=True),
-        "per_seed": _list(_object(dict.fromkeys(SCORES, _SCORE))),
-        "seconds": _number(0),
+        "per_class_recall": mapping_of(or_null(_SCORE)),
+        "per_class_f1": mapping_of(or_null(_SCORE)),
+        "ci95": object_of(dict.fromkeys(SCORES, interval(0, 1)), {"minority_recall": interval(0, 1)}),
+        "seeds": list_of(integer, filled=True),
+        "per_seed": list_of(object_of(dict.fromkeys(SCORES, _SCORE))),
+        "seconds": number(0),
     },
-    {"minority_recall": _or_null(_SCORE), "confusion": _list(_list(_count))},
+    {"minority_recall": or_null(_SCORE), "confusion": list_of(list_of(count))},
 )
-_COMPARISON = _object(
+_COMPARISON = object_of(
     {
-        "a": _text,
-        "b": _text,
-        "metric": _text,
-        "difference": _number(-1, 1),
-        "ci95": _interval(-1, 1),
-        "paired_by": _by_seed,
+        "a": text,
+        "b": text,
+        "metric": text,
+        "difference": number(-1, 1),
+        "ci95": interval(-1, 1),
+        "paired_by": by_seed,
     }
 )
-_SHARE = _object(
+_SHARE = object_of(
     {
-        "method": _text,
-        "metric": _text,
-        "share": _or_null(_number()),
-        "ci95": _or_null(_interval(-math.inf, math.inf)),
-        "gap": _number(-1, 1),
-        "gap_ci95": _interval(-1, 1),
+        "method": text,
+        "metric": text,
+        "share": or_null(number()),
+        "ci95": or_null(interval(-math.inf, math.inf)),
+        "gap": number(-1, 1),
+        "gap_ci95": interval(-1, 1),
     }
 )
-_REPORT = _object(
+_REPORT = object_of(
     {
-        "data": _object(
+        "data": object_of(
             {
-                "classes": _list(_text, filled=True),
-                "train_counts": _COUNTS,
-                "validation_counts": _COUNTS,
-                "test_counts": _COUNTS,
+                "classes": list_of(text, filled=True),
+                "train_counts": COUNTS,
+                "validation_counts": COUNTS,
+                "test_counts": COUNTS,
             }
         ),
-        "methods": _mapping(_METHOD, filled=True),
-        "comparisons": _list(_COMPARISON),
-        "balance": _object({"strategy": _strategy, "requested": _COUNTS, "kept": _COUNTS, "rejected": _COUNTS}),
-        "generation": _object({}),
-        "environment": _object(
-            {
-                "versions": _mapping(_text),
-                "cpu": _text,
-                "device": _text,
-                "commit": _or_null(_text),
-                "command": _text,
-            }
-        ),
+        "methods": mapping_of(_METHOD, filled=True),
+        "comparisons": list_of(_COMPARISON),
+        "balance": object_of({"strategy": _strategy, "requested": COUNTS, "kept": COUNTS, "rejected": COUNTS}),
+        "generation": object_of({}),
+        "environment": ENVIRONMENT,
     },
     {
-        "preset": _text,
-        "title": _text,
-        "notes": _list(_text),
-        "minority": _list(_text),
-        "share_of_gap": _list(_SHARE),
+        "preset": text,
+        "title": text,
+        "notes": list_of(text),
+        "minority": list_of(text),
+        "share_of_gap": list_of(_SHARE),
     },
 )

@@ -1,0 +1,129 @@
+"""A study as one HTML file that needs neither network nor JavaScript, with a summary written from the numbers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from synthmtl.report.page import embedded, template, verdict
+from synthmtl.report.study_figures import TITLES
+from synthmtl.report.study_schema import validate_study
+
+FOCUS = "leaky"
+"""The unit whose worth the suite is to show."""
+
+SECTIONS = {
+    # kind of a figure: (section of the page, caption)
+    "gains": ("gain", "relative gain over single tasks"),
+    "scores": ("gain", "scores"),
+    "pairs_macro_f1": ("pairs", "macro-F1, every method against every other; bold: the interval leaves out zero"),
+    "pairs_synthesis_error": ("pairs", "synthesis error, likewise; blue: the row's method is better"),
+    "rho": ("rho", "over the nuisance correlation of the training faces"),
+    "conflict": ("conflict", "cosine of the tasks' gradients by part of the encoder and training step"),
+    "gates": ("gates", "mean openness of the gates"),
+    "read": ("filtering", "read in the features that the classifier sees"),
+    "selectivity": (
+        "filtering",
+        "selectivity of the message against the donor, and of the receiver after against before",
+    ),
+    "probes": (
+        "filtering",
+        "read at the deepest stage: in donor and message, in the receiver before and after",
+    ),
+    "interventions": ("interventions", "change of macro-F1 in hundredths when gates are shut, opened or swapped"),
+}
+COLUMNS = ("macro_f1", "balanced_accuracy", "synthesis_error", "expression_read", "nuisance_read")
+
+
+def write_study_page(results: dict, out: Path, figures: Mapping[str, Path] | None = None) -> Path:
+    """Write a study as one HTML file with its figures inside.
+
+    Args:
+        results: as ``results.json`` holds them.
+        out: the file to write.
+        figures: PNG files as ``study_figures.draw_study_figures`` names them.
+
+    Raises:
+        ValueError: if the results do not keep their contract.
+    """
+    validate_study(results)
+    placed: dict[str, list[dict]] = {}
+    for name, file in (figures or {}).items():
+        kind, _, rho = name.partition("-rho")
+        section, caption = SECTIONS[kind]
+        title = f"ρ = {rho}: {caption}" if rho else caption
+        placed.setdefault(section, []).append({"title": title[0].upper() + title[1:], "data": embedded(file)})
+    rhos = list(dict.fromkeys(entry["rho"] for entry in results["summary"]))
+    page = template("study.html.jinja").render(
+        results=results,
+        smoke=results["preset"] == "smoke",
+        summary=study_summary(results),
+        figures=placed,
+        tables={rho: [entry for entry in results["summary"] if entry["rho"] == rho] for rho in rhos},
+        columns={name: TITLES[name] for name in COLUMNS if any(name in e["metrics"] for e in results["summary"])},
+        against={rho: focus_rows(results, rho) for rho in rhos},
+        focus=FOCUS,
+        titles=TITLES,
+    )
+    out = Path(out)
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def focus_rows(results: dict, rho: float) -> dict[str, dict[str, dict]]:
+    """The focus less each other method at one correlation: ``{other: {metric: {difference, ci95}}}``."""
+    found: dict[str, dict[str, dict]] = {}
+    for one in results["comparisons"]:
+        if one["rho"] != rho or FOCUS not in (one["a"], one["b"]):
+            continue
+        difference, ci95, other = one["difference"], one["ci95"], one["b"]
+        if one["b"] == FOCUS:
+            difference, other = -difference, one["a"]
+            ci95 = None if ci95 is None else [-ci95[1], -ci95[0]]
+        found.setdefault(other, {})[one["metric"]] = {"difference": difference, "ci95": ci95}
+    return found
+
+
+def study_summary(results: dict) -> list[str]:
+    """What the numbers say, in sentences; what they do not show is said too."""
+    cells, failed = results["cells"], results["failed"]
+    methods = {entry["method"] for entry in results["summary"]}
+    seeds = {cell["seed"] for cell in cells}
+    sentences = [
+        f"{len(cells)} of {len(cells) + len(failed)} cells were trained: {len(methods)} methods, {len(seeds)} "
+        f"{'seed' if len(seeds) == 1 else 'seeds'}, tested on {sum(results['data']['test_counts'].values()):,} faces "
+        f"whose light, pose and person do not go with the expression."
+        if results["data"]["correlation"]
+        else f"{len(cells)} of {len(cells) + len(failed)} cells were trained: {len(methods)} methods, {len(seeds)} "
+        f"{'seed' if len(seeds) == 1 else 'seeds'}, tested on {sum(results['data']['test_counts'].values()):,} faces."
+    ]
+    if failed:
+        sentences.append(f"{len(failed)} failed and are left out of everything below.")
+    if results["preset"] == "smoke":
+        return [*sentences, "This was a smoke run: it proves that everything works, and its numbers mean nothing."]
+    for rho in dict.fromkeys(entry["rho"] for entry in results["summary"]):
+        entries = [entry for entry in results["summary"] if entry["rho"] == rho]
+        best = max(entries, key=lambda entry: entry["metrics"]["macro_f1"]["mean"])
+        highest = best["metrics"]["macro_f1"]["mean"]
+        said = f"At ρ = {rho:g} the highest mean macro-F1 was {highest:.3f} ({best['method']})"
+        rows = focus_rows(results, rho)
+        if rows:
+            said += f"; {FOCUS} {_told(rows, 'macro_f1', ('above', 'below'))}"
+            said += f"; in synthesis error it {_told(rows, 'synthesis_error', ('below', 'above'))}"
+        sentences.append(said + ".")
+    return sentences
+
+
+def _told(rows: dict, metric: str, sides: tuple[str, str]) -> str:
+    """What the focus was above and below of, the better of the two ``sides`` first, and what it cannot be told from."""
+    groups: dict[str, list[str]] = {"above": [], "below": [], "open": []}
+    for other, found in rows.items():
+        if metric in found:
+            ci95 = found[metric]["ci95"]
+            groups["open" if ci95 is None else verdict(ci95)].append(other)
+    parts = [f"was {side} {_joined(groups[side])}" for side in sides if groups[side]]
+    if groups["open"]:
+        parts.append(f"could not be told from {_joined(groups['open'])}")
+    return " and ".join(parts) or "was not compared"
+
+
+def _joined(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

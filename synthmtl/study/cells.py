@@ -1,0 +1,76 @@
+"""The cells of the grid: trained, measured and kept one by one; one that fails costs itself only."""
+
+import json
+import logging
+import shutil
+import time
+import traceback
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from synthmtl.experiment.workspace import Unit, write_json
+from synthmtl.study.config import Cell
+from synthmtl.study.job import StudyJob
+from synthmtl.study.measures import measure
+from synthmtl.study.training import train_cell
+
+log = logging.getLogger("synthmtl")
+
+FAILED = "failed.json"
+"""In the folder of a cell that failed: what went wrong, in one line, and where."""
+
+
+def unit_of(job: StudyJob, cell: Cell) -> Unit:
+    """The cell's folder."""
+    return Unit(job.out, f"cells/{cell.name}")
+
+
+def run_cell(job: StudyJob, cell: Cell) -> None:
+    """Train and measure a cell that is not finished yet; an error is recorded in its folder and goes no further."""
+    unit = unit_of(job, cell)
+    if unit.result is not None:
+        return
+    (unit.directory / FAILED).unlink(missing_ok=True)
+    try:
+        _run(job.of(cell), cell, unit)
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        write_json(unit.directory / FAILED, {"error": text, "traceback": traceback.format_exc()})
+        log.error("Cell %s failed, the study goes on: %s", cell.name, text)
+
+
+def _run(job: StudyJob, cell: Cell, unit: Unit) -> None:
+    started = time.monotonic()
+    trained = train_cell(job, cell, unit.directory)
+    found, arrays = measure(job, cell, trained)
+    save_file(arrays, unit.directory / "arrays.safetensors")
+    if job.config.measures.networks:
+        trained.recognizer.save_pretrained(unit.directory / "recognizer")
+        if trained.editor is not trained.recognizer:
+            trained.editor.save_pretrained(unit.directory / "editor")
+    for checkpoints in unit.directory.glob("*/checkpoints"):
+        shutil.rmtree(checkpoints)
+    unit.finish(
+        {
+            "sharing": cell.sharing,
+            "aggregator": cell.aggregator,
+            "rho": cell.rho,
+            "seed": cell.seed,
+            "parameters": trained.recognizer.recognition_parameters(),
+            "training_seconds": trained.seconds,
+            "seconds": time.monotonic() - started,
+            **found,
+        }
+    )
+
+
+def cell_error(job: StudyJob, cell: Cell) -> str | None:
+    """What went wrong with a cell, in one line; None if nothing did, or it did not run."""
+    file = unit_of(job, cell).directory / FAILED
+    return json.loads(file.read_text())["error"] if file.is_file() else None
+
+
+def cell_arrays(job: StudyJob, cell: Cell) -> dict[str, Tensor]:
+    """``test`` (N, K) probabilities and ``synthesis_error`` (M,) of a finished cell."""
+    return load_file(unit_of(job, cell).directory / "arrays.safetensors")

@@ -1,0 +1,277 @@
+"""Options of the interference study, its presets, and what is wrong with options before anything is read or written."""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal
+
+import torch
+
+from synthmtl.data.augmentation import AugmentationConfig
+from synthmtl.errors import InputError
+from synthmtl.experiment.config import FaceOptions, ModelOptions
+from synthmtl.labels import EXPRESSIONS
+from synthmtl.losses import SynthesisWeights
+from synthmtl.training import TrainingConfig
+from synthmtl.training.aggregation import check_aggregator
+from synthmtl.training.turns import PLAIN
+
+SINGLE = "none"
+"""The sharing unit whose cells train each task on its own, in a network of its own: the reference of every gain."""
+
+
+@dataclass
+class Grid:
+    """What is combined with what; every combination is a cell.
+
+    Attributes:
+        sharing: sharing units by name; ``none`` trains each task in a network of its own, the reference of all gains.
+        aggregators: how the tasks' gradients are put together, by name.
+        rho: nuisance correlations of rendered training faces, 0 to 1; [0] for the user's faces.
+        seeds: of initialization and batches; every unit gets the same ones, so that comparisons are paired.
+    """
+
+    sharing: list[str] = field(default_factory=lambda: ["none", "hard_matched", "cross_stitch", "leaky"])
+    aggregators: list[str] = field(default_factory=lambda: ["sum"])
+    rho: list[float] = field(default_factory=lambda: [0.0, 0.9])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+
+@dataclass
+class EditOptions:
+    """The synthesis task of a study. There is no guide, perceptual distance or critic, which would bring in a third
+    party; their weights play no role.
+
+    Attributes:
+        mode: ``paired`` (same-subject pairs of the training faces), ``mixed`` (rendered pairs beside the user's faces)
+            or ``auto``: paired if the data have such pairs.
+        edits: faces edited in each step.
+        rendered_share: share of them that are rendered pairs, in mixed mode.
+        rendered_subjects: how many rendered people teach in mixed mode.
+        labels: tell the decoder the wanted expression. Without, it learns from the style alone, which is read from the
+            target, so that synthesis sees no expression label.
+        weights: of the losses.
+    """
+
+    mode: Literal["auto", "paired", "mixed"] = "auto"
+    edits: int = 40
+    rendered_share: float = 0.5
+    rendered_subjects: int = 400
+    labels: bool = True
+    weights: SynthesisWeights = field(default_factory=SynthesisWeights)
+
+
+@dataclass
+class MeasureOptions:
+    """What is measured of each cell beside its scores.
+
+    Attributes:
+        conflict_every: steps between two looks at the tasks' gradients; 0 turns them off.
+        held_out_per_class: rendered faces per class of people that no split has, for synthesis error, gates and probes.
+        held_out_subjects: how many such people.
+        probes: linear probes on both sides of every exchange.
+        interventions: shut, open and swap gates at test time.
+        intervention_faces: test and held-out faces that these are measured on.
+        networks: keep the trained networks of each cell.
+    """
+
+    conflict_every: int = 20
+    held_out_per_class: int = 120
+    held_out_subjects: int = 48
+    probes: bool = True
+    interventions: bool = True
+    intervention_faces: int = 320
+    networks: bool = True
+
+
+@dataclass
+class StudyConfig:
+    """Everything that a study does.
+
+    Attributes:
+        grid: what is combined with what.
+        schedule: ``joint`` (both tasks in every step) or ``two_step`` (synthesis first, then recognition, which leaves
+            the stem and the synthesis branch as they are; a single trunk is trained on).
+        labels_per_class: training faces per class whose expression recognition may see, drawn anew by each seed; null =
+            all.
+        unit_options: options of sharing units: {unit: {option: value}}.
+        aggregator_options: options of aggregators: {aggregator: {option: number}}.
+        label_smoothing: of the cross-entropy.
+        mirror: average predictions with those of the mirrored face.
+        workers: cells side by side, each with its share of the cores; null = one a core, up to four, on the CPU.
+        precision: of training: ``auto`` (bf16 where the machine computes in it), ``no``, ``bf16`` or ``fp16``.
+        faces, model, synthesis, augmentation, measures: see there; the network's sharing unit is the grid's.
+        joint: training of both tasks, of synthesis in two steps, and of single tasks.
+        recognition: training of recognition in two steps.
+        preset: what the defaults were taken from.
+    """
+
+    grid: Grid = field(default_factory=Grid)
+    schedule: Literal["joint", "two_step"] = "joint"
+    labels_per_class: int | None = None
+    unit_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    aggregator_options: dict[str, dict[str, float]] = field(default_factory=dict)
+    label_smoothing: float = 0.0
+    mirror: bool = True
+    workers: int | None = None
+    precision: str = "auto"
+    faces: FaceOptions = field(default_factory=FaceOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    synthesis: EditOptions = field(default_factory=EditOptions)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    joint: TrainingConfig = field(default_factory=TrainingConfig)
+    recognition: TrainingConfig = field(default_factory=TrainingConfig)
+    measures: MeasureOptions = field(default_factory=MeasureOptions)
+    preset: str = "quick"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid.
+
+    Attributes:
+        sharing, rho, seed: as in :class:`Grid`.
+        aggregator: as there; ``single`` where each task is trained on its own.
+    """
+
+    sharing: str
+    aggregator: str
+    rho: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder below ``cells/``."""
+        return f"{self.sharing}-{self.aggregator}-rho{self.rho:g}-seed{self.seed}"
+
+    @property
+    def method(self) -> str:
+        """What is compared: the sharing unit, with its aggregator unless that is the plain sum."""
+        return self.sharing if self.aggregator in ("sum", "single") else f"{self.sharing}+{self.aggregator}"
+
+
+def grid_cells(grid: Grid) -> list[Cell]:
+    """All cells, seed by seed, so that an unfinished study has every unit at some seeds."""
+    found = {}
+    for seed, rho, sharing, aggregator in product(grid.seeds, grid.rho, grid.sharing, grid.aggregators):
+        cell = Cell(sharing, "single" if sharing == SINGLE else aggregator, float(rho), seed)
+        found[cell.name] = cell
+    return list(found.values())
+
+
+def network_options(config: StudyConfig, sharing: str) -> ModelOptions:
+    """Options of the network with this sharing unit."""
+    return dataclasses.replace(config.model, sharing=sharing, sharing_options=config.unit_options.get(sharing, {}))
+
+
+def check_study(config: StudyConfig) -> None:
+    """Stop at options that no data could make good.
+
+    Raises:
+        InputError: naming the option and what it takes.
+    """
+    grid, faces, synthesis, measures = config.grid, config.faces, config.synthesis, config.measures
+    for name, values in dataclasses.asdict(grid).items():
+        if not values:
+            raise InputError(f"--grid.{name} is empty: give at least one")
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise InputError(f"--grid.{name} has {twice[0]!r} twice: each cell of the grid may be there once only")
+    for aggregator in grid.aggregators:
+        check_aggregator(aggregator, config.aggregator_options.get(aggregator))
+    for option, named, known in (
+        ("unit_options", config.unit_options, grid.sharing),
+        ("aggregator_options", config.aggregator_options, grid.aggregators),
+    ):
+        for name in named:
+            _check(name in known, f"{option}", name, f"one of those in the grid: {', '.join(known)}")
+    for rho in grid.rho:
+        _check(0 <= rho <= 1, "grid.rho", rho, "in [0, 1]")
+    _check(faces.path is None or grid.rho == [0], "grid.rho", grid.rho, "[0] with --faces.path: only renders have it")
+    _check(config.model.sharing == "leaky", "model.sharing", config.model.sharing, "in --grid.sharing")
+    _check(not config.model.sharing_options, "model.sharing_options", config.model.sharing_options, "in --unit_options")
+    _check(not faces.nuisance_correlation, "faces.nuisance_correlation", faces.nuisance_correlation, "in --grid.rho")
+    for name in ("joint", "recognition"):
+        given = getattr(config, name).aggregator
+        _check(given is None, f"{name}.aggregator", given, "in --grid.aggregators")
+    if config.schedule == "two_step" and any(a not in PLAIN for a in grid.aggregators):
+        raise InputError(
+            "--grid.aggregators must be [sum] with --schedule two_step: the tasks are never trained together"
+        )
+    labels = config.labels_per_class
+    _check(labels is None or labels >= 1, "labels_per_class", labels, "at least 1, or null")
+    _check(config.workers is None or config.workers >= 1, "workers", config.workers, "at least 1, or null")
+    _check(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
+    _check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
+    share = synthesis.rendered_share
+    both = synthesis.mode == "paired" or 0 < round(share * synthesis.edits) < synthesis.edits
+    _check(both, "synthesis.rendered_share", share, f"such that {synthesis.edits} edits are of both kinds")
+    _check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
+    _check(measures.conflict_every >= 0, "measures.conflict_every", measures.conflict_every, "at least 0 (off)")
+    for name in ("held_out_per_class", "held_out_subjects", "intervention_faces"):
+        _check(getattr(measures, name) >= 4, f"measures.{name}", getattr(measures, name), "at least 4")
+    with torch.device("meta"):
+        for sharing in grid.sharing:
+            network_options(config, sharing).build(EXPRESSIONS, faces)
+
+
+def _check(good: bool, name: str, value: object, wanted: str) -> None:
+    if not good:
+        raise InputError(f"--{name} is {value!r}: it must be {wanted}")
+
+
+PUBLISHED_UNITS = ["none", "hard", "hard_matched", "cross_stitch", "nddr", "mtan", "cgc", "residual", "leaky"]
+"""Sharing units of papers, and their controls."""
+
+
+def preset(name: str) -> StudyConfig:
+    """Defaults of ``smoke`` (proves the installation), ``quick`` (minutes to an hour on two cores) or ``full``.
+
+    Raises:
+        InputError: if there is no such preset.
+    """
+    if name == "smoke":
+        steps = TrainingConfig(steps=6, batch_size=16, log_every=2)
+        return StudyConfig(
+            grid=Grid(sharing=["none", "cross_stitch", "leaky"], rho=[0.0, 0.9], seeds=[0, 1]),
+            workers=1,
+            faces=FaceOptions(
+                image_size=32,
+                train_counts=dict.fromkeys(EXPRESSIONS, 12),
+                validation_per_class=4,
+                test_per_class=4,
+                subjects=(16, 4, 4),
+            ),
+            model=ModelOptions(size="tiny"),
+            synthesis=EditOptions(edits=8, rendered_subjects=8),
+            measures=MeasureOptions(
+                conflict_every=2, held_out_per_class=8, held_out_subjects=8, intervention_faces=16, networks=False
+            ),
+            joint=steps,
+            recognition=dataclasses.replace(steps),
+            preset=name,
+        )
+    balanced = dict.fromkeys(EXPRESSIONS, 160)
+    if name == "quick":
+        return StudyConfig(
+            faces=FaceOptions(train_counts=balanced),
+            model=ModelOptions(width=0.75),
+            joint=TrainingConfig(steps=330, batch_size=32, learning_rate=3e-3),
+            recognition=TrainingConfig(steps=180, batch_size=32, learning_rate=1.5e-3),
+            preset=name,
+        )
+    if name == "full":
+        published = TrainingConfig(
+            steps=100_000, batch_size=8, optimizer="adam", learning_rate=1e-4, betas=(0.5, 0.999), weight_decay=5e-4
+        )
+        return StudyConfig(
+            grid=Grid(sharing=list(PUBLISHED_UNITS), rho=[0.0, 0.5, 0.9], seeds=[0, 1, 2, 3, 4]),
+            faces=FaceOptions(image_size=96, train_counts=balanced),
+            model=ModelOptions(size="published"),
+            synthesis=EditOptions(edits=8),
+            joint=published,
+            recognition=dataclasses.replace(published, steps=20_000),
+            preset=name,
+        )
+    raise InputError(f"unknown preset {name!r}: use smoke, quick or full")

@@ -1,0 +1,122 @@
+"""The faces of a study: one training split for each nuisance correlation, and people that no split has."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from synthmtl.data import FaceTable
+from synthmtl.data.duplicates import leaks
+from synthmtl.data.pairs import edit_mode
+from synthmtl.errors import InputError
+from synthmtl.experiment.stages import Job, load_data, render_configs
+from synthmtl.faces import RenderConfig, counterparts, render_faces
+from synthmtl.labels import EXPRESSIONS
+from synthmtl.study.config import Cell, StudyConfig
+
+_HELD_OUT_SUBJECTS = 160_000
+_SESSIONS = 4
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rendered faces of people that no split has, with everything labelled, and their aligned counterparts.
+
+    Attributes:
+        faces: (N) sources, balanced over the expressions, nothing going with them.
+        targets: (N) true renders of the same persons and sessions with another expression.
+    """
+
+    faces: FaceTable
+    targets: FaceTable
+
+    def first(self, count: int) -> "HeldOut":
+        """About ``count`` faces, spread evenly over the rows."""
+        rows = torch.linspace(0, len(self.faces) - 1, min(count, len(self.faces))).long()
+        return HeldOut(self.faces.select(rows), self.targets.select(rows))
+
+
+@dataclass
+class StudyJob(Job):
+    """What every cell of a study needs; ``splits.train`` is that of the first correlation.
+
+    Attributes:
+        trains: correlation → training faces.
+        held_out: faces for synthesis error, gates and probes.
+    """
+
+    trains: dict[float, FaceTable] = field(default_factory=dict)
+    held_out: HeldOut | None = None
+
+    def of(self, cell: Cell) -> "StudyJob":
+        """The same with the training faces of a cell."""
+        return dataclasses.replace(self, splits=dataclasses.replace(self.splits, train=self.trains[cell.rho]))
+
+
+def load_study(config: StudyConfig, out: Path, accelerator: Accelerator) -> StudyJob:
+    """Read or render all faces of a study.
+
+    Raises:
+        InputError: if the options do not fit the data.
+    """
+    faces = dataclasses.replace(config.faces, nuisance_correlation=config.grid.rho[0])
+    splits, render = load_data(faces)
+    trains = {float(config.grid.rho[0]): splits.train}
+    for rho in config.grid.rho[1:]:
+        faces = dataclasses.replace(config.faces, nuisance_correlation=rho)
+        trains[float(rho)] = render_faces(render_configs(faces)["train"])
+    fewest = min(count for table in trains.values() for count in table.counts().values() if count)
+    if config.labels_per_class is not None and config.labels_per_class > fewest:
+        raise InputError(f"--labels_per_class is {config.labels_per_class}, but a class has only {fewest} faces")
+    modes = {synthesis_mode(config.synthesis.mode, table) for table in trains.values()}
+    held_out = render_held_out(config, splits.train.classes, wild=render is None)
+    job = StudyJob(config, out, splits, accelerator, render, trains=trains, held_out=held_out)
+    job.notes.extend(splits.notes)
+    for leak in leaks(splits.tables()):
+        if leak.near or leak.subjects:
+            job.note(
+                f"{leak.near} of {leak.faces} {leak.split} faces have a near-duplicate in {leak.other}; "
+                f"{leak.subjects} people are in both."
+            )
+    job.note(f"Synthesis is trained {' or '.join(sorted(modes))}.")
+    if render is None:
+        job.note(
+            "Synthesis error, gates and probes are measured on rendered faces of new people: the photographs have "
+            "neither aligned pairs nor labels of light and pose."
+        )
+    return job
+
+
+def synthesis_mode(wanted: str, table: FaceTable) -> str:
+    """``paired`` or ``mixed``: what was asked for, or what the training faces allow.
+
+    Raises:
+        InputError: if pairs are asked for that the faces do not have.
+    """
+    possible = edit_mode(table)
+    if wanted == "paired" and possible != "paired":
+        raise InputError("--synthesis.mode is 'paired', but most training faces have no partner: use mixed, or auto")
+    return wanted if wanted != "auto" else "paired" if possible == "paired" else "mixed"
+
+
+def render_held_out(config: StudyConfig, classes: tuple[str, ...], *, wild: bool) -> HeldOut:
+    """Faces of ``classes`` of new people, as clean as rendered splits are or, ``wild``, as photographs are."""
+    measures = config.measures
+    wild_options = {"style": "wild", "intensity_range": (0.7, 1.35)} if wild else {}
+    render = RenderConfig(
+        image_size=config.faces.image_size,
+        channels=config.faces.channels,
+        counts=dict.fromkeys(classes, measures.held_out_per_class),
+        subjects=measures.held_out_subjects,
+        subject_offset=_HELD_OUT_SUBJECTS,
+        sessions_per_subject=_SESSIONS,
+        seed=config.faces.render_seed,
+        **wild_options,
+    )
+    faces = render_faces(render).with_classes(classes)
+    step = 1 + torch.arange(len(faces)) % (len(classes) - 1)
+    wanted = (faces.expression + step) % len(classes)
+    named = [EXPRESSIONS.index(classes[index]) for index in wanted.tolist()]
+    return HeldOut(faces, counterparts(faces, render, named).with_classes(classes))

@@ -1,0 +1,198 @@
+"""What is measured of a trained cell: scores, synthesis error, gates, probes and interventions.
+
+All numbers of a cell are also a flat mapping of metric → number, with the rows of ``results.csv``:
+
+- ``accuracy``, ``macro_f1``, ``balanced_accuracy`` on the test split, ``validation_macro_f1`` on the other,
+- ``synthesis_error``, and ``synthesis_error_drawn`` with the class's mean style instead of the target's,
+- ``conflict/GROUP/cosine``, ``.../rate``, ``.../magnitude`` over training,
+- ``gate/STAGE/DIRECTION/pass`` and ``.../take``, mean openness,
+- ``probe/STAGE/PLACE/TARGET`` and ``probe/joint/TARGET``: chance-corrected scores in [0, 1] of what the recognition
+  branch receives and keeps; ``expression_read`` and ``nuisance_read`` (mean over the rest) at the joint features,
+  which the classifier sees,
+- ``filtering|retention|selectivity/STAGE/SIDE`` with the sides ``message`` and ``receiver``; ``selectivity_message``
+  and ``selectivity_receiver`` are their means over the stages,
+- ``intervention/NAME/MEASURE``: its change by the intervention.
+"""
+
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synthmtl.data import FaceTable
+from synthmtl.experiment.stages import predict, validation_scores
+from synthmtl.interference import (
+    collect_features,
+    gated_units,
+    intervention_effects,
+    measured_gates,
+    probe_targets,
+    unit_filtering,
+)
+from synthmtl.interference.features import pooled
+from synthmtl.losses.reconstruction import change_weights, pixel_loss
+from synthmtl.metrics import recognition_metrics
+from synthmtl.models import FERSNet
+from synthmtl.models.encoder import RECOGNITION, SYNTHESIS
+from synthmtl.study.config import SINGLE, Cell
+from synthmtl.study.job import HeldOut, StudyJob
+from synthmtl.study.training import Trained
+
+SCORES = ("accuracy", "macro_f1", "balanced_accuracy")
+NEEDED = "expression"
+_INWARD = f"{SYNTHESIS}_to_{RECOGNITION}"
+_BATCH = 256
+
+
+def measure(job: StudyJob, cell: Cell, trained: Trained) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Measure a trained cell.
+
+    Returns:
+        ``metrics`` (see the module), ``conflict``, ``gates`` and ``interventions`` for the report; and arrays:
+        ``test`` (N, K) probabilities, ``synthesis_error`` (M,) of each held-out face.
+    """
+    options, device = job.config.measures, job.accelerator.device
+    recognizer, editor = (network.to(device).eval() for network in (trained.recognizer, trained.editor))
+    test = job.splits.test
+    probabilities = predict(job, recognizer, test)
+    scores = recognition_metrics(probabilities, test.expression, test.classes)
+    errors = synthesis_errors(editor, job.held_out, device)
+    metrics = {name: getattr(scores, name) for name in SCORES}
+    metrics["validation_macro_f1"] = validation_scores(job, recognizer)["macro_f1"]
+    metrics["synthesis_error"] = float(errors.mean())
+    if job.config.synthesis.labels:
+        metrics["synthesis_error_drawn"] = float(synthesis_errors(editor, job.held_out, device, drawn=True).mean())
+    metrics |= conflict_metrics(trained.conflict)
+    details: dict[str, Any] = {"conflict": trained.conflict, "gates": [], "interventions": {}}
+    if gated_units(recognizer):
+        details["gates"] = openness(job, recognizer)
+        metrics |= {f"gate/{g['stage']}/{g['direction']}/{g['gate']}": g["mean"] for g in details["gates"]}
+    if options.probes:
+        metrics |= probe_metrics(job, cell, recognizer)
+    if options.interventions and gated_units(recognizer):
+        details["interventions"] = interventions(job, trained)
+        for name, change in details["interventions"].items():
+            metrics |= {f"intervention/{name}/{key}": value for key, value in change.items()}
+    return {"metrics": metrics, **details}, {"test": probabilities, "synthesis_error": errors}
+
+
+@torch.no_grad()
+def synthesis_errors(model: FERSNet | None, held_out: HeldOut, device: torch.device, *, drawn: bool = False) -> Tensor:
+    """How far edited faces are from the true render, (N,): L1 on [-1, 1], weighted by where an expression changes it.
+
+    The weights are those of the training loss (``losses.reconstruction.change_weights``), without its gradient term.
+
+    Args:
+        model: in eval mode; None compares the sources as they are, which any edit should beat.
+        held_out: sources and true targets.
+        drawn: with the mean style of the wanted class; else with the style read from the target, as training compares.
+    """
+    found = []
+    for start in range(0, len(held_out.faces), _BATCH):
+        rows = range(start, min(start + _BATCH, len(held_out.faces)))
+        source = held_out.faces.batch(rows).to(device).image
+        target = held_out.targets.batch(rows).to(device)
+        image = source
+        if model is not None:
+            mean, _ = model.style.prior(target.expression) if drawn else model.style.posterior(target.image)
+            image = model.decode(model.encode(source), source, target.expression, mean).image
+        found.append(pixel_loss(image, target.image, change_weights(source, target.image), gradient=0.0).float().cpu())
+    return torch.cat(found)
+
+
+def conflict_metrics(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over training of the tasks' cosine and magnitude similarity, and the share of looks with a conflict."""
+    metrics = {}
+    for group in dict.fromkeys(record["group"] for record in records):
+        looks = [r for r in records if r["group"] == group and r["cosine"] is not None]
+        if looks:
+            metrics[f"conflict/{group}/cosine"] = fmean(r["cosine"] for r in looks)
+            metrics[f"conflict/{group}/rate"] = fmean(r["cosine"] < 0 for r in looks)
+            metrics[f"conflict/{group}/magnitude"] = fmean(r["magnitude_similarity"] for r in looks)
+    return metrics
+
+
+def openness(job: StudyJob, model: FERSNet) -> list[dict[str, Any]]:
+    """Openness of every gate over the held-out faces, by expression too; see :class:`Openness`."""
+    faces = job.held_out.faces
+    with torch.no_grad(), measured_gates(model, faces.classes) as meter:
+        for start, images in _batches(faces, job.accelerator.device):
+            meter.label(faces.expression[start : start + len(images)])
+            model.encode(images)
+    names = ("stage", "direction", "gate", "mean", "spread", "expressions")
+    return [{name: getattr(each, name) for name in names} for each in meter.result()]
+
+
+def probe_metrics(job: StudyJob, cell: Cell, model: FERSNet) -> dict[str, float]:
+    """What linear probes read before, in and after every exchange toward recognition, and where the classifier reads.
+
+    Expression, yaw and light are read on new people, the subject in new sessions.
+    """
+    faces = job.held_out.faces
+    targets = {
+        NEEDED: faces.expression,
+        "subject": faces.subject,
+        "yaw": faces.attributes["yaw"],
+        "light": torch.stack([faces.attributes["light_x"], faces.attributes["light_y"]], 1),
+    }
+    joint = []
+
+    def run(images: Tensor) -> None:
+        joint.append(pooled(model.encode(images).recognition, 1))
+
+    features = collect_features(model, (images for _, images in _batches(faces, job.accelerator.device)), run=run)
+    inward = [places for name, places in features.items() if name.endswith(_INWARD)]
+
+    def read(values: Tensor) -> dict:
+        return probe_targets(values, targets, faces.subject, session=faces.session)
+
+    metrics = {}
+    at_joint = {target: probe.score for target, probe in read(torch.cat(joint)).items() if probe.score is not None}
+    metrics |= {f"probe/joint/{target}": score for target, score in at_joint.items()}
+    if NEEDED in at_joint:
+        metrics["expression_read"] = at_joint[NEEDED]
+    nuisance = [score for target, score in at_joint.items() if target != NEEDED]
+    if nuisance:
+        metrics["nuisance_read"] = fmean(nuisance)
+    selectivity: dict[str, list[float]] = {}
+    for stage, places in enumerate(inward):
+        if cell.sharing == SINGLE:  # nothing was trained on the donor's side, and nothing is exchanged
+            places = {"receiver_after": places["receiver_after"]}
+        probes = {place: read(values) for place, values in places.items()}
+        for place, results in probes.items():
+            metrics |= {f"probe/{stage}/{place}/{t}": p.score for t, p in results.items() if p.score is not None}
+        for side, filtering in unit_filtering(probes).items():
+            for kind in ("filtering", "retention", "selectivity"):
+                value = getattr(filtering, kind)
+                if value is not None:
+                    metrics[f"{kind}/{stage}/{side}"] = value
+            if filtering.selectivity is not None:
+                selectivity.setdefault(side, []).append(filtering.selectivity)
+    return metrics | {f"selectivity_{side}": fmean(values) for side, values in selectivity.items()}
+
+
+def interventions(job: StudyJob, trained: Trained) -> dict[str, dict[str, float]]:
+    """What each standard intervention changes: ``{intervention: {measure: change}}``.
+
+    Macro-F1 is that of a part of the test faces; the synthesis error joins it where one network does both.
+    """
+    count, device = job.config.measures.intervention_faces, job.accelerator.device
+    rows = torch.linspace(0, len(job.splits.test) - 1, min(count, len(job.splits.test))).long()
+    test, held_out, model = job.splits.test.select(rows), job.held_out.first(count), trained.recognizer
+
+    def evaluate() -> dict[str, float]:
+        outputs = predict(job, model, test)
+        values = {"macro_f1": recognition_metrics(outputs, test.expression, test.classes).macro_f1}
+        if trained.editor is model:
+            values["synthesis_error"] = float(synthesis_errors(model, held_out, device).mean())
+        return values
+
+    effects = intervention_effects(model, evaluate)
+    return {name: effect.change for name, effect in effects.items() if name != "untouched"}
+
+
+def _batches(table: FaceTable, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    for start in range(0, len(table), _BATCH):
+        yield start, table.batch(range(start, min(start + _BATCH, len(table)))).image.to(device)

@@ -1,0 +1,103 @@
+"""The study: every cell of the grid, then tables, figures and the page."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from synthmtl.experiment.workers import Workers
+from synthmtl.experiment.workspace import OPTIONS, check_out, claim, open_out, write_json
+from synthmtl.report.study_figures import draw_study_figures
+from synthmtl.report.study_page import write_study_page
+from synthmtl.report.study_schema import validate_study
+from synthmtl.study.cells import FAILED, run_cell, unit_of
+from synthmtl.study.config import SINGLE, StudyConfig, check_study, grid_cells
+from synthmtl.study.job import StudyJob, load_study
+from synthmtl.study.ranks import Ranks, launched
+from synthmtl.study.results import build_results, write_csv
+from synthmtl.training import build_accelerator
+
+log = logging.getLogger("synthmtl")
+
+
+def run_study(config: StudyConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> dict | None:
+    """Run every cell that is not finished yet in ``out``, and write what all of them show.
+
+    Each cell lies in ``cells/NAME`` and is skipped once it is finished; one that fails is recorded in
+    ``results.json`` under ``failed``, and tried again by ``resume``. Under a launcher, its processes share the cells.
+
+    Args:
+        config: all options.
+        out: the study's folder.
+        resume: continue what is there.
+        overwrite: replace what is there.
+
+    Returns:
+        The content of ``results.json``; None in all but the first process of a launcher.
+
+    Raises:
+        InputError: if the options do not fit the data, ``out`` exists, or it belongs to other options.
+    """
+    check_study(config)
+    with launched() as ranks:
+
+        def look() -> None:
+            check_out(out, resume=resume, overwrite=overwrite)
+            if resume and (out / OPTIONS).is_file():
+                claim(out, dataclasses.asdict(config))
+
+        ranks.first(look)
+        accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking")
+        job = load_study(config, out, accelerator)
+        add_notes(job)
+
+        def start() -> None:
+            open_out(out, resume=resume, overwrite=overwrite)
+            claim(out, dataclasses.asdict(config))
+            for cell in grid_cells(config.grid):
+                (unit_of(job, cell).directory / FAILED).unlink(missing_ok=True)
+
+        ranks.first(start)
+        run_cells(job, ranks)
+        ranks.wait()
+        if ranks.rank:
+            return None
+        results = build_results(job)
+        write_study(job, results)
+        return results
+
+
+def run_cells(job: StudyJob, ranks: Ranks) -> None:
+    """Run this process's share of the cells, side by side if there is no other process."""
+    cells = grid_cells(job.config.grid)
+    if ranks.world > 1:
+        job.progress = False
+        for cell in ranks.deal(cells):
+            run_cell(job, cell)
+            log.info("%s finished", cell.name)
+        return
+    with Workers(job, job.config.workers) as workers:
+        workers.run([(cell.name, run_cell, {"cell": cell}) for cell in cells])
+
+
+def add_notes(job: StudyJob) -> None:
+    """What the reader of the page must know of the options."""
+    config, seeds = job.config, len(job.config.grid.seeds)
+    if config.preset == "smoke":
+        job.note("Smoke preset: it proves the installation, its numbers mean nothing.")
+    if SINGLE not in config.grid.sharing:
+        job.note(f"The grid has no {SINGLE!r}: without single-task runs there are no relative gains.")
+    if seeds < 5:
+        job.note(f"{seeds} seed(s): intervals over so few are too narrow; read differences as hints.")
+    if config.labels_per_class is not None:
+        job.note(f"Recognition saw {config.labels_per_class} labels per class.")
+    if config.labels_per_class is not None and config.synthesis.labels:
+        job.note("Synthesis saw the expression of every training face, beyond the labels of recognition.")
+
+
+def write_study(job: StudyJob, results: dict) -> None:
+    """``results.json``, ``results.csv``, ``figures/`` and ``report.html`` in the study's folder."""
+    validate_study(results)
+    write_json(job.out / "results.json", results)
+    write_csv(results, job.out / "results.csv")
+    figures = draw_study_figures(results, job.out / "figures")
+    write_study_page(results, job.out / "report.html", figures)

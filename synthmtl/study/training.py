@@ -1,0 +1,246 @@
+"""Training a cell: both tasks together, synthesis before recognition, or each task on its own."""
+
+import copy
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synthmtl.data import FaceTable
+from synthmtl.data.batch import EditBatch, FaceBatch
+from synthmtl.data.randomness import derive_seed
+from synthmtl.data.sampling import EpochSampler
+from synthmtl.data.streams import EditStream, RecognitionStream
+from synthmtl.experiment.generation import edit_sources
+from synthmtl.experiment.stages import validation_scores
+from synthmtl.interference import ConflictRecorder, parameter_groups
+from synthmtl.losses import ExpressionLoss, FERSNetObjective
+from synthmtl.models import FERSNet
+from synthmtl.models.encoder import SYNTHESIS
+from synthmtl.study.config import SINGLE, Cell, network_options
+from synthmtl.study.job import StudyJob, synthesis_mode
+from synthmtl.training import Player, TrainingConfig, fit, latest
+from synthmtl.training.turns import PLAIN
+
+
+@dataclass
+class Trained:
+    """What :func:`train_cell` returns.
+
+    Attributes:
+        recognizer: the network that recognizes.
+        editor: the network that synthesizes; the same one after joint training.
+        seconds: of training.
+        conflict: records of the :class:`ConflictRecorder`; empty where the tasks were never trained together.
+    """
+
+    recognizer: FERSNet
+    editor: FERSNet
+    seconds: float
+    conflict: list[dict[str, Any]]
+
+
+def train_cell(job: StudyJob, cell: Cell, directory: Path) -> Trained:
+    """Train one cell, or continue it from the checkpoints in ``directory``; ``job`` has the cell's training faces."""
+    seed = derive_seed("study", cell.seed)  # the same for every unit, so that comparisons are paired
+    two_step = job.config.schedule == "two_step"
+    recognition = job.config.recognition if two_step else job.config.joint
+    if cell.sharing == SINGLE:
+        recognizer, editor = new_network(job, cell, seed), new_network(job, cell, seed)
+        seconds = train_recognition(job, recognizer, recognition, directory / "recognition", cell, seed)
+        seconds += train_synthesis(job, editor, directory / "synthesis", cell, seed)
+        return Trained(recognizer, editor, seconds, [])
+    if two_step:
+        editor = new_network(job, cell, seed)
+        seconds = train_synthesis(job, editor, directory / "synthesis", cell, seed)
+        recognizer = copy.deepcopy(editor)
+        keep_donor(recognizer)
+        seconds += train_recognition(job, recognizer, recognition, directory / "recognition", cell, seed)
+        return Trained(recognizer, editor, seconds, [])
+    model = new_network(job, cell, seed)
+    seconds, conflict = train_together(job, model, directory / "joint", cell, seed)
+    return Trained(model, model, seconds, conflict)
+
+
+def new_network(job: StudyJob, cell: Cell, seed: int) -> FERSNet:
+    """The cell's network at its start."""
+    torch.manual_seed(seed)
+    return network_options(job.config, cell.sharing).build(job.train.classes, job.config.faces)
+
+
+def keep_donor(model: FERSNet) -> None:
+    """Leave the stem, the synthesis branch, style and decoder as they are; a single trunk trains on."""
+    encoder = model.encoder
+    parts = [encoder.stem, model.style, model.decoder]
+    if not encoder.single_trunk:
+        parts.append(encoder.branches[SYNTHESIS])
+    for part in parts:
+        part.requires_grad_(False)
+
+
+def labelled_rows(table: FaceTable, per_class: int | None, seed: int) -> Tensor:
+    """Rows (M,) of a table whose expression recognition may see: ``per_class`` of each class, or all."""
+    rows = torch.where(table.expression >= 0)[0]
+    if per_class is None:
+        return rows
+    generator = torch.Generator().manual_seed(derive_seed("labels", seed))
+    rows = rows[torch.randperm(len(rows), generator=generator)]
+    chosen = [rows[table.expression[rows] == c][:per_class] for c in range(len(table.classes))]
+    return torch.cat(chosen).sort().values
+
+
+class UnlabelledEdits:
+    """A stream whose edits do not say which expression is wanted: every one bears the code 0."""
+
+    def __init__(self, stream: EditStream):
+        self.stream = stream
+
+    def __call__(self, step: int) -> EditBatch:
+        batch = self.stream(step)
+        for faces in (batch.source, batch.target):
+            faces.expression = torch.zeros_like(faces.expression)
+        return batch
+
+
+class SecondStepObjective(nn.Module):
+    """Recognition alone in a network that shares: ``forward(batch: FaceBatch)`` → ``{"loss", "expression"}``.
+
+    The loss is the cross-entropy, plus ``sharing`` times what the sharing units ask for.
+    """
+
+    def __init__(self, model: FERSNet, expression_loss: ExpressionLoss, *, sharing: float):
+        super().__init__()
+        self.model = model
+        self.expression_loss = expression_loss
+        self.sharing = sharing
+
+    def forward(self, batch: FaceBatch) -> dict[str, Tensor]:
+        encoded = self.model.encode(batch.image)
+        expression = self.expression_loss(self.model.classify(encoded), batch.expression, batch.weight)
+        loss = expression if encoded.penalty is None else expression + self.sharing * encoded.penalty
+        return {"loss": loss, "expression": expression.detach()}
+
+
+def train_recognition(
+    job: StudyJob, model: FERSNet, training: TrainingConfig, directory: Path, cell: Cell, seed: int
+) -> float:
+    """Train recognition alone; returns the seconds it took."""
+    stream, loss = _labelled(job, training.batch_size, seed)
+    objective = SecondStepObjective(model, loss, sharing=job.config.synthesis.weights.sharing)
+    return _fit(job, objective, stream, training, directory, cell, seed, select=model)
+
+
+def train_synthesis(job: StudyJob, model: FERSNet, directory: Path, cell: Cell, seed: int) -> float:
+    """Train synthesis alone; returns the seconds it took."""
+    # The objective wants labelled faces too: one, of which nothing is learned.
+    stream, loss = _edits(job, 1, seed)
+    objective = FERSNetObjective(model, loss, job.config.synthesis.weights, recognition=0.0)
+    return _fit(job, objective, stream, job.config.joint, directory, cell, seed)
+
+
+def train_together(
+    job: StudyJob, model: FERSNet, directory: Path, cell: Cell, seed: int
+) -> tuple[float, list[dict[str, Any]]]:
+    """Train both tasks; returns the seconds it took and the gradient conflict on the way."""
+    training = job.config.joint
+    if cell.aggregator not in PLAIN:
+        options = job.config.aggregator_options.get(cell.aggregator)
+        training = dataclasses.replace(training, aggregator=cell.aggregator, aggregator_options=options)
+    stream, loss = _edits(job, training.batch_size, seed)
+    objective = FERSNetObjective(model, loss, job.config.synthesis.weights)
+    every = job.config.measures.conflict_every
+    if not every:
+        return _fit(job, objective, stream, training, directory, cell, seed, select=model), []
+    recorder = KeptConflict(conflict_groups(model), every=every, directory=directory)
+    with recorder.watching(objective):
+        seconds = _fit(job, objective, stream, training, directory, cell, seed, select=model)
+    return seconds, recorder.records
+
+
+def conflict_groups(model: FERSNet) -> dict[str, list[nn.Parameter]]:
+    """Parameters of the encoder by stage: ``stem``, ``stage 0``, ``unit 0``, ..., ``joint``."""
+    encoder = model.encoder
+    groups = {"stem": ["encoder.stem"]}
+    for i in range(len(encoder.branches[0])):
+        groups[f"stage {i}"] = [f"encoder.branches.{b}.{i}" for b in range(len(encoder.branches))]
+        groups[f"unit {i}"] = [f"encoder.units.{i}"]
+    groups["joint"] = ["encoder.joint"]
+    # Of one unit for all stages only the first place has parameters, and a unit may have none at all.
+    named = [name for name, _ in model.named_parameters()]
+    kept = {
+        group: prefixes
+        for group, prefixes in groups.items()
+        if all(any(name.startswith(f"{prefix}.") for name in named) for prefix in prefixes)
+    }
+    return parameter_groups(model, stages=kept)
+
+
+class KeptConflict(ConflictRecorder):
+    """A recorder that writes every look to ``conflict.jsonl``, and goes on with the training's last checkpoint."""
+
+    def __init__(self, groups: dict[str, list[nn.Parameter]], *, every: int, directory: Path):
+        super().__init__(groups, every=every)
+        self.file = directory / "conflict.jsonl"
+        checkpoint = latest(directory / "checkpoints")
+        if checkpoint is not None and self.file.is_file():
+            lines = [json.loads(line) for line in self.file.read_text().splitlines() if line.endswith("}")]
+            self.load_state({"records": lines}, before=int(checkpoint.name.split("-")[-1]))
+        directory.mkdir(parents=True, exist_ok=True)
+        self._write(self.records, "w")
+
+    def __call__(self, step: int, losses: dict[str, Tensor]) -> None:
+        before = len(self.records)
+        super().__call__(step, losses)
+        self._write(self.records[before:], "a")
+
+    def _write(self, records: list[dict[str, Any]], mode: str) -> None:
+        with self.file.open(mode) as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def _labelled(job: StudyJob, batch_size: int, seed: int) -> tuple[RecognitionStream, ExpressionLoss]:
+    table = job.train
+    rows = labelled_rows(table, job.config.labels_per_class, seed)
+    counts = torch.bincount(table.expression[rows], minlength=len(table.classes)).tolist()
+    sampler = EpochSampler(rows, batch_size, seed)
+    stream = RecognitionStream(table, sampler, augmentation=job.config.augmentation, seed=seed)
+    return stream, ExpressionLoss(counts, label_smoothing=job.config.label_smoothing)
+
+
+def _edits(job: StudyJob, batch_size: int, seed: int) -> tuple[EditStream | UnlabelledEdits, ExpressionLoss]:
+    config = job.config
+    labelled, loss = _labelled(job, batch_size, seed)
+    mode = synthesis_mode(config.synthesis.mode, job.train)
+    gentle = dataclasses.replace(config.augmentation, erase_probability=0.0, noise=0.0)
+    stream = EditStream(labelled, edit_sources(job, mode, seed), gentle)
+    return stream if config.synthesis.labels else UnlabelledEdits(stream), loss
+
+
+def _fit(
+    job: StudyJob,
+    objective: nn.Module,
+    stream: Any,
+    training: TrainingConfig,
+    directory: Path,
+    cell: Cell,
+    seed: int,
+    *,
+    select: FERSNet | None = None,
+) -> float:
+    result = fit(
+        players=[Player("network", objective)],
+        stream=stream,
+        config=dataclasses.replace(training, seed=seed),
+        accelerator=job.accelerator,
+        directory=directory,
+        evaluate=None if select is None else lambda: validation_scores(job, select),
+        select_by=None if select is None else "macro_f1",
+        progress=job.progress,
+        description=f"{cell.name} {directory.name}",
+        identity={"cell": cell.name},
+    )
+    return result.seconds

@@ -1,0 +1,67 @@
+"""What ``synthmtl study`` takes and does."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+
+def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """All options of the study, with the defaults of the preset that ``argv`` names."""
+    from synthmtl.commands import add_out_options, preset_of
+    from synthmtl.study import StudyConfig, preset
+
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
+    add_out_options(parser)
+    parser.add_class_arguments(StudyConfig, as_group=False)
+    parser.set_defaults(dataclasses.asdict(preset(preset_of(argv))))
+
+
+def study_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
+    """The parser of a recipe that runs a study."""
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    configure_study(parser, argv)
+    return parser
+
+
+def run_study_command(options: Namespace) -> int:
+    """Run the study of a parsed command line; the exit code of :func:`say_results`."""
+    from synthmtl.commands import recipe_options
+    from synthmtl.study import StudyConfig, run_study
+
+    config, out = recipe_options(StudyConfig, options), Path(options.out)
+    return say_results(run_study(config, out, resume=options.resume, overwrite=options.overwrite), out)
+
+
+def say_results(results: dict | None, out: Path) -> int:
+    """Print what came out, and the cells that failed on stderr; 1 if any did, else 0.
+
+    Args:
+        results: of ``run_study``; None in a process whose launcher has another one that says it.
+        out: the study's folder.
+    """
+    if results is None:
+        return 0
+    print_study(results)
+    print(f"report: {out / 'report.html'}")
+    failed = results["failed"]
+    for cell in failed:
+        print(f"synthmtl: cell {cell['name']} failed: {cell['error']}", file=sys.stderr)
+    if failed:
+        total = len(failed) + len(results["cells"])
+        print(f"synthmtl: {len(failed)} of {total} cells failed; --resume tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def print_study(results: dict) -> None:
+    """One line for each method and correlation: macro-F1 and synthesis error with their intervals, and the gain."""
+    for entry in results["summary"]:
+        said = [f"rho {entry['rho']:g}  {entry['method']:15s}"]
+        for metric, name in (("macro_f1", "macro-F1"), ("synthesis_error", "synthesis error")):
+            value = entry["metrics"][metric]
+            said.append(f"{name} {value['mean']:.3f} [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]")
+        if entry["gain"] is not None and entry["gain"]["overall"]["delta"] is not None:
+            said.append(f"gain {100 * entry['gain']['overall']['delta']:+.1f} %")
+        print("  ".join(said))

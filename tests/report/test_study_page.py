@@ -1,0 +1,102 @@
+"""The page and figures of a study, from results made by hand."""
+
+import pytest
+
+from synthmtl.report.study_figures import draw_study_figures
+from synthmtl.report.study_page import focus_rows, study_summary, write_study_page
+from synthmtl.report.study_schema import validate_study
+
+CLASSES = ["neutral", "happiness"]
+GATE = {"stage": 0, "direction": "1_to_0", "gate": "pass", "mean": 0.5, "spread": 0.1, "expressions": {"neutral": 0.5}}
+
+
+def entry(method, macro_f1, error):
+    def metric(value, spread=0.01):
+        return {
+            "mean": value,
+            "per_seed": [value - spread, value, value + spread],
+            "ci95": [value - spread, value + spread],
+        }
+
+    gain = {"delta": 0.1, "per_seed": [0.0, 0.1, 0.2], "ci95": [0.0, 0.2], "note": None}
+    gated = method == "leaky"
+    metrics = {"macro_f1": metric(macro_f1), "synthesis_error": metric(error), "nuisance_read": metric(0.4)}
+    metrics |= {f"probe/2/{place}/expression": metric(0.5) for place in ("donor", "receiver_before", "receiver_after")}
+    if gated:
+        metrics["intervention/shut/all/1_to_0/macro_f1"] = metric(-0.2)
+    return {
+        "method": method, "sharing": method, "aggregator": "sum", "rho": 0.5, "seeds": [0, 1, 2], "parameters": 10,
+        "seconds": 3.0, "metrics": metrics, "gain": None if method == "none" else
+        {"tasks": {"recognition": gain, "synthesis": gain}, "overall": gain, "seeds": [0, 1, 2]},
+        "conflict": [{"group": "stage 0", "steps": [0, 20], "cosine": [0.2, -0.1]}] if gated else [],
+        "gates": [GATE] if gated else [],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def results():
+    def difference(a, b, metric, value):
+        ends = [value - 0.01, value + 0.01]
+        return {
+            "rho": 0.5, "a": a, "b": b, "metric": metric, "difference": value, "ci95": ends, "per_seed": [value] * 3,
+            "paired_by": "seed",
+        }  # fmt: skip
+
+    made = {
+        "title": "A study", "preset": "quick", "schedule": "joint", "labels_per_class": None, "notes": ["<b>note</b>"],
+        "data": {
+            "classes": CLASSES, "train_counts": dict.fromkeys(CLASSES, 5), "test_counts": dict.fromkeys(CLASSES, 4),
+            "validation_counts": dict.fromkeys(CLASSES, 2), "held_out_faces": 6, "unedited_error": 0.3,
+            "correlation": {"0.5": {"yaw": 0.48, "subject": 0.51}},
+        },
+        "cells": [], "failed": [],
+        "summary": [entry("none", 0.5, 0.20), entry("mtan", 0.52, 0.15), entry("leaky", 0.6, 0.151)],
+        "comparisons": [
+            difference("none", "leaky", "macro_f1", -0.1), difference("mtan", "leaky", "macro_f1", -0.08),
+            difference("none", "leaky", "synthesis_error", 0.049),
+            difference("mtan", "leaky", "synthesis_error", -0.001),
+        ],
+        "environment": {"versions": {"torch": "2"}, "cpu": "x", "device": "cpu", "commit": None, "command": "synthmtl"},
+    }  # fmt: skip
+    validate_study(made)
+    return made
+
+
+def test_summary_says_what_is_shown_and_what_is_not(results):
+    said = study_summary(results)[-1]
+    assert "highest mean macro-F1 was 0.600 (leaky)" in said
+    assert "leaky was above none and mtan" in said
+    assert "in synthesis error it was below none and could not be told from mtan" in said
+
+
+def test_differences_are_turned_toward_the_focus(results):
+    rows = focus_rows(results, 0.5)
+    assert rows["none"]["macro_f1"]["difference"] == 0.1
+    assert rows["none"]["macro_f1"]["ci95"] == pytest.approx([0.09, 0.11])
+
+
+def test_page_holds_tables_and_figures(results, tmp_path):
+    figures = draw_study_figures(results, tmp_path / "figures")
+    kinds = {name.split("-rho")[0] for name in figures}
+    assert {"gains", "scores", "pairs_macro_f1", "conflict", "gates", "read", "probes", "interventions"} <= kinds
+    page = write_study_page(results, tmp_path / "report.html", figures).read_text()
+    assert page.count("data:image/png;base64,") == len(figures)
+    assert "http" not in page and "<script" not in page and "&lt;b&gt;note" in page
+    assert "+10.0" in page and "meaningless" not in page
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda r: r["summary"][0].update(rho=2), "summary[0].rho"),
+        (lambda r: r["comparisons"][1].update(a="nobody"), "comparisons[1].a: 'nobody' has no summary"),
+        (lambda r: r["summary"][1]["metrics"]["macro_f1"].update(per_seed=[0.1]), "summary[1].metrics.macro_f1"),
+        (lambda r: r["data"].update(unedited_error=float("nan")), "data.unedited_error"),
+        (lambda r: r.pop("failed"), "failed: missing"),
+    ],
+)
+def test_what_breaks_the_contract_is_named(results, spoil, said):
+    spoil(results)
+    with pytest.raises(ValueError) as error:
+        validate_study(results)
+    assert said in str(error.value)
