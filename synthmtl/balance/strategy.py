@@ -3,14 +3,15 @@
 Lemaitre, Nogueira, Aridas: Imbalanced-learn. Journal of Machine Learning Research 18(17), 2017.
 """
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 
 from synthmtl.errors import InputError
 from synthmtl.labels import canonical_expression
 
-STRATEGIES = ("auto", "minority", "not minority", "not majority", "all")
-"""Strategies by name; ``auto`` means ``not majority``."""
+STRATEGIES = ("auto", "minority", "not minority", "not majority", "all", "cover")
+"""Strategies by name; ``auto`` means ``not majority``, ``cover`` is ours."""
 
 Strategy = str | float | Mapping[str, int] | Callable[[dict[str, int]], Mapping[str, int]]
 
@@ -21,6 +22,9 @@ def resolve_strategy(counts: Mapping[str, int], strategy: Strategy) -> dict[str,
     - ``minority``: the rarest class gets as many faces as the most frequent one has; ``not minority``: all but the
       rarest do; ``not majority`` (= ``auto``): all but the most frequent; ``all``: all. Of equally rare or frequent
       classes the first counts as the one.
+    - ``cover``: every class gets half as many faces again as the most frequent one has. So the classes are balanced
+      *and* each holds synthesized faces: if only the rare classes do, whatever synthesized faces have in common
+      (blur, grain) gives the rare classes away, and real rare faces, which lack it, are missed.
     - {class: total}: the wanted total of each named class, in any spelling that ``labels`` knows.
     - callable: from the counts to such a mapping.
     - float in (0, 1], for two classes only: the wanted ratio of the rarer class to the other, rounded to faces.
@@ -87,10 +91,12 @@ def _named(present: Mapping[str, int], strategy: str) -> dict[str, int]:
         "minority": [rarest],
         "not minority": [name for name in present if name != rarest],
         "all": list(present),
+        "cover": list(present),
     }
     if strategy not in chosen:
         raise InputError(f"unknown strategy {strategy!r}: use one of {', '.join(STRATEGIES)}, or {{class: total}}")
-    return dict.fromkeys(chosen[strategy], present[largest])
+    total = present[largest]
+    return dict.fromkeys(chosen[strategy], total + math.ceil(total / 2) if strategy == "cover" else total)
 
 
 def _mapped(counts: Mapping[str, int], mapping: Mapping[str, int]) -> dict[str, int]:

@@ -41,7 +41,6 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     if isinstance(balance.strategy, str):
         resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)
     _check(model.width > 0, "model.width", model.width, "above 0")
-    _check(model.kernel_size in (1, 3), "model.kernel_size", model.kernel_size, "1 or 3")
     _check(0 <= model.dropout < 1, "model.dropout", model.dropout, "in [0, 1)")
     with torch.device("meta"):
         model.build(EXPRESSIONS, config.faces)

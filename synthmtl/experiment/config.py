@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 from synthmtl.balance import FeedbackConfig
 from synthmtl.data.augmentation import AugmentationConfig
@@ -9,7 +10,12 @@ from synthmtl.errors import InputError
 from synthmtl.faces import LONG_TAIL
 from synthmtl.losses import SynthesisWeights
 from synthmtl.models import FERSNET_SIZES, FERSNet, match_capacity
+from synthmtl.models.fersnet import sized_config
+from synthmtl.sharing import SHARING_UNITS, compile_units
 from synthmtl.training import TrainingConfig
+
+HARD_MATCHED = "hard_matched"
+"""What ``model.sharing`` takes beside the sharing units: ``hard``, as large as the network with the leaky unit."""
 
 
 @dataclass
@@ -26,6 +32,8 @@ class FaceOptions:
         validation_per_class, test_per_class: rendered faces per class in the balanced splits.
         subjects: rendered people in the training, validation and test split.
         render_seed: of the rendered faces.
+        nuisance_correlation: how strongly light, pose, skin and person go with the expression in rendered training
+            faces, 0 to 1; validation and test faces never have any of it.
     """
 
     path: str | None = None
@@ -38,6 +46,7 @@ class FaceOptions:
     test_per_class: int = 160
     subjects: tuple[int, int, int] = (120, 20, 40)
     render_seed: int = 0
+    nuisance_correlation: float = 0.0
 
     @property
     def channels(self) -> int:
@@ -51,22 +60,26 @@ class ModelOptions:
 
     Attributes:
         size: ``published`` (96 px, 64-512 channels), ``cpu`` (48 px, narrow) or ``tiny``.
-        sharing: sharing unit of the gated methods.
-        kernel_size: 1 or 3, of the leaky unit's convolutions.
-        gate_bias: start value of z's bias in the leaky unit; null for none, as published.
+        sharing: sharing unit of the gated methods (``synthmtl.sharing.SHARING_UNITS``), or ``hard_matched``: one trunk,
+            widened to the parameter count of the leaky unit's network within 2 %.
+        sharing_options: of the unit, by name, beside those that the size sets for the leaky unit; of the leaky unit for
+            ``hard_matched``.
+        one_unit: one sharing unit for all stages instead of one per stage.
+        compile_units: fuse the gated units' operations with ``torch.compile``, which needs a C++ compiler.
         width: factor on all widths of the size.
         dropout: in front of the linear classifier.
     """
 
     size: str = "cpu"
     sharing: str = "leaky"
-    kernel_size: int = 1
-    gate_bias: float | None = -2.0
+    sharing_options: dict[str, Any] = field(default_factory=dict)
+    one_unit: bool = False
+    compile_units: bool = False
     width: float = 1.0
     dropout: float = 0.0
 
     def widths(self) -> dict:
-        """Stem, stage and joint channels after ``width``.
+        """Stem, stage, joint and decoder channels after ``width``.
 
         Raises:
             InputError: if the size is unknown.
@@ -82,24 +95,35 @@ class ModelOptions:
             "stem_channels": scaled(size["stem_channels"]),
             "stage_channels": tuple(scaled(c) for c in size["stage_channels"]),
             "joint_channels": scaled(size["joint_channels"]),
+            "decoder_channels": tuple(scaled(c) for c in size.get("decoder_channels", ())) or None,
         }
 
     def build(self, classes: tuple[str, ...], faces: FaceOptions, *, matched_hard: bool = False) -> FERSNet:
-        """A new network for these classes and faces, or its twin with hard sharing and as many parameters."""
-        config = FERSNET_SIZES.get(self.size, {}) | {
-            "classes": classes,
-            "image_size": faces.image_size,
-            "image_channels": faces.channels,
-            "sharing": self.sharing,
-            "kernel_size": self.kernel_size,
-            "gate_bias": self.gate_bias,
-            "dropout": self.dropout,
+        """A new network for these classes and faces, or its twin with hard sharing and as many parameters.
+
+        Raises:
+            InputError: if the size, the sharing unit or one of its options is unknown, or does not suit.
+        """
+        if self.sharing not in (*SHARING_UNITS, HARD_MATCHED):
+            known = ", ".join((*SHARING_UNITS, HARD_MATCHED))
+            raise InputError(f"unknown sharing unit {self.sharing!r}: use one of {known}")
+        config = sized_config(
+            self.size,
+            classes=classes,
+            image_size=faces.image_size,
+            image_channels=faces.channels,
+            sharing="leaky" if self.sharing == HARD_MATCHED else self.sharing,
+            sharing_options=self.sharing_options,
+            one_unit=self.one_unit,
+            dropout=self.dropout,
             **self.widths(),
-        }
+        )
         network = FERSNet(**config)
-        if not matched_hard:
+        compile_units(network, self.compile_units)
+        if not matched_hard and self.sharing != HARD_MATCHED:
             return network
-        return match_capacity(FERSNet, network.recognition_parameters(), config | {"sharing": "hard"})
+        hard = config | {"sharing": "hard", "sharing_options": {}, "one_unit": False}
+        return match_capacity(FERSNet, network.recognition_parameters(), hard)
 
 
 @dataclass
@@ -112,6 +136,8 @@ class SynthesisOptions:
         edits: faces edited in each step.
         rendered_share: share of them that are rendered pairs, in mixed mode.
         rendered_subjects: how many rendered people teach in mixed mode.
+        guide_noise: deviation of the noise, in units of [-1, 1] pixels, through which the guide learns expressions and
+            then sees edited faces, so that they cannot please it by fine patterns.
         perceptual: ``lpips``, ``guide`` (features of the guide recognizer), or ``auto``: LPIPS if its weights are here.
         critic_channels: widths of the critic; none turns it off.
         weights: of the losses.
@@ -121,6 +147,7 @@ class SynthesisOptions:
     edits: int = 32
     rendered_share: float = 0.5
     rendered_subjects: int = 400
+    guide_noise: float = 0.3
     perceptual: str = "auto"
     critic_channels: tuple[int, ...] = (32, 64, 128)
     weights: SynthesisWeights = field(default_factory=SynthesisWeights)
@@ -221,20 +248,21 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
     if name == "quick" and rendered:
         return MainJobConfig(
             model=ModelOptions(width=0.75),
-            # A critic costs a fifth of each step and changes little in so few of them.
-            synthesis=SynthesisOptions(edits=40, critic_channels=()),
-            recognition=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
+            # Rendered faces have little noise, and pairs bound what the guide can ask for.
+            synthesis=SynthesisOptions(edits=40, guide_noise=0.05),
+            recognition=TrainingConfig(steps=360, batch_size=64, learning_rate=3e-3),
             judge=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
-            joint=TrainingConfig(steps=330, batch_size=32, learning_rate=3e-3),
-            finetune=TrainingConfig(steps=180, batch_size=64, learning_rate=1.5e-3),
+            joint=TrainingConfig(steps=420, batch_size=24, learning_rate=3e-3),
+            finetune=TrainingConfig(steps=240, batch_size=64, learning_rate=1.5e-3),
             preset=name,
         )
     if name == "quick":
         return MainJobConfig(
             label_smoothing=0.1,
+            synthesis=SynthesisOptions(edits=40, rendered_share=0.4),
             recognition=TrainingConfig(steps=2400, batch_size=128, learning_rate=3e-3, evaluate_every=400),
-            judge=TrainingConfig(steps=1600, batch_size=128, learning_rate=3e-3),
-            joint=TrainingConfig(steps=2000, batch_size=48, learning_rate=2e-3),
+            judge=TrainingConfig(steps=2000, batch_size=128, learning_rate=3e-3),
+            joint=TrainingConfig(steps=2000, batch_size=24, learning_rate=2e-3),
             finetune=TrainingConfig(steps=1200, batch_size=128, learning_rate=1.5e-3, evaluate_every=400),
             preset=name,
         )
@@ -246,7 +274,7 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
             seeds=[0, 1, 2, 3, 4],
             generator_seeds=0,
             faces=FaceOptions(image_size=96),
-            model=ModelOptions(size="published", gate_bias=None),
+            model=ModelOptions(size="published"),
             synthesis=SynthesisOptions(edits=8, critic_channels=(64, 128, 256, 512)),
             recognition=published,
             judge=dataclasses.replace(published),

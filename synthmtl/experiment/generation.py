@@ -126,6 +126,7 @@ def train_jointly(job: Job, network: str, seed: int) -> Path:
             ExpressionLoss(job.counts, label_smoothing=config.label_smoothing),
             options.weights,
             guide=guide,
+            guide_noise=options.guide_noise,
             perceptual=perceptual.to(job.accelerator.device),
             critic=critic,
         )

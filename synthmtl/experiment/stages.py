@@ -10,10 +10,12 @@ from accelerate import Accelerator
 
 from synthmtl.balance import feed_back
 from synthmtl.data import FaceTable
+from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.data.load import Splits, load_splits
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
 from synthmtl.data.streams import RecognitionStream
+from synthmtl.errors import InputError
 from synthmtl.experiment.config import FaceOptions, MainJobConfig
 from synthmtl.experiment.methods import Method
 from synthmtl.experiment.workspace import Unit
@@ -82,6 +84,8 @@ class Job:
 def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
     """The faces of a run: the user's, or rendered ones and how to render more of the same people."""
     if options.path is not None:
+        if options.nuisance_correlation:
+            raise InputError("faces.nuisance_correlation is for rendered faces: leave it out, or leave out the path")
         splits = load_splits(
             options.path,
             image_size=options.image_size,
@@ -90,16 +94,26 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
             on_bad="skip" if options.skip_bad else "error",
         )
         return splits, None
-    base = RenderConfig(image_size=options.image_size, channels=options.channels, seed=options.render_seed)
-    configs = split_configs(
+    configs = render_configs(options)
+    tables = {name: render_faces(part) for name, part in configs.items()}
+    return Splits(**tables, notes=["All faces are rendered."]), configs["train"]
+
+
+def render_configs(options: FaceOptions) -> dict[str, RenderConfig]:
+    """How the ``train``, ``validation`` and ``test`` faces of a run are rendered."""
+    base = RenderConfig(
+        image_size=options.image_size,
+        channels=options.channels,
+        seed=options.render_seed,
+        nuisance_correlation=options.nuisance_correlation,
+    )
+    return split_configs(
         options.train_counts,
         options.validation_per_class,
         options.test_per_class,
         config=base,
         **dict(zip(("train_subjects", "validation_subjects", "test_subjects"), options.subjects, strict=True)),
     )
-    tables = {name: render_faces(part) for name, part in configs.items()}
-    return Splits(**tables, notes=["All faces are rendered."]), configs["train"]
 
 
 def train_recognition(
@@ -111,11 +125,13 @@ def train_recognition(
     seed: int,
     method: Method,
     fill: FaceTable | None = None,
+    augmentation: AugmentationConfig | None = None,
     description: str = "",
 ) -> float:
     """Train recognition on the training split, half of each batch ``fill`` if given; returns the seconds it took.
 
     The best weights by macro-F1 on the validation split stay in ``model``.
+    ``augmentation`` replaces the configured one.
     """
     config = job.config
     loss = ExpressionLoss(
@@ -140,7 +156,8 @@ def train_recognition(
     else:
         rows = torch.where(table.expression >= 0)[0]
         sampler = EpochSampler(rows, training.batch_size, seed)
-    stream = RecognitionStream(table, sampler, augmentation=config.augmentation, seed=seed, **job.placement)
+    views = augmentation or config.augmentation
+    stream = RecognitionStream(table, sampler, augmentation=views, seed=seed, **job.placement)
     result = fit(
         players=[Player("recognition", RecognitionObjective(model, loss))],
         stream=stream,
@@ -169,22 +186,24 @@ def predict(job: Job, model: FERSNet | Recognizer, table: FaceTable) -> torch.Te
 
 def plain_network(job: Job) -> Recognizer:
     """The recognition branch alone, as wide as the gated network's."""
-    widths = job.config.model.widths()
-    return Recognizer(**_recognizer_config(job) | widths | {"joint_channels": widths["joint_channels"] // 2})
+    return Recognizer(**_recognizer_config(job))
 
 
 def matched_network(job: Job) -> Recognizer:
     """A recognizer with as many parameters as the gated network uses for recognition, within 2 %."""
     gated = job.config.model.build(job.train.classes, job.config.faces)
-    widths = job.config.model.widths()
-    base = _recognizer_config(job) | widths | {"joint_channels": widths["joint_channels"] // 2}
-    return match_capacity(Recognizer, gated.recognition_parameters(), base)
+    return match_capacity(Recognizer, gated.recognition_parameters(), _recognizer_config(job))
 
 
 def _recognizer_config(job: Job) -> dict:
     sized = job.config.model.build(job.train.classes, job.config.faces).config
     names = ("classes", "image_size", "image_channels", "stem_kind", "pool_first", "dropout")
-    return {name: sized[name] for name in names}
+    widths = job.config.model.widths()
+    return {name: sized[name] for name in names} | {
+        "stem_channels": widths["stem_channels"],
+        "stage_channels": widths["stage_channels"],
+        "joint_channels": widths["joint_channels"] // 2,
+    }
 
 
 def train_judge(job: Job, role: str) -> Path:
@@ -199,9 +218,14 @@ def train_judge(job: Job, role: str) -> Path:
         torch.manual_seed(seed)
         model = plain_network(job)
         method = Method("plain", role, balanced_sampling=True)
+        # The generator would please a plain recognizer with patterns that nobody takes for an expression.
+        views = job.config.augmentation
+        if role == "guide":
+            views = dataclasses.replace(views, noise=max(views.noise, job.config.synthesis.guide_noise))
         seconds = train_recognition(
-            job, model, job.config.judge, unit.directory, seed=seed, method=method, description=role
-        )
+            job, model, job.config.judge, unit.directory,
+            seed=seed, method=method, augmentation=views, description=role,
+        )  # fmt: skip
         save(job, model, unit.directory / "model")
         job.finish(unit, {"validation": validation_scores(job, model), "seconds": seconds})
     return unit.directory

@@ -14,11 +14,19 @@ def least_squares(scores: Tensor, goal: float) -> Tensor:
     return (scores - goal).square().mean((1, 2, 3))
 
 
-def differentiable_augment(images: Tensor, random: StepRandom, name: str, *, shift: float = 0.1) -> Tensor:
+def differentiable_augment(
+    images: Tensor, random: StepRandom, name: str, *, shift: float = 0.1, noise: float = 0.05
+) -> Tensor:
     """Random brightness, contrast, shift and noise that let gradients through (DiffAugment, Zhao et al., 2020).
 
     In front of a critic it keeps a small data set from being learned by heart; in front of a frozen recognizer it
     keeps an editor from fooling it with pixel patterns. (B, C, H, W) → the same shape.
+
+    Args:
+        images: faces in [-1, 1].
+        random, name: of the draws.
+        shift: largest shift, as a share of the side.
+        noise: deviation, in units of [-1, 1] pixels.
     """
     count, _, height, width = images.shape
     gain, offset = (
@@ -30,4 +38,4 @@ def differentiable_augment(images: Tensor, random: StepRandom, name: str, *, shi
     reach = max(1, round(shift * height))
     down, right = random.shared_integers(f"{name}-shift", 2 * reach + 1, 2).tolist()
     images = F.pad(images, (reach,) * 4, mode="replicate")[..., down : down + height, right : right + width]
-    return images + 0.05 * random.normal(f"{name}-noise", *images.shape)
+    return images + noise * random.normal(f"{name}-noise", *images.shape)

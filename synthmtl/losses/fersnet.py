@@ -1,6 +1,7 @@
 """The objectives of joint training: what the two branches and the critic minimize."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from synthmtl.losses.expression import ExpressionLoss
 from synthmtl.losses.reconstruction import change_weights, pixel_loss, smoothness
 from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models.blocks import unrecorded_statistics
+from synthmtl.models.decoder import Edit
+from synthmtl.models.encoder import Encoded
 
 
 @dataclass
@@ -27,21 +30,23 @@ class SynthesisWeights:
         adversarial: least-squares GAN.
         cycle: edit and back, on unpaired faces; against the source in pixels.
         identity: a face edited to its own expression with its own style stays itself, on unpaired faces.
-        subject: the edited face keeps the source's coarse picture (8×8), on unpaired faces.
+        subject: the edited face keeps the source's coarse picture (8×8).
         smoothness: squared differences of the flow.
-        residual: squared residual beyond the warp, on unpaired faces.
+        residual: squared residual beyond the warp.
+        sharing: what the sharing units ask for, which they weigh themselves.
     """
 
     pixel: float = 10.0
     perceptual: float = 0.5
     divergence: float = 0.002
-    expression: float = 0.3
-    adversarial: float = 0.1
-    cycle: float = 5.0
-    identity: float = 5.0
-    subject: float = 3.0
+    expression: float = 0.5
+    adversarial: float = 0.5
+    cycle: float = 2.0
+    identity: float = 3.0
+    subject: float = 1.0
     smoothness: float = 0.02
-    residual: float = 1.0
+    residual: float = 0.5
+    sharing: float = 1.0
 
 
 class RecognitionObjective(nn.Module):
@@ -78,11 +83,14 @@ class FERSNetObjective(nn.Module):
         weights: of the synthesis losses.
         recognition: weight of the recognition loss.
         guide: a frozen recognizer; None turns off the expression term.
+        guide_noise: deviation of the noise that hides the edited faces' fine patterns from the guide, in units of
+            [-1, 1] pixels; it should be the one that the guide was trained with.
         perceptual: (faces, faces) → (B,), e.g. of ``perceptual_distance``; None turns off the perceptual term.
         critic: discriminator (image, expression) → scores; None turns off the adversarial loss.
 
-    ``forward(batch: EditBatch)`` returns every term by name and their weighted sum as ``loss``; the faces that the
-    critic will see are left in ``edited``.
+    ``forward(batch: EditBatch)`` returns every term by name, their weighted sum as ``loss``, and the two parts of that
+    sum, for aggregators, as ``task/recognition`` (the expression term) and ``task/synthesis`` (all others); the faces
+    that the critic will see are left in ``edited``.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class FERSNetObjective(nn.Module):
         *,
         recognition: float = 1.0,
         guide: nn.Module | None = None,
+        guide_noise: float = 0.05,
         perceptual: nn.Module | None = None,
         critic: nn.Module | None = None,
     ):
@@ -101,6 +110,7 @@ class FERSNetObjective(nn.Module):
         self.expression_loss = expression_loss
         self.weights = dataclasses.replace(weights)
         self.recognition = recognition
+        self.guide_noise = guide_noise
         # In a tuple: none is a submodule, so that no optimizer, checkpoint or DDP wrapper takes them for ours.
         self._frozen = (guide, critic, perceptual)
         if guide is not None:
@@ -120,13 +130,17 @@ class FERSNetObjective(nn.Module):
         parts = [type(encoded)(*features[i], list(skips[i])) for i in range(2)]
         logits = model.classify(parts[0])
         terms = {"expression": self.expression_loss(logits, batch.labelled.expression, batch.labelled.weight)}
-        total = self.recognition * terms["expression"]
+        total = recognition = self.recognition * terms["expression"]
+        synthesis = []
 
         def add(name: str, weight: float, value: Tensor) -> None:
             nonlocal total
             terms[name] = value
-            total = total + weight * value
+            synthesis.append(weight * value)
+            total = total + synthesis[-1]
 
+        if encoded.penalty is not None and w.sharing:
+            add("sharing", w.sharing, encoded.penalty)
         posterior = model.style.posterior(target)
         noise = batch.random.normal("style", 2 * edits, model.style.dim)
         read = model.style.draw(posterior, noise[:edits])
@@ -138,46 +152,54 @@ class FERSNetObjective(nn.Module):
         edit = model.decode(parts[1], source, wanted, torch.where(reads[:, None], read, drawn))
         compared = paired & reads
         if paired.any():
-            loss = pixel_loss(edit.image, target, change_weights(source, target))
-            add("pixel", w.pixel, weighted_mean(loss, compared))
+            pairs = torch.where(paired)[0]
+            made, goal, counted = edit.image[pairs], target[pairs], compared[pairs]
+            loss = pixel_loss(made, goal, change_weights(source[pairs], goal))
+            add("pixel", w.pixel, weighted_mean(loss, counted))
             if perceptual is not None and w.perceptual:
-                add("perceptual", w.perceptual, weighted_mean(perceptual(edit.image, target), compared))
+                add("perceptual", w.perceptual, weighted_mean(perceptual(made, goal), counted))
         if edit.flow is not None and w.smoothness:
             add("smoothness", w.smoothness, smoothness(edit.flow).mean())
+        if edit.residual is not None and w.residual:
+            add("residual", w.residual, edit.residual.square().mean())
+        if w.subject:
+            coarse = [F.avg_pool2d(x, max(1, x.shape[-1] // 8)) for x in (edit.image, source)]
+            add("subject", w.subject, F.mse_loss(*coarse))
         if guide is not None and w.expression:
-            seen = differentiable_augment(edit.image, batch.random, "guide")
+            seen = differentiable_augment(edit.image, batch.random, "guide", noise=self.guide_noise)
             add("guide", w.expression, F.cross_entropy(guide(seen).float(), wanted, label_smoothing=0.1))
         self.edited = edit.image.detach()
         if critic is not None and w.adversarial:
-            judged = unpaired if unpaired.any() else torch.ones_like(paired)
+            judged = judged_rows(paired)
             critic.requires_grad_(False)
-            scores = critic(differentiable_augment(edit.image, batch.random, "critic"), wanted)
+            scores = critic(differentiable_augment(edit.image, batch.random, "critic")[judged], wanted[judged])
             critic.requires_grad_(True)
-            add("adversarial", w.adversarial, weighted_mean(least_squares(scores, 1), judged))
+            add("adversarial", w.adversarial, least_squares(scores, 1).mean())
         if unpaired.any():
-            self._unpaired_terms(batch, parts[1], edit, unpaired, add)
-        return {"loss": total} | {name: value.detach() for name, value in terms.items()}
+            self._unpaired_terms(batch, parts[1], edit, torch.where(unpaired)[0], add)
+        tasks = {"task/recognition": recognition, "task/synthesis": sum(synthesis)}
+        return {"loss": total} | tasks | {name: value.detach() for name, value in terms.items()}
 
-    def _unpaired_terms(self, batch: EditBatch, encoded, edit, rows: Tensor, add) -> None:
-        """What replaces the paired target: cycle, identity, subject, and a bound on what is painted."""
-        model, w, source = self.model, self.weights, batch.source.image
+    def _unpaired_terms(self, batch: EditBatch, encoded: Encoded, edit: Edit, rows: Tensor, add: Callable) -> None:
+        """What replaces the paired target: cycle and identity."""
+        model, w = self.model, self.weights
+        source, own, edited = batch.source.image[rows], batch.source.expression[rows], edit.image[rows]
         own_style, _ = model.style.posterior(source)
-        own = batch.source.expression
         if w.identity:
-            same = model.decode(encoded, source, own, own_style).image
-            add("identity", w.identity, weighted_mean((same - source).abs().mean((1, 2, 3)), rows))
+            part = encoded._replace(synthesis=encoded.synthesis[rows], skips=[skip[rows] for skip in encoded.skips])
+            same = model.decode(part, source, own, own_style).image
+            add("identity", w.identity, (same - source).abs().mean())
         if w.cycle:
             with unrecorded_statistics(model):
-                again = model.encode(edit.image)
-            back = model.decode(again, edit.image, own, own_style).image
-            cycle = F.smooth_l1_loss(back, source, beta=0.2, reduction="none").mean((1, 2, 3))
-            add("cycle", w.cycle, weighted_mean(cycle, rows))
-        if w.subject:
-            coarse = [F.avg_pool2d(x, max(1, x.shape[-1] // 8)) for x in (edit.image, source)]
-            distance = (coarse[0] - coarse[1]).square().mean((1, 2, 3))
-            add("subject", w.subject, weighted_mean(distance, rows))
-        if edit.residual is not None:
-            add("residual", w.residual, weighted_mean(edit.residual.square().mean((1, 2, 3)), rows))
+                again = model.encode(edited)
+            back = model.decode(again, edited, own, own_style).image
+            add("cycle", w.cycle, F.smooth_l1_loss(back, source, beta=0.2))
+
+
+def judged_rows(paired: Tensor) -> Tensor:
+    """Rows that the critic sees: those of the unpaired kind if there are any, since those are the user's faces."""
+    rows = torch.where(~paired)[0]
+    return rows if len(rows) else torch.arange(len(paired), device=paired.device)
 
 
 class CriticObjective(nn.Module):
@@ -198,17 +220,17 @@ class CriticObjective(nn.Module):
         self._generator = (generator,)
 
     def forward(self, batch: EditBatch) -> dict[str, Tensor]:
-        edited = self._generator[0].edited
+        rows = judged_rows(batch.paired)
+        target, edited = batch.target.image[rows], self._generator[0].edited[rows]
         wanted, count = batch.target.expression, len(batch.target)
-        rows = ~batch.paired if (~batch.paired).any() else torch.ones_like(batch.paired)
         wrong = (wanted + 1 + batch.random.integers("wrong", 0, self.classes - 1, count)) % self.classes
-        images = torch.cat([batch.target.image, edited, batch.target.image])
+        wanted, wrong = wanted[rows], wrong[rows]
+        images = torch.cat([target, edited, target])
         images = differentiable_augment(images, batch.random, "critic-real")
-        real, fake, mismatched = self.critic(images, torch.cat([wanted, wanted, wrong])).split(count)
+        real, fake, mismatched = self.critic(images, torch.cat([wanted, wanted, wrong])).split(len(rows))
         errors = least_squares(real, 1) + least_squares(fake, 0) + 0.5 * least_squares(mismatched, 0)
-        loss = 0.5 * weighted_mean(errors, rows)
         return {
-            "loss": loss,
-            "critic_real": weighted_mean(real.mean((1, 2, 3)), rows).detach(),
-            "critic_fake": weighted_mean(fake.mean((1, 2, 3)), rows).detach(),
+            "loss": 0.5 * errors.mean(),
+            "critic_real": real.mean().detach(),
+            "critic_fake": fake.mean().detach(),
         }

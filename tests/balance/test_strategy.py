@@ -14,6 +14,7 @@ COUNTS = {"neutral": 10, "happiness": 7, "fear": 2}
         ("minority", (0, 0, 8)),
         ("not minority", (0, 3, 0)),
         ("all", (0, 3, 8)),
+        ("cover", (5, 8, 13)),
         ({"fear": 5}, (0, 0, 3)),
         ({"Scared": 5, "happy": 7}, (0, 0, 3)),
         (lambda counts: {name: 12 for name in counts}, (2, 5, 10)),

@@ -24,10 +24,11 @@ def test_channels():
 
 
 def test_widths_follow_the_factor():
-    narrow, wide = ModelOptions(size="tiny"), ModelOptions(size="tiny", width=2.0)
+    narrow, wide = ModelOptions(size="cpu"), ModelOptions(size="cpu", width=2.0)
     for name, value in narrow.widths().items():
         double = tuple(2 * v for v in value) if isinstance(value, tuple) else 2 * value
         assert wide.widths()[name] == double
+    assert ModelOptions(size="tiny").widths()["decoder_channels"] is None  # as wide as the encoder
     assert ModelOptions(size="tiny", width=0.01).widths()["stem_channels"] == 4
     with pytest.raises(InputError, match="unknown model size"):
         ModelOptions(size="huge").widths()
@@ -43,6 +44,22 @@ def test_built_network_is_as_asked():
     assert twin.recognition_parameters() == pytest.approx(gated.recognition_parameters(), rel=0.02)
 
 
+def test_hard_matched_is_as_large_as_the_leaky_network():
+    faces = FaceOptions(image_size=32)
+    for options in ({}, {"kernel_size": 3}):
+        gated = ModelOptions(size="tiny", sharing_options=options).build(EXPRESSIONS, faces)
+        matched = ModelOptions(size="tiny", sharing="hard_matched", sharing_options=options).build(EXPRESSIONS, faces)
+        assert matched.config.sharing == "hard"
+        assert matched.recognition_parameters() == pytest.approx(gated.recognition_parameters(), rel=0.02)
+
+
+def test_sizes_set_options_of_the_leaky_unit_only():
+    faces = FaceOptions(image_size=32)
+    assert ModelOptions(size="tiny", sharing="cgc").build(EXPRESSIONS, faces).config.sharing_options == {}
+    leaky = ModelOptions(size="tiny", sharing_options={"kernel_size": 3}).build(EXPRESSIONS, faces)
+    assert leaky.config.sharing_options == {"gate_bias": -2.0, "kernel_size": 3}
+
+
 BAD = {
     "seeds": [],
     "generator_seeds": -1,
@@ -51,7 +68,7 @@ BAD = {
     "model.size": "huge",
     "model.sharing": "nosuch",
     "model.width": 0.0,
-    "model.kernel_size": 2,
+    "model.sharing_options": {"kernel_size": 2},
     "model.dropout": 1.0,
     "synthesis.mode": "nosuch",
     "synthesis.edits": 0,

@@ -50,3 +50,11 @@ def test_gradients_pass():
     assert images.grad.isfinite().all()
     inner = images.grad[..., 3:-3, 3:-3]
     assert (inner >= 0.8).all() and (inner <= 1.2).all()
+
+
+def test_noise_has_the_deviation_asked_for():
+    images = torch.zeros(64, 1, 32, 32)
+    for deviation in (0.0, 0.3):
+        seen = differentiable_augment(images, StepRandom(0, 0), "guide", noise=deviation)
+        within = (seen - seen.mean((1, 2, 3), keepdim=True)).std()  # each face has an offset of its own
+        assert float(within) == pytest.approx(deviation, rel=0.02, abs=1e-6)

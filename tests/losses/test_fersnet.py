@@ -91,14 +91,15 @@ def test_every_parameter_learns(kind, parts):
     for name, gradient in gradients(goal.model).items():
         assert gradient is not None and gradient.isfinite().all() and gradient.count_nonzero() > 0, name
     paired = {"pixel"} | ({"perceptual"} if "guide" in PARTS[parts] else set())
-    unpaired = {"identity", "cycle", "subject", "residual"}
-    wanted = {"loss", "expression", "divergence", "smoothness"}
+    unpaired = {"identity", "cycle"}
+    wanted = {"loss", "expression", "divergence", "smoothness", "residual", "subject"}
     wanted |= {"guide"} if "guide" in PARTS[parts] else set()
     wanted |= {"adversarial"} if "critic" in PARTS[parts] else set()
     wanted |= paired if kind != "unpaired" else set()
     wanted |= unpaired if kind != "paired" else set()
-    assert set(terms) == wanted
-    assert [name for name, value in terms.items() if value.requires_grad] == ["loss"]
+    tasks = {"task/recognition", "task/synthesis"}
+    assert set(terms) == wanted | tasks
+    assert {name for name, value in terms.items() if value.requires_grad} == {"loss"} | tasks
 
 
 @pytest.mark.parametrize("sharing", ["none", "hard"])
@@ -113,12 +114,34 @@ def test_rivals_and_the_direct_decoder_learn_too(sharing, output, kind):
     assert ("smoothness" in terms) == (output == "flow")
 
 
+def test_loss_is_the_sum_of_its_tasks():
+    terms = {name: value.detach() for name, value in objective(critic=critic(), recognition=0.7)(batch()).items()}
+    torch.testing.assert_close(terms["task/recognition"] + terms["task/synthesis"], terms["loss"])
+    torch.testing.assert_close(terms["task/recognition"], 0.7 * terms["expression"])
+
+
+@pytest.mark.parametrize("sharing", ["replace", "sparse"])
+def test_sharing_units_add_their_penalty(sharing):
+    terms = {}
+    for weight in (0.0, 1.0, 3.0):
+        goal = objective(model(sharing=sharing))
+        goal.weights.sharing = weight
+        torch.manual_seed(0)  # sparse gates draw
+        terms[weight] = goal(batch("paired"))
+    assert "sharing" not in terms[0.0]
+    assert terms[1.0]["sharing"] > 0
+    added = terms[3.0]["loss"] - terms[0.0]["loss"]
+    torch.testing.assert_close(added.detach(), 3 * terms[3.0]["sharing"], rtol=1e-4, atol=1e-4)
+    terms[1.0]["loss"].backward()
+    assert "sharing" not in objective()(batch("paired"))
+
+
 def test_loss_is_the_weighted_sum_of_its_terms():
     goal = objective(guide=guide(), critic=critic())
     terms = goal(batch())
     w = SynthesisWeights()
     weights = vars(w) | {"guide": w.expression, "expression": 1.0}
-    expected = sum(weights[name] * value for name, value in terms.items() if name != "loss")
+    expected = sum(weights[name] * value for name, value in terms.items() if name in weights)
     torch.testing.assert_close(terms["loss"].detach(), expected)
 
 

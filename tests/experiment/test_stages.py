@@ -1,0 +1,28 @@
+"""The data of a run."""
+
+import pytest
+
+from synthmtl.errors import InputError
+from synthmtl.experiment.config import FaceOptions
+from synthmtl.experiment.stages import load_data
+from synthmtl.faces.nuisance import measured_correlation
+from synthmtl.labels import EXPRESSIONS
+
+
+def test_correlated_nuisances_reach_the_training_faces_only(tmp_path):
+    options = FaceOptions(
+        image_size=32,
+        train_counts=dict.fromkeys(EXPRESSIONS, 12),
+        validation_per_class=1,
+        test_per_class=12,
+        subjects=(24, 8, 24),
+        nuisance_correlation=0.8,
+    )
+    splits, render = load_data(options)
+    assert render.nuisance_correlation == 0.8
+    train, test = measured_correlation(splits.train), measured_correlation(splits.test)
+    assert all(train[name] > 0.6 and test[name] < 0.5 for name in train)
+    with pytest.raises(InputError, match="nuisance_correlation is for rendered faces"):
+        load_data(FaceOptions(path=str(tmp_path), nuisance_correlation=0.5))
+    with pytest.raises(InputError, match=r"nuisance_correlation is 2.0: it must be in \[0, 1\]"):
+        load_data(FaceOptions(nuisance_correlation=2.0))
