@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from synthmtl.cli import say_errors_in_one_line
-from synthmtl.commands import recipe_options
+from synthmtl.options import recipe_options
 from synthmtl.study import StudyConfig, run_study
 from synthmtl.study_command import say_results, study_parser
 

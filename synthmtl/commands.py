@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from synthmtl.errors import InputError
+from synthmtl.options import add_out_options, preset_of, recipe_options
 from synthmtl.study_command import configure_study, run_study_command
 
 log = logging.getLogger("synthmtl")
@@ -28,38 +28,6 @@ class Command:
     about: str
     configure: Callable[[ArgumentParser, Sequence[str]], None]
     call: Callable[[Namespace], int | None]
-
-
-def add_out_options(parser: ArgumentParser, what: str = "folder for everything that is made") -> None:
-    """``--out``, ``--resume`` and ``--overwrite``."""
-    parser.add_argument("--out", type=str, required=True, help=what)
-    parser.add_argument("--resume", action="store_true", help="continue what an earlier call left in --out")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
-
-
-def preset_of(argv: Sequence[str]) -> str:
-    """The preset in ``argv``, or in the file that its ``--config`` names, before either is parsed.
-
-    Presets set the defaults of every other option. What is wrong with the file is left for the parser to say.
-    """
-    given = _given(argv, "--preset")
-    config = _given(argv, "--config")
-    if given is None and config is not None and Path(config).is_file():
-        try:
-            content = yaml.safe_load(Path(config).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            content = None
-        given = content.get("preset") if isinstance(content, dict) else None
-    return "quick" if given is None else str(given)
-
-
-def _given(argv: Sequence[str], option: str) -> str | None:
-    for i, part in enumerate(argv):
-        if part == option and i + 1 < len(argv):
-            return argv[i + 1]
-        if part.startswith(f"{option}="):
-            return part.split("=", 1)[1]
-    return None
 
 
 def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: bool) -> None:
@@ -85,20 +53,6 @@ def main_job_config(options: Namespace) -> Any:
     from synthmtl.experiment import MainJobConfig
 
     return recipe_options(MainJobConfig, options)
-
-
-def recipe_parser(kind: type, *, prog: str) -> ArgumentParser:
-    """The parser of a recipe whose options are a dataclass, beside ``--config``, ``--out``, ``--resume``, ..."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
-    add_out_options(parser)
-    parser.add_class_arguments(kind, as_group=False)
-    return parser
-
-
-def recipe_options(kind: type, options: Namespace) -> Any:
-    """The options of a parsed command line as the recipe's dataclass."""
-    return _instantiate(kind, {f.name: options[f.name] for f in dataclasses.fields(kind)})
 
 
 def print_scores(report: dict) -> None:
@@ -134,15 +88,6 @@ def _main_job(options: Namespace) -> None:
     report = run_main_job(config, Path(options.out), resume=options.resume, overwrite=options.overwrite)
     print_scores(report)
     print(f"report: {Path(options.out) / 'report.html'}")
-
-
-def _instantiate(kind: type, values: Any) -> Any:
-    """A dataclass from nested namespaces; a value that it refuses is the user's to put right."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "it")
-    plain = values.as_dict() if isinstance(values, Namespace) else values
-    plain = {key: value.as_dict() if isinstance(value, Namespace) else value for key, value in plain.items()}
-    return parser.instantiate(parser.parse_object({"it": plain})).it
 
 
 def _settings(options: Namespace) -> dict:

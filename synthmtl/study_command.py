@@ -7,10 +7,11 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from synthmtl.options import add_out_options, preset_of, recipe_options
+
 
 def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the study, with the defaults of the preset that ``argv`` names."""
-    from synthmtl.commands import add_out_options, preset_of
     from synthmtl.study import StudyConfig, preset
 
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
@@ -28,7 +29,6 @@ def study_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
 
 def run_study_command(options: Namespace) -> int:
     """Run the study of a parsed command line; the exit code of :func:`say_results`."""
-    from synthmtl.commands import recipe_options
     from synthmtl.study import StudyConfig, run_study
 
     config, out = recipe_options(StudyConfig, options), Path(options.out)
