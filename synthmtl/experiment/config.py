@@ -250,10 +250,10 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
             model=ModelOptions(width=0.75),
             # Rendered faces have little noise, and pairs bound what the guide can ask for.
             synthesis=SynthesisOptions(edits=40, guide_noise=0.05),
-            recognition=TrainingConfig(steps=360, batch_size=64, learning_rate=3e-3),
+            recognition=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
             judge=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
-            joint=TrainingConfig(steps=420, batch_size=24, learning_rate=3e-3),
-            finetune=TrainingConfig(steps=240, batch_size=64, learning_rate=1.5e-3),
+            joint=TrainingConfig(steps=400, batch_size=24, learning_rate=3e-3),
+            finetune=TrainingConfig(steps=200, batch_size=64, learning_rate=1.5e-3),
             preset=name,
         )
     if name == "quick":
