@@ -31,7 +31,7 @@ def transcription(flu, x, y):
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("gate_bias", [None, -2.0])
-@pytest.mark.parametrize(("channels", "layout"), [(5, torch.contiguous_format), (64, torch.channels_last)])
+@pytest.mark.parametrize(("channels", "layout"), [(5, torch.contiguous_format), (128, torch.channels_last)])
 def test_equals_the_equations(kernel_size, gate_bias, channels, layout):
     flu = unit(channels, kernel_size=kernel_size, gate_bias=gate_bias)
     x, y = [face.detach().to(memory_format=layout).requires_grad_() for face in faces(channels=channels)]
