@@ -66,6 +66,7 @@ class Options:
         mirror: average predictions with those of the mirrored face.
         seed: of everything random.
         precision: ``auto``, ``no``, ``bf16`` or ``fp16``.
+        preset: ``smoke`` trains four steps, whatever ``training`` says, to prove the installation.
     """
 
     faces: FaceOptions = field(default_factory=FaceOptions)

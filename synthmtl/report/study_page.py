@@ -49,8 +49,9 @@ def write_study_page(results: dict, out: Path, figures: Mapping[str, Path] | Non
     for name, file in (figures or {}).items():
         kind, _, rho = name.partition("-rho")
         section, caption = SECTIONS[kind]
-        title = f"ρ = {rho}: {caption}" if rho else caption
-        placed.setdefault(section, []).append({"title": title[0].upper() + title[1:], "data": embedded(file)})
+        # Only a caption starts with a capital: that of ρ is Ρ, which reads as the Latin P.
+        title = f"ρ = {rho}: {caption}" if rho else caption[0].upper() + caption[1:]
+        placed.setdefault(section, []).append({"title": title, "data": embedded(file)})
     rhos = list(dict.fromkeys(entry["rho"] for entry in results["summary"]))
     page = template("study.html.jinja").render(
         results=results,
