@@ -33,6 +33,9 @@ TITLES = {
 }
 """How a metric of a study is written for readers."""
 
+LOWER_IS_BETTER = ("synthesis_error", "nuisance_read")
+"""Of these a difference below zero is a gain."""
+
 PLACES = {"donor": "donor", "message": "message", "receiver_before": "before", "receiver_after": "after"}
 _TARGETS = {"expression": BLUE, "subject": VERMILION, "yaw": ORANGE, "light": PURPLE}
 _COLORS = (INK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, GRAY)
@@ -144,7 +147,7 @@ def pairs_figure(entries: Sequence[Mapping], comparisons: Sequence[Mapping], met
         clear[i, j] = clear[j, i] = one["ci95"] is not None and (one["ci95"][0] > 0 or one["ci95"][1] < 0)
     limit = max(float(np.nanmax(np.abs(matrix))), 1e-6)
     # Blue is good for the method in the row, whether the metric is a score or an error.
-    sign = -1 if metric == "synthesis_error" else 1
+    sign = -1 if metric in LOWER_IS_BETTER else 1
     with matplotlib.rc_context(STYLE):
         side = 2.0 + 0.48 * len(names)
         figure = Figure(figsize=(side + 0.6, side - 0.4), layout="constrained")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from synthmtl.report.page import embedded, template, verdict
-from synthmtl.report.study_figures import TITLES
+from synthmtl.report.study_figures import LOWER_IS_BETTER, TITLES
 from synthmtl.report.study_schema import validate_study
 
 FOCUS = "leaky"
@@ -62,6 +62,8 @@ def write_study_page(results: dict, out: Path, figures: Mapping[str, Path] | Non
         columns={name: TITLES[name] for name in COLUMNS if any(name in e["metrics"] for e in results["summary"])},
         against={rho: focus_rows(results, rho) for rho in rhos},
         focus=FOCUS,
+        turned={"above": "below", "below": "above"},
+        lower_is_better=LOWER_IS_BETTER,
         titles=TITLES,
     )
     out = Path(out)

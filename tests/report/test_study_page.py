@@ -83,6 +83,7 @@ def test_page_holds_tables_and_figures(results, tmp_path):
     assert page.count("data:image/png;base64,") == len(figures)
     assert "http" not in page and "<script" not in page and "&lt;b&gt;note" in page
     assert "+10.0" in page and "meaningless" not in page
+    assert 'class="above">−0.049<' in page and 'class="above">+0.100<' in page  # less error, more recognized: gains
     assert "ρ = " in page and "Ρ" not in page  # the capital reads as a P
 
 
