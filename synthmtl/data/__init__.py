@@ -3,6 +3,7 @@
 from synthmtl.data.batch import FaceBatch
 from synthmtl.data.duplicates import Duplicates, Leak, leaks, near_duplicates
 from synthmtl.data.fer2013 import read_fer2013
+from synthmtl.data.formats import FORMATS, detect_format
 from synthmtl.data.image_folder import read_image_folder
 from synthmtl.data.images import read_face
 from synthmtl.data.inspection import format_inspection, inspect_data
@@ -12,6 +13,7 @@ from synthmtl.data.table import FaceTable, classes_of
 from synthmtl.data.writer import write_image_folder
 
 __all__ = [
+    "FORMATS",
     "Duplicates",
     "FaceBatch",
     "FaceTable",
@@ -19,6 +21,7 @@ __all__ = [
     "Splits",
     "check_classes",
     "classes_of",
+    "detect_format",
     "format_inspection",
     "inspect_data",
     "leaks",

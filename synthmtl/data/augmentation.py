@@ -8,6 +8,12 @@ from torch import Tensor
 
 from synthmtl.data.randomness import StepRandom
 
+FLIPPED_LANDMARKS = (
+    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
+    41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
+)  # fmt: skip
+"""Which of the 68 landmarks each one is in the mirror image."""
+
 
 @dataclass
 class AugmentationConfig:
@@ -65,11 +71,43 @@ def augment_pair(
     )
 
 
+def augment_landmarks(
+    landmarks: Tensor, size: tuple[int, int], random: StepRandom, config: AugmentationConfig, name: str = "augment"
+) -> Tensor:
+    """Where the landmarks are in the faces that :func:`augment` makes with the same draws.
+
+    Args:
+        landmarks: (B, 68, 2) in [0, 1] of the image, NaN = missing.
+        size: height and width of the faces.
+        random, config, name: as given to :func:`augment`.
+
+    Returns:
+        (B, 68, 2); points that left the image are missing.
+    """
+    count = len(landmarks)
+    if config.flip:
+        mirrored = _mirrored(count, random, config, name)
+        landmarks = torch.where(mirrored[:, None, None], flip_landmarks(landmarks), landmarks)
+    if config.rotation_degrees or config.shift or config.scale:
+        # The map goes from places in the new face to places in the old one.
+        theta = _placement(count, *size, random, config, name).to(landmarks.dtype)
+        places = torch.linalg.solve(theta[:, :, :2], (2 * landmarks - 1).mT - theta[:, :, 2:]).mT
+        landmarks = (places + 1) / 2
+    inside = ((landmarks >= 0) & (landmarks <= 1)).all(2, keepdim=True)
+    return torch.where(inside, landmarks, float("nan"))
+
+
+def flip_landmarks(landmarks: Tensor) -> Tensor:
+    """Landmarks (B, 68, 2) in [0, 1] of the mirrored images, each under its own number again."""
+    flipped = landmarks[:, list(FLIPPED_LANDMARKS)]
+    return torch.stack([1 - flipped[..., 0], flipped[..., 1]], -1)
+
+
 def _vary(images: Tensor, random: StepRandom, config: AugmentationConfig, name: str) -> Tensor:
     """Geometry, photometry and erasing: one map of places and one of gray values for all channels of an image."""
     count = len(images)
     if config.flip:
-        mirrored = random.uniform(f"{name}/flip", count) < config.flip
+        mirrored = _mirrored(count, random, config, name)
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     if config.rotation_degrees or config.shift or config.scale:
         images = _move(images, random, config, name)
@@ -78,18 +116,29 @@ def _vary(images: Tensor, random: StepRandom, config: AugmentationConfig, name: 
     return _erased(images, random, config, name) if config.erase_probability else images
 
 
+def _mirrored(count: int, random: StepRandom, config: AugmentationConfig, name: str) -> Tensor:
+    return random.uniform(f"{name}/flip", count) < config.flip
+
+
 def _move(images: Tensor, random: StepRandom, config: AugmentationConfig, name: str) -> Tensor:
     count, _, height, width = images.shape
+    theta = _placement(count, height, width, random, config, name)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False).to(images.dtype)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _placement(
+    count: int, height: int, width: int, random: StepRandom, config: AugmentationConfig, name: str
+) -> Tensor:
+    """Maps (B, 2, 3) from places in the new images to places in the old ones, both from -1 to 1 along each side."""
     draw = random.uniform(f"{name}/geometry", count, 4, low=-1.0).unbind(1)
     angle = torch.deg2rad(config.rotation_degrees * draw[0])
     inverse_scale = 1 / (1 + config.scale * draw[1])
     cosine, sine = angle.cos() * inverse_scale, angle.sin() * inverse_scale
-    # Coordinates run from -1 to 1 along each side: a rotation of an oblong image must not shear it.
+    # The sides of an oblong image are units of different lengths, and a rotation must not shear it.
     rows = [cosine, -sine * height / width, 2 * config.shift * draw[2]]
     rows += [sine * width / height, cosine, 2 * config.shift * draw[3]]
-    theta = torch.stack(rows, 1).view(count, 2, 3)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False).to(images.dtype)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return torch.stack(rows, 1).view(count, 2, 3)
 
 
 def _erased(images: Tensor, random: StepRandom, config: AugmentationConfig, name: str) -> Tensor:

@@ -18,6 +18,7 @@ class FaceBatch:
         image: (B, C, H, W) float in [-1, 1].
         expression: (B,) int64 index into the data set's classes; -1 = missing.
         expression_distribution: (B, K) share of annotators per class; NaN rows = missing.
+        compound: (B,) int64 index into ``labels.COMPOUND_EXPRESSIONS``; -1 = missing.
         action_units: (B, A) intensity in [0, 1]; NaN = missing.
         landmarks: (B, 68, 2) in [0, 1] of the image, x right, y down; NaN = missing.
         valence_arousal: (B, 2) in [-1, 1]; NaN = missing.
@@ -30,6 +31,7 @@ class FaceBatch:
     image: Tensor
     expression: Tensor
     expression_distribution: Tensor
+    compound: Tensor
     action_units: Tensor
     landmarks: Tensor
     valence_arousal: Tensor

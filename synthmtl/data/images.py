@@ -7,6 +7,7 @@ pixels, and more than :data:`MAX_PIXELS` pixels.
 
 import contextlib
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ MAX_BYTES = 256 * 2**20
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 """Names that end so (any case) are taken for images; other files of a data folder are ignored."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a face in pixels from the upper left corner of the upright picture."""
 
 _BACKGROUND = (128, 128, 128, 255)
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -87,11 +91,15 @@ def strict_size_warnings() -> Iterator[None]:
         yield
 
 
-def decode_face(data: bytes, name: str, image_size: int, channels: int) -> DecodedFace:
+def decode_face(data: bytes, name: str, image_size: int, channels: int, box: Box | None = None) -> DecodedFace:
     """As :func:`read_face`, from the bytes of a file; ``name`` stands in messages.
 
+    Args:
+        box: the part to keep instead of the central square. It may reach beyond the picture, whose border pixels are
+            repeated there.
+
     Raises:
-        InputError: as :func:`read_face`.
+        InputError: as :func:`read_face`, or if the box has no area or does not meet the picture.
     """
     if channels not in (1, 3):
         raise InputError(f"channels must be 1 (gray) or 3 (RGB), not {channels}")
@@ -108,7 +116,10 @@ def decode_face(data: bytes, name: str, image_size: int, channels: int) -> Decod
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(image, in_place=True)
             width, height = image.size
-            return DecodedFace(square_pixels(_eight_bit(image, name), image_size, channels), width, height, mode)
+            image, box = _eight_bit(image, name), box or central_square(width, height)
+            if not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
+                image, box = _extended(image, box, image_size, name)
+            return DecodedFace(square_pixels(image, image_size, channels, box), width, height, mode)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -150,11 +161,34 @@ def _eight_bit(image: Image.Image, name: str) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def square_pixels(image: Image.Image, image_size: int, channels: int) -> np.ndarray:
-    """Central square of an ``L`` or ``RGB`` image, resized (antialiased bicubic): (C, image_size, image_size) uint8."""
+def _extended(image: Image.Image, box: Box, image_size: int, name: str) -> tuple[Image.Image, Box]:
+    """The part of an image around ``box``, border pixels repeated where the box leaves it, and the box in it."""
+    left, top, right, bottom = box
+    meets = left < right and top < bottom and right > 0 and bottom > 0 and left < image.width and top < image.height
+    if not meets or max(right - left, bottom - top) ** 2 > MAX_PIXELS:
+        shown = ", ".join(f"{side:g}" for side in box)
+        raise InputError(
+            f"{name}: the face's box ({shown}) does not suit {image.width}x{image.height} pixels: correct it"
+        )
+    reach = 2 * max(1.0, max(right - left, bottom - top) / image_size)  # of the bicubic filter beyond the box
+    x, y, right_end, bottom_end = (
+        math.floor(left - reach), math.floor(top - reach), math.ceil(right + reach), math.ceil(bottom + reach),
+    )  # fmt: skip
+    part = (max(0, x), max(0, y), min(image.width, right_end), min(image.height, bottom_end))
+    pads = [(part[1] - y, bottom_end - part[3]), (part[0] - x, right_end - part[2]), (0, 0)]
+    pixels = np.asarray(image.crop(part))
+    return Image.fromarray(np.pad(pixels, pads[: pixels.ndim], mode="edge")), (left - x, top - y, right - x, bottom - y)
+
+
+def square_pixels(image: Image.Image, image_size: int, channels: int, box: Box | None = None) -> np.ndarray:
+    """A part (None = the central square) of an ``L`` or ``RGB`` image, resized (antialiased bicubic).
+
+    Returns:
+        (C, image_size, image_size) uint8; pixels to the bit where the part is the whole image and has that size.
+    """
     image = image.convert("L" if channels == 1 else "RGB")
-    box = central_square(image.width, image.height)
-    if image.size != (image_size, image_size):
+    box = box or central_square(image.width, image.height)
+    if image.size != (image_size, image_size) or box != (0, 0, image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
     pixels = np.array(image)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))

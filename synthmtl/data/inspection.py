@@ -111,7 +111,7 @@ def _inspect_images(path: Path, image_size: int, channels: int, report: dict) ->
 
 
 def _missing(table: FaceTable) -> dict[str, int]:
-    counts = {"expression": int((table.expression < 0).sum()), "subject": int((table.subject < 0).sum())}
+    counts = {name: int((getattr(table, name) < 0).sum()) for name in ("expression", "compound", "subject")}
     for name in _LABELS:
         counts[name] = int(getattr(table, name).flatten(1).isnan().all(1).sum())
     return counts
@@ -149,7 +149,7 @@ def format_inspection(report: Mapping[str, Any]) -> str:
         body.append(["subjects", *("unknown" if count is None else count for count in people)])
         body.append(["repeats, identical", *(report["repeats"][split]["exact"] for split in splits)])
         body.append(["repeats, all", *(report["repeats"][split]["near"] for split in splits)])
-        for label in ("subject", *_LABELS):
+        for label in ("subject", "compound", *_LABELS):
             body.append([f"without {label}", *(report["missing"][split][label] for split in splits)])
         lines += ["", *_table(["", *splits], body)]
     for title in ("sizes", "modes"):

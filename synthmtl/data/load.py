@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synthmtl.data.fer2013 import is_fer2013, read_fer2013
-from synthmtl.data.image_folder import ALL, SPLITS, read_image_folder
+from synthmtl.data.formats import FORMATS, detect_format
+from synthmtl.data.image_folder import ALL, SPLITS
+from synthmtl.data.mixture import usable_labels
 from synthmtl.data.splits import SHARES, check_classes, split_by_subject, split_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.labels import TASKS
 
 logger = logging.getLogger("synthmtl")
 
@@ -46,24 +48,31 @@ def read_tables(
     classes: Sequence[str] | None = None,
     on_bad: str = "error",
     ferplus: str | Path | None = None,
+    format: str | None = None,
 ) -> dict[str, FaceTable]:
-    """The tables that a data set has on disk: FER2013's csv, or an image folder or zip; arguments as for these.
+    """The tables that a data set has on disk: an image folder or zip, FER2013's csv, or a published set's folder.
+
+    Args:
+        path: the data set.
+        image_size, channels, classes, on_bad, ferplus: as for the reader.
+        format: one of :data:`~synthmtl.data.formats.FORMATS`; None = detected.
 
     Raises:
-        InputError: as the reader, or if the path is neither.
+        InputError: as the reader, or if the format is unknown or none is detected.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such folder or file: check the path")
-    if path.is_dir() or path.suffix.lower() != ".csv":
-        if ferplus is not None:
-            raise InputError(f"{path}: FER+ votes in a file go with FER2013's csv: give that, or leave the votes out")
-        return read_image_folder(path, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad)
-    if not is_fer2013(path):
-        raise InputError(
-            f"{path}:1: not FER2013's csv (its header is emotion,pixels,Usage): give that file or the folder of images"
-        )
-    return read_fer2013(path, ferplus=ferplus, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad)
+    if format is None:
+        format = detect_format(path)
+    elif format not in FORMATS:
+        raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
+    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
+    if format == "fer2013":
+        options["ferplus"] = ferplus
+    elif ferplus is not None:
+        raise InputError(f"{path}: FER+ votes in a file go with FER2013's csv: give that, or leave the votes out")
+    return FORMATS[format].read(path, **options)
 
 
 def load_splits(
@@ -75,6 +84,8 @@ def load_splits(
     classes: Sequence[str] | None = None,
     on_bad: str = "error",
     ferplus: str | Path | None = None,
+    format: str | None = None,
+    require_expression: bool = True,
 ) -> Splits:
     """Train, validation and test of a data set; parts that it lacks are split off its training part.
 
@@ -83,30 +94,39 @@ def load_splits(
     subjects together (:func:`~synthmtl.data.splits.split_by_subject`). Faces without an expression stay, masked.
 
     Args:
-        path: image folder, zip of one, or FER2013's csv.
+        path: image folder, zip of one, FER2013's csv, or a published set's folder.
         image_size: side of the faces in pixels.
         channels: 1 for gray, 3 for RGB.
         split_seed: decides the parts that are split off.
         classes: read only these expressions; None = all found.
         on_bad: ``error`` stops at the first bad image, ``skip`` logs it and goes on.
         ferplus: votes beside FER2013's csv.
+        format: layout on disk, one of :data:`~synthmtl.data.formats.FORMATS`; None = detected.
+        require_expression: False takes data that carry other labels only (landmarks, action units, ...), too.
 
     Raises:
-        InputError: if the data cannot be read, have fewer than two expressions, or the training part has fewer than
-            two faces of one.
+        InputError: if the data cannot be read, carry no label at all, or, where expressions are required, have fewer
+            than two of them or a training part with fewer than two faces of one.
     """
     tables = read_tables(
-        path, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, ferplus=ferplus
+        path,
+        image_size=image_size,
+        channels=channels,
+        classes=classes,
+        on_bad=on_bad,
+        ferplus=ferplus,
+        format=format,
     )
     notes = []
     if ALL in tables:
-        tables = _split(tables[ALL], SHARES, split_seed, path, notes)
+        tables = _split(tables[ALL], SHARES, split_seed, path, notes, require_expression)
     elif "train" not in tables:
         raise InputError(f"{path}: no train split, only {', '.join(tables)}: name the training folder train")
     for name in SPLITS[1:]:
         if name in tables:
             tables[name] = _without_synthetic(tables[name], name, path, notes)
-    check_classes(tables["train"], f"{path}, train")
+    check = check_classes if require_expression else _check_labels
+    check(tables["train"], f"{path}, train")
     absent = [name for name in SPLITS if name not in tables]
     if absent:
         shares = SHARES
@@ -114,34 +134,42 @@ def load_splits(
             (given,) = (tables[name] for name in SPLITS[1:] if name in tables)
             share = min(max(len(given) / len(tables["train"]), 0.05), 0.15)
             shares = {"train": 1 - share, absent[0]: share}
-        tables |= _split(tables["train"], shares, split_seed, path, notes)
+        tables |= _split(tables["train"], shares, split_seed, path, notes, require_expression)
     splits = Splits(**{name: tables[name] for name in SPLITS}, notes=notes)
-    check_classes(splits.train, f"{path}, train")
+    check(splits.train, f"{path}, train")
     for name, table in splits.tables().items():
         lacking = [c for c, count in table.counts().items() if not count]
         unlabelled = int((table.expression < 0).sum())
         if lacking:
             _say(notes, f"{name} has no faces of {', '.join(lacking)}")
-        if unlabelled:
+        if unlabelled and table.classes:
             _say(notes, f"{name} has {unlabelled} faces without an expression, which count in no recognition figure")
     return splits
 
 
-def _split(table: FaceTable, shares: dict[str, float], seed: int, path: str | Path, notes: list[str]) -> dict:
+def _split(
+    table: FaceTable, shares: dict[str, float], seed: int, path: str | Path, notes: list[str], require_expression: bool
+) -> dict[str, FaceTable]:
     real = table.select(~table.synthetic)
     if not len(real):
         raise InputError(f"{path}: all faces are synthesised: add photographs to hold out for validation and test")
     try:
-        parts = split_by_subject(real, shares, seed)
+        parts = split_by_subject(real, shares, seed, require_expression=require_expression)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     how = "by subject" if split_unit(real) == "subject" else "by image, look-alikes together (no subject is known)"
     sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items())
-    _say(notes, f"split {len(real)} faces {how}, stratified by expression, with seed {seed}: {sizes}")
+    strata = "stratified by expression, " if table.classes else ""
+    _say(notes, f"split {len(real)} faces {how}, {strata}with seed {seed}: {sizes}")
     if len(real) < len(table):
         parts["train"] = FaceTable.concatenate([parts["train"], table.select(table.synthetic)])
         _say(notes, f"{len(table) - len(real)} synthesised faces stay in train")
     return parts
+
+
+def _check_labels(table: FaceTable, what: str) -> None:
+    if not any(usable_labels(table).values()):
+        raise InputError(f"{what}: no usable label: give faces with one of {', '.join(TASKS)}")
 
 
 def _without_synthetic(table: FaceTable, name: str, path: str | Path, notes: list[str]) -> FaceTable:

@@ -1,10 +1,11 @@
 """``metadata.csv`` and ``metadata.jsonl`` of image folders: reading the rows, and turning them into label columns.
 
-A row names a file (``file_name``) and any of ``expression`` or ``label``, ``split``, ``subject``, ``session``,
-``domain``, ``valence``, ``arousal``, action units (``AU1``, ``AU12``, ...; intensity in [0, 1]), landmarks (jsonl: a
-list of 68 ``[x, y]``; csv: ``x0, y0, ..., x67, y67``; in [0, 1] of the upright image), ``synthetic``, ``weight``,
-``expression_distribution`` (jsonl: {expression: share}) or ``ferplus_<expression>`` votes. Every other column whose
-values are all numbers becomes an attribute. An empty cell, ``null`` or ``nan`` is a missing label.
+A row names a file (``file_name``) and any of ``expression`` or ``label``, ``compound`` (a name of
+``labels.COMPOUND_EXPRESSIONS``), ``split``, ``subject``, ``session``, ``domain``, ``valence``, ``arousal``, action
+units (``AU1``, ``AU12``, ...; intensity in [0, 1]), landmarks (jsonl: a list of 68 ``[x, y]``; csv: ``x0, y0, ...,
+x67, y67``; in [0, 1] of the upright image), ``synthetic``, ``weight``, ``expression_distribution`` (jsonl:
+{expression: share}) or ``ferplus_<expression>`` votes. Every other column whose values are all numbers becomes an
+attribute. An empty cell, ``null`` or ``nan`` is a missing label.
 """
 
 import csv
@@ -21,15 +22,21 @@ import torch
 from torch import Tensor
 
 from synthmtl.errors import InputError
-from synthmtl.labels import ACTION_UNITS, EXPRESSIONS, canonical_expression
+from synthmtl.labels import (
+    ACTION_UNITS,
+    COMPOUND_EXPRESSIONS,
+    EXPRESSIONS,
+    canonical_compound,
+    canonical_expression,
+)
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 LABEL_KEYS = ("expression", "label")
 VOTE_PREFIX = "ferplus_"
 LANDMARK_KEYS = tuple(f"{axis}{point}" for point in range(68) for axis in "xy")
 NAMED_KEYS = (
-    "file_name", "split", *LABEL_KEYS, "subject", "session", "domain", "valence", "arousal", "landmarks",
-    "synthetic", "weight", "expression_distribution",
+    "file_name", "split", *LABEL_KEYS, "compound", "subject", "session", "domain", "valence", "arousal",
+    "landmarks", "synthetic", "weight", "expression_distribution",
 )  # fmt: skip
 """Keys with a meaning of their own, which never become attributes."""
 
@@ -146,7 +153,9 @@ def label_columns(records: Sequence[Record | None], classes: Sequence[str], comp
     present = {key for record in records if record is not None for key in record.values}
     for key in ("subject", "session"):
         if key in present:
-            columns[key] = _numbered([r and r.get(key) for r in records])
+            columns[key] = numbered([r and r.get(key) for r in records])
+    if "compound" in present:
+        columns["compound"] = torch.tensor([_compound(r, complain) for r in records], dtype=torch.int64)
     if {"valence", "arousal"} & present:
         pair = [_numbers(records, key, -1, 1, "scale it to [-1, 1]", complain) for key in ("valence", "arousal")]
         columns["valence_arousal"] = torch.from_numpy(np.stack(pair, 1))
@@ -231,7 +240,18 @@ def _truth(record: Record | None, key: str, complain: Complain) -> bool:
     return _TRUTH.get(str(value).lower(), False)
 
 
-def _numbered(names: Sequence[Any]) -> Tensor:
+def _compound(record: Record | None, complain: Complain) -> int:
+    value = record.get("compound") if record is not None else None
+    if value is None:
+        return -1
+    name = canonical_compound(value)
+    if name is None:
+        complain(f"{record.where}: unknown compound {value!r}: use one of {', '.join(COMPOUND_EXPRESSIONS)}")
+        return -1
+    return COMPOUND_EXPRESSIONS.index(name)
+
+
+def numbered(names: Sequence[Any]) -> Tensor:
     """Numbers of names, -1 for None; whole numbers in plain decimal form keep their value."""
     texts = [None if name is None else str(name) for name in names]
     known = sorted({text for text in texts if text is not None})

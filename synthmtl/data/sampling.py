@@ -45,7 +45,7 @@ class EpochSampler(Sampler):
         super().__init__(batch_size, seed)
         if len(rows) == 0:
             raise InputError("there are no rows to sample: the split is empty")
-        self._cycles = _Cycles(rows, seed, "epoch")
+        self._cycles = Cycles(rows, seed, "epoch")
 
     def draw(self, step: int, count: int) -> Tensor:
         return self._cycles.take(step * count, count)
@@ -71,7 +71,7 @@ class ClassBalancedSampler(Sampler):
         classes = labels[labels >= 0].unique().tolist()
         if not classes:
             raise InputError("there are no labelled faces to balance: every expression is missing")
-        self._cycles = [_Cycles(rows[labels == k], seed, f"class {k}") for k in classes]
+        self._cycles = [Cycles(rows[labels == k], seed, f"class {k}") for k in classes]
 
     def draw(self, step: int, count: int) -> Tensor:
         # Position p of the endless stream is of class p mod K: any `count` positions in a row are balanced.
@@ -153,8 +153,13 @@ def _generator(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
-class _Cycles:
-    """An endless stream of rows: each cycle holds every row once, in an order of its own."""
+class Cycles:
+    """An endless stream of rows: each cycle holds every row once, in an order of its own.
+
+    Args:
+        rows: (N,) int64 rows to deal out.
+        seed, name: what the orders depend on, together with the number of the cycle.
+    """
 
     def __init__(self, rows: Tensor, seed: int, name: str):
         self.rows = rows

@@ -1,5 +1,6 @@
 """A data set's files, in a folder or straight from a zip archive, by names relative to its root."""
 
+import functools
 import os
 import zipfile
 import zlib
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synthmtl.data.images import MAX_BYTES, DecodedFace, decode_face, strict_size_warnings, too_many_bytes
+from synthmtl.data.images import MAX_BYTES, Box, DecodedFace, decode_face, strict_size_warnings, too_many_bytes
 from synthmtl.errors import InputError
 
 _CHUNK = 512
@@ -21,7 +22,7 @@ class Source:
 
     Attributes:
         path: the folder or archive.
-        names: sorted names of the files, with ``/`` between folders.
+        names: sorted names of the files, with ``/`` between folders; a folder is walked when they are first asked for.
 
     Raises:
         InputError: if the path is missing, or neither a folder nor a readable zip archive.
@@ -30,16 +31,21 @@ class Source:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._zip = None
-        if self.path.is_dir():
-            names = _walk(self.path)
-        elif self.path.is_file() and zipfile.is_zipfile(self.path):
+        if self.path.is_file() and zipfile.is_zipfile(self.path):
             self._zip = zipfile.ZipFile(self.path)
-            names = [name for name in self._zip.namelist() if not name.endswith("/")]
-        elif self.path.exists():
-            raise InputError(f"{self.path}: neither a folder nor a zip archive of images: give one of these")
-        else:
+        elif not self.path.exists():
             raise InputError(f"{self.path}: no such folder or file: check the path")
-        self.names = sorted(name for name in names if not _hidden(name))
+        elif not self.path.is_dir():
+            raise InputError(f"{self.path}: neither a folder nor a zip archive of images: give one of these")
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """See the class."""
+        if self._zip is None:
+            names = _walk(self.path)
+        else:
+            names = [name for name in self._zip.namelist() if not name.endswith("/")]
+        return sorted(name for name in names if not _hidden(name))
 
     def __enter__(self) -> "Source":
         return self
@@ -103,6 +109,7 @@ def decode_faces(
     image_size: int,
     channels: int,
     on_bad: str = "error",
+    boxes: Sequence[Box | None] | None = None,
     see: Callable[[int, DecodedFace], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
     """Many faces, those of large files by a few threads.
@@ -112,6 +119,7 @@ def decode_faces(
         names: N files of ``source``.
         image_size, channels: as for :func:`~synthmtl.data.images.read_face`.
         on_bad: ``error`` raises at the first file that cannot be read, ``skip`` goes on.
+        boxes: the N faces' boxes in the pictures; None = their central squares.
         see: called with the index and :class:`DecodedFace` of each good file.
 
     Returns:
@@ -130,7 +138,8 @@ def decode_faces(
     def decode(index: int) -> tuple[int, DecodedFace | str]:
         try:
             data = source.read(names[index])
-            return index, decode_face(data, source.where(names[index]), image_size, channels)
+            box = boxes[index] if boxes is not None else None
+            return index, decode_face(data, source.where(names[index]), image_size, channels, box)
         except InputError as error:
             return index, str(error)
 

@@ -43,7 +43,9 @@ def split_unit(table: FaceTable) -> str:
     return "subject" if bool((table.subject >= 0).any()) else "image"
 
 
-def split_by_subject(table: FaceTable, shares: Mapping[str, float] = SHARES, seed: int = 0) -> dict[str, FaceTable]:
+def split_by_subject(
+    table: FaceTable, shares: Mapping[str, float] = SHARES, seed: int = 0, *, require_expression: bool = True
+) -> dict[str, FaceTable]:
     """Parts of a table that share no subject, each with its share of every class as nearly as subjects allow.
 
     Args:
@@ -51,6 +53,7 @@ def split_by_subject(table: FaceTable, shares: Mapping[str, float] = SHARES, see
             at all, the log says so (:func:`split_unit` tells beforehand).
         shares: part → share; the shares must sum to 1.
         seed: the same seed gives the same parts.
+        require_expression: False takes faces that carry other labels only, too.
 
     Returns:
         The parts by name; rows keep their order.
@@ -59,7 +62,8 @@ def split_by_subject(table: FaceTable, shares: Mapping[str, float] = SHARES, see
         InputError: if the classes are too few or too small (:func:`check_classes`), or there are fewer subjects than
             parts.
     """
-    check_classes(table)
+    if require_expression:
+        check_classes(table)
     names, sizes = list(shares), np.array(list(shares.values()), dtype=float)
     if (sizes <= 0).any() or abs(sizes.sum() - 1) > 1e-6:
         raise InputError(f"shares of a split must be positive and sum to 1, not {dict(shares)}")

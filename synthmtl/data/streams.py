@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from synthmtl.data.augmentation import AugmentationConfig, augment, augment_pair
+from synthmtl.data.augmentation import AugmentationConfig, augment, augment_landmarks, augment_pair
 from synthmtl.data.batch import EditBatch, FaceBatch
 from synthmtl.data.pairs import EditSampler
 from synthmtl.data.randomness import StepRandom
@@ -24,7 +24,7 @@ class Sampler(Protocol):
 
 
 class RecognitionStream:
-    """Labelled, augmented faces: ``stream(step)`` → :class:`FaceBatch`.
+    """Labelled, augmented faces: ``stream(step)`` → :class:`FaceBatch`. Landmarks stay on their places of the face.
 
     Args:
         table: the faces.
@@ -52,7 +52,7 @@ class RecognitionStream:
         batch = self.table.batch(shard(self.sampler.indices(step), self.rank, self.world, parts))
         if self.augmentation is not None:
             random = StepRandom(self.seed, step, rank=self.rank, world=self.world)
-            batch.image = augment(batch.image, random, self.augmentation, "labelled")
+            _vary(batch, random, self.augmentation, "labelled")
         return batch
 
 
@@ -100,12 +100,13 @@ class EditStream:
             source_rows, target_rows = part.sampler.rows(count, random, f"edit-{i}")
             source, target = part.table.batch(source_rows), part.table.batch(target_rows)
             if self.augmentation is not None and part.sampler.paired:
-                source.image, target.image = augment_pair(
-                    source.image, target.image, random, self.augmentation, f"pair-{i}"
-                )
+                name = f"pair-{i}"
+                source.image, target.image = augment_pair(source.image, target.image, random, self.augmentation, name)
+                for side in (source, target):
+                    _move_landmarks(side, random, self.augmentation, name)
             elif self.augmentation is not None:
-                source.image = augment(source.image, random, self.augmentation, f"source-{i}")
-                target.image = augment(target.image, random, self.augmentation, f"target-{i}")
+                _vary(source, random, self.augmentation, f"source-{i}")
+                _vary(target, random, self.augmentation, f"target-{i}")
             sources.append(source)
             targets.append(target)
             paired.append(torch.full((count,), part.sampler.paired))
@@ -116,3 +117,12 @@ class EditStream:
             torch.cat(paired),
             random,
         )
+
+
+def _vary(batch: FaceBatch, random: StepRandom, config: AugmentationConfig, name: str) -> None:
+    batch.image = augment(batch.image, random, config, name)
+    _move_landmarks(batch, random, config, name)
+
+
+def _move_landmarks(batch: FaceBatch, random: StepRandom, config: AugmentationConfig, name: str) -> None:
+    batch.landmarks = augment_landmarks(batch.landmarks, batch.image.shape[-2:], random, config, name)

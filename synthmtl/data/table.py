@@ -9,11 +9,12 @@ from torch import Tensor
 
 from synthmtl.data.batch import FaceBatch
 from synthmtl.errors import InputError
-from synthmtl.labels import ACTION_UNITS, EXPRESSIONS, canonical_expression, ordered_classes
+from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS, EXPRESSIONS, canonical_expression, ordered_classes
 
 _MISSING = {
     # column: (trailing shape, dtype, value that means "missing" or the default)
     "expression": ((), torch.int64, -1),
+    "compound": ((), torch.int64, -1),
     "action_units": ((len(ACTION_UNITS),), torch.float32, float("nan")),
     "landmarks": ((68, 2), torch.float32, float("nan")),
     "valence_arousal": ((2,), torch.float32, float("nan")),
@@ -32,8 +33,8 @@ class FaceTable:
     Attributes:
         images: (N, C, H, W) uint8, C = 1 (gray) or 3 (RGB). 48 px gray faces need 2.3 kB each.
         classes: expression names, in the order of ``labels.EXPRESSIONS``; ``expression`` indexes them.
-        expression, expression_distribution, action_units, landmarks, valence_arousal, subject, domain, weight,
-            synthetic: as in :class:`FaceBatch`, with N rows.
+        expression, expression_distribution, compound, action_units, landmarks, valence_arousal, subject, domain,
+            weight, synthetic: as in :class:`FaceBatch`, with N rows.
         session: (N,) int64; faces of one subject and one session share pose, light and framing, so that they can be
             paired pixel by pixel; -1 = unknown.
         attributes: further (N,) float columns by name (``yaw``, ``light_x``, ...), NaN = missing.
@@ -44,6 +45,7 @@ class FaceTable:
     classes: tuple[str, ...]
     expression: Tensor | None = None
     expression_distribution: Tensor | None = None
+    compound: Tensor | None = None
     action_units: Tensor | None = None
     landmarks: Tensor | None = None
     valence_arousal: Tensor | None = None
@@ -74,9 +76,11 @@ class FaceTable:
         for name in (*_MISSING, "expression_distribution", "files"):
             if len(getattr(self, name)) != count:
                 raise InputError(f"{name} has {len(getattr(self, name))} rows for {count} images")
-        if count and not -1 <= int(self.expression.min()) <= int(self.expression.max()) < len(self.classes):
-            wrong = self.expression[(self.expression < -1) | (self.expression >= len(self.classes))]
-            raise InputError(f"expression {int(wrong[0])} is not an index into {len(self.classes)} classes, or -1")
+        for name, classes in (("expression", self.classes), ("compound", COMPOUND_EXPRESSIONS)):
+            column = getattr(self, name)
+            wrong = column[(column < -1) | (column >= len(classes))]
+            if len(wrong):
+                raise InputError(f"{name} {int(wrong[0])} is not an index into {len(classes)} classes, or -1")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -98,8 +102,7 @@ class FaceTable:
 
     def select(self, index: Tensor | Sequence[int]) -> "FaceTable":
         """The rows that ``index`` names: integers (repeats allowed) or a boolean mask of N."""
-        index = torch.as_tensor(index)
-        index = torch.where(index)[0] if index.dtype == torch.bool else index.long()
+        index = _rows(index)
         columns = {name: getattr(self, name)[index] for name in (*_MISSING, "expression_distribution", "images")}
         return FaceTable(
             classes=self.classes,
@@ -131,16 +134,22 @@ class FaceTable:
         )
 
     def batch(self, index: Tensor | Sequence[int]) -> FaceBatch:
-        """Rows ``index`` as a :class:`FaceBatch`, pixels scaled to [-1, 1]."""
-        index = torch.as_tensor(index, dtype=torch.int64)
+        """Rows ``index`` (as for :meth:`select`) as a :class:`FaceBatch`, pixels scaled to [-1, 1]."""
+        index = _rows(index)
         names = [f.name for f in dataclasses.fields(FaceBatch) if f.name != "image"]
         return FaceBatch(
             image=self.images[index].float().div_(127.5).sub_(1.0), **{n: getattr(self, n)[index] for n in names}
         )
 
     @staticmethod
-    def concatenate(tables: Sequence["FaceTable"]) -> "FaceTable":
+    def concatenate(tables: Sequence["FaceTable"], *, separate: bool = False) -> "FaceTable":
         """All rows of several tables over the same classes, size and channels; attributes that one lacks become NaN.
+
+        Args:
+            tables: at least one.
+            separate: the tables are data sets of their own, so that equal numbers of subjects and sessions mean
+                different ones: those of each table are numbered on from the table before. False: they are parts of
+                one data set and keep their numbers.
 
         Raises:
             InputError: if classes, sizes or channels differ.
@@ -153,6 +162,10 @@ class FaceTable:
                 raise InputError(
                     f"cannot join faces of shape {tuple(first.images.shape[1:])} and {tuple(table.images.shape[1:])}"
                 )
+        if separate:
+            numbers = {name: _numbered_on([getattr(t, name) for t in tables]) for name in ("subject", "session")}
+            rows = zip(tables, numbers["subject"], numbers["session"], strict=True)
+            tables = [table.replace(subject=subject, session=session) for table, subject, session in rows]
         attributes = {name for table in tables for name in table.attributes}
         return FaceTable(
             classes=first.classes,
@@ -166,6 +179,22 @@ class FaceTable:
                 for name in (*_MISSING, "expression_distribution", "images")
             },
         )
+
+
+def _rows(index: Tensor | Sequence[int]) -> Tensor:
+    """Integers or a boolean mask → int64 rows."""
+    index = torch.as_tensor(index)
+    return torch.where(index)[0] if index.dtype == torch.bool else index.long()
+
+
+def _numbered_on(columns: Sequence[Tensor]) -> list[Tensor]:
+    """The ids of each column renumbered 0, 1, ... in their order, on from those of the column before; -1 stays."""
+    renumbered, first = [], 0
+    for column in columns:
+        known = column[column >= 0].unique()
+        renumbered.append(torch.where(column >= 0, torch.searchsorted(known, column) + first, column))
+        first += len(known)
+    return renumbered
 
 
 def classes_of(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:

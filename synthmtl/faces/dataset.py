@@ -23,7 +23,7 @@ from synthmtl.faces.identity import appearance, shapes
 from synthmtl.faces.nuisance import NUISANCES, Kinds, deal, draw_kinds
 from synthmtl.faces.renderer import render
 from synthmtl.faces.session import LUMA, Session, sensor, session_of
-from synthmtl.labels import EXPRESSIONS, class_index
+from synthmtl.labels import COMPOUND_EXPRESSIONS, EXPRESSIONS, canonical_compound, class_index
 
 LONG_TAIL = {
     "neutral": 400,
@@ -37,6 +37,7 @@ LONG_TAIL = {
 }
 """Training faces per expression of the standard long-tailed task."""
 
+_COMPOUND = 500_000
 _COUNTERPART = 1_000_000
 _RENDER_BATCH = 256
 
@@ -47,6 +48,8 @@ class RenderConfig:
 
     Attributes:
         counts: faces per expression (names not given: none), or one number for all eight.
+        compound_counts: faces per compound expression, or one number for all twelve. They come on top and change no
+            other face; ``nuisance_correlation`` does not hold for them.
         image_size: height = width in pixels, 32 to 256.
         channels: 1 (gray) or 3 (RGB).
         subjects: people; each has ``sessions_per_subject`` sessions, and the faces are spread over all sessions.
@@ -68,6 +71,7 @@ class RenderConfig:
     """
 
     counts: dict[str, int] | int = 100
+    compound_counts: dict[str, int] | int = 0
     image_size: int = 48
     channels: int = 1
     subjects: int = 100
@@ -101,10 +105,11 @@ class RenderConfig:
         for name, (holds, wanted) in checks.items():
             if not holds:
                 raise InputError(f"render: {name} is {getattr(self, name)!r}: it must be {wanted}")
-        if any(count < 0 for count in self.class_counts().values()) or not sum(self.class_counts().values()):
-            raise InputError(
-                f"render: counts is {self.counts!r}: it must name at least one face and no negative number"
-            )
+        for name, counts in (("counts", self.class_counts()), ("compound_counts", self.kind_counts())):
+            if any(count < 0 for count in counts.values()):
+                raise InputError(f"render: {name} is {getattr(self, name)!r}: it must have no negative number")
+        if not sum(self.kind_counts().values()):
+            raise InputError(f"render: counts is {self.counts!r}: it must name at least one face")
         shown = sum(count > 0 for count in self.class_counts().values())
         if self.nuisance_correlation and self.subjects < shown:
             raise InputError(
@@ -118,25 +123,41 @@ class RenderConfig:
         named = {EXPRESSIONS[class_index(EXPRESSIONS, name)]: count for name, count in self.counts.items()}
         return {name: named.get(name, 0) for name in EXPRESSIONS}
 
+    def kind_counts(self) -> dict[str, int]:
+        """Faces of each of the eight expressions and twelve compound expressions."""
+        if isinstance(self.compound_counts, int):
+            return self.class_counts() | dict.fromkeys(COMPOUND_EXPRESSIONS, self.compound_counts)
+        named = {canonical_compound(name): count for name, count in self.compound_counts.items()}
+        if None in named:
+            wrong = next(name for name in self.compound_counts if canonical_compound(name) is None)
+            known = ", ".join(COMPOUND_EXPRESSIONS)
+            raise InputError(f"render: unknown compound expression {wrong!r} in compound_counts: use some of {known}")
+        return self.class_counts() | {name: named.get(name, 0) for name in COMPOUND_EXPRESSIONS}
+
 
 def _schedule(config: RenderConfig) -> list[tuple[int, int, int, int]]:
-    """(subject, session, face number within the session, expression index) of every face.
+    """(subject, session, face number within the session, index into ``anatomy.KINDS``) of every face."""
+    faces = _correlated_schedule(config) if config.nuisance_correlation else _dealt(config, EXPRESSIONS, 2)
+    return sorted(faces + _dealt(config, COMPOUND_EXPRESSIONS, 9, first=_COMPOUND))
+
+
+def _dealt(config: RenderConfig, names: Sequence[str], key: int, *, first: int = 0) -> list[tuple[int, int, int, int]]:
+    """The faces of some kinds, from a generator of their own, numbered from ``first`` within each session.
 
     Classes, in random order, are dealt like cards round and round the shuffled sessions; a class that is smaller than
     the number of sessions then never meets itself in one, so that its faces nearly always have a partner to pair with.
     """
-    if config.nuisance_correlation:
-        return _correlated_schedule(config)
-    rng = np.random.default_rng((config.seed, config.subject_offset, config.subjects, 2))
+    rng = np.random.default_rng((config.seed, config.subject_offset, config.subjects, key))
     sessions = config.subjects * config.sessions_per_subject
-    counts = list(config.class_counts().values())
-    deck = np.concatenate([np.full(counts[index], index) for index in rng.permutation(len(EXPRESSIONS))])
+    counts = config.kind_counts()
+    mixed = [names[index] for index in rng.permutation(len(names))]
+    deck = np.concatenate([np.full(counts[name], anatomy.KINDS.index(name)) for name in mixed])
     order = rng.permutation(sessions)
     faces = []
-    for position, expression in enumerate(deck):
+    for position, kind in enumerate(deck):
         subject, session = divmod(int(order[position % sessions]), config.sessions_per_subject)
-        faces.append((config.subject_offset + subject, session, position // sessions, int(expression)))
-    return sorted(faces)
+        faces.append((config.subject_offset + subject, session, first + position // sessions, int(kind)))
+    return faces
 
 
 def _kinds(config: RenderConfig) -> Kinds | None:
@@ -154,7 +175,7 @@ def _correlated_schedule(config: RenderConfig) -> list[tuple[int, int, int, int]
     for place, expression in deal(counts, _kinds(config), each, config.nuisance_correlation, rng):
         taken[place] = taken.get(place, -1) + 1
         faces.append((config.subject_offset + place // each, place % each, taken[place], expression))
-    return sorted(faces)
+    return faces
 
 
 def _quantiles(config: RenderConfig, kinds: Kinds | None, subject: int, names: Sequence[str], *key: int):
@@ -184,10 +205,10 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
         resting = shapes(config.seed, [faces[row][0] for row in part])
         generators = []
         for row, shape in zip(part, resting, strict=True):
-            subject, session, number, expression = faces[row]
+            subject, session, number, kind = faces[row]
             generators.append(np.random.default_rng((config.seed, subject, session, number, 4)))
             coefficients[row], intensity[row] = anatomy.sample_actions(
-                expression,
+                kind,
                 rng=generators[-1],
                 intensity_range=intensity_range,
                 co_occurrence=config.co_occurrence,
@@ -214,7 +235,8 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
         for row, face, rng in zip(part, drawn, generators, strict=True):
             images[row] = sensor(face, sessions[row], rng=rng, channels=config.channels, noise=config.noise)
 
-    subject, session, number, expression = (torch.tensor(column) for column in zip(*faces, strict=True))
+    subject, session, _, kind = (torch.tensor(column) for column in zip(*faces, strict=True))
+    basic = kind < len(EXPRESSIONS)
     units = anatomy.action_units(coefficients)
     feeling = [
         anatomy.valence_arousal(face[3], float(strength), shown)
@@ -230,7 +252,8 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
     return FaceTable(
         images=torch.from_numpy(images),
         classes=EXPRESSIONS,
-        expression=expression,
+        expression=kind.where(basic, -1),
+        compound=(kind - len(EXPRESSIONS)).where(~basic, -1),
         action_units=torch.from_numpy(units),
         landmarks=torch.from_numpy(landmarks).clamp_(0, 1),
         valence_arousal=torch.from_numpy(np.stack(feeling)),
@@ -244,11 +267,11 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
 def render_faces(config: RenderConfig) -> FaceTable:
     """All faces that ``config`` asks for, ordered by subject and session, over the eight expressions.
 
-    Every label is exact: ``expression``, ``action_units`` (``anatomy.UNIT_ACTIONS``), ``landmarks``,
-    ``valence_arousal`` (``anatomy.valence_arousal``), ``subject``, ``session``, and as attributes ``yaw``, ``pitch``,
-    ``roll`` (degrees: toward the image's right, up, clockwise), ``light_x``, ``light_y``, ``light_z`` (unit vector
-    toward the light: right, up, toward the viewer), ``skin`` (its color's luminance in [0, 1]) and the expression's
-    ``intensity`` (0 for neutral).
+    Every label is exact: ``expression`` or, in its place, ``compound``; ``action_units`` (``anatomy.UNIT_ACTIONS``),
+    ``landmarks``, ``valence_arousal`` (``anatomy.valence_arousal``), ``subject``, ``session``, and as attributes
+    ``yaw``, ``pitch``, ``roll`` (degrees: toward the image's right, up, clockwise), ``light_x``, ``light_y``,
+    ``light_z`` (unit vector toward the light: right, up, toward the viewer), ``skin`` (its color's luminance in [0, 1])
+    and the expression's ``intensity`` (0 for neutral).
     """
     return _render_faces(config, _schedule(config), config.intensity_range)
 
@@ -268,13 +291,16 @@ def counterparts(
         N faces in the rows' order, with fresh facial actions and noise.
 
     Raises:
-        InputError: if rows have no subject or session, or their number is not that of ``expression``.
+        InputError: if rows have no subject or session, their number is not that of ``expression``, or one of these is
+            no expression.
     """
     wanted = [int(value) for value in torch.as_tensor(expression)]
     if len(wanted) != len(table):
         raise InputError(f"counterparts: {len(wanted)} expressions for {len(table)} faces: give one for each face")
     if len(table) and int(torch.minimum(table.subject, table.session).min()) < 0:
         raise InputError("counterparts: a face has no subject or session: give faces made by render_faces")
+    if not all(0 <= index < len(EXPRESSIONS) for index in wanted):
+        raise InputError(f"counterparts: an expression is no index into {len(EXPRESSIONS)} expressions: name another")
     taken: dict[tuple[int, int], int] = {}
     faces = []
     for subject, session, index in zip(table.subject.tolist(), table.session.tolist(), wanted, strict=True):

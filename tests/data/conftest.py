@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -63,5 +64,42 @@ def table():
             expression=torch.tensor([classes.index(name) for name in names], dtype=torch.int64),
             subject=torch.arange(len(names)) % subjects if subjects else None,
         )
+
+    return make
+
+
+@pytest.fixture
+def lay_out(tmp_path, save):
+    """lay_out({name: content}) → root of a published set made of these files.
+
+    A text or bytes are written as they are, an array as npy, a picture (C, H, W) as an image; a number stands for a
+    gray picture of 32 px, different for each number.
+    """
+
+    def make(files: dict, root: Path | None = None) -> Path:
+        root = root or tmp_path / "set"
+        for name, content in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, str):
+                path.write_text(content, encoding="utf-8", newline="")
+            elif isinstance(content, bytes):
+                path.write_bytes(content)
+            elif isinstance(content, np.ndarray):
+                np.save(path, content, allow_pickle=content.dtype == object)
+            else:
+                save(path, _faces(1, 32, seed=content)[0] if isinstance(content, int) else content)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def points():
+    """points(low, high) → (68, 2) landmarks spread over [low, high] in pixels, both ends taken in x and y."""
+
+    def make(low: float, high: float) -> np.ndarray:
+        steps = np.linspace(low, high, 68)
+        return np.stack([steps, np.roll(steps, 20)], 1)
 
     return make

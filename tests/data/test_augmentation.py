@@ -5,8 +5,18 @@ import dataclasses
 import pytest
 import torch
 
-from synthmtl.data.augmentation import AugmentationConfig, augment, augment_pair
+from synthmtl.data.augmentation import (
+    FLIPPED_LANDMARKS,
+    AugmentationConfig,
+    augment,
+    augment_landmarks,
+    augment_pair,
+    flip_landmarks,
+)
 from synthmtl.data.randomness import StepRandom
+from synthmtl.data.sampling import EpochSampler
+from synthmtl.data.streams import RecognitionStream
+from synthmtl.data.table import FaceTable
 
 OFF = AugmentationConfig(
     flip=0, rotation_degrees=0, shift=0, scale=0, brightness=0, contrast=0, noise=0, erase_probability=0
@@ -116,3 +126,90 @@ def test_gradients_reach_the_faces():
     images = faces(4).requires_grad_()
     augment(images, StepRandom(0, 0), AugmentationConfig()).sum().backward()
     assert images.grad.abs().sum() > 0
+
+
+def dotted(landmarks, height, width):
+    """Faces whose landmarks are bright dots, wider than a pixel, one channel for each."""
+    ys, xs = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    x, y = (landmarks[..., None, None] * torch.tensor([width, height])[:, None, None]).unbind(2)
+    return 2 * torch.exp(-((ys[:, None] - y).square() + (xs - x).square()) / 6) - 1
+
+
+def dots(images):
+    """Where the dots of :func:`dotted` are, (B, 68, 2) in [0, 1]."""
+    height, width = images.shape[-2:]
+    weight = (images + 1).square()
+    weight = weight / weight.sum((2, 3), keepdim=True)
+    x = (weight.sum(2) * (torch.arange(width) + 0.5)).sum(2) / width
+    return torch.stack([x, (weight.sum(3) * (torch.arange(height) + 0.5)).sum(2) / height], 2)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (40, 64)])
+@pytest.mark.parametrize(
+    "strengths", [{"flip": 0.5}, {"rotation_degrees": 25}, {"shift": 0.1}, {"scale": 0.2}, None], ids=str
+)
+def test_landmarks_stay_on_their_places_of_the_face(size, strengths):
+    # Away from the border, where a dot and its reflection would be taken for one.
+    landmarks = 0.3 + 0.4 * torch.rand(24, 68, 2, generator=torch.Generator().manual_seed(1))
+    config = with_only(flip=0.5, rotation_degrees=15, shift=0.05, scale=0.1) if strengths is None else None
+    config = config or with_only(**strengths)
+    moved = augment_landmarks(landmarks, size, StepRandom(0, 0), config)
+    found = dots(augment(dotted(landmarks, *size), StepRandom(0, 0), config))
+    mirrored = StepRandom(0, 0).uniform("augment/flip", 24) < config.flip
+    # The channels keep their dots: in a mirror image, the dot of a point is that of its counterpart.
+    found = torch.where(mirrored[:, None, None], found[:, list(FLIPPED_LANDMARKS)], found)
+    torch.testing.assert_close(moved, found, atol=0.3 / min(size), rtol=0)
+    assert (moved - landmarks).abs().amax((1, 2)).gt(0.5 / min(size)).float().mean() > 0.3
+
+
+def test_mirrored_landmarks_keep_their_meaning():
+    numbers = torch.arange(68)
+    permutation = torch.tensor(FLIPPED_LANDMARKS)
+    assert torch.equal(permutation[permutation], numbers)
+    parts = {"jaw": range(17), "brows": range(17, 27), "nose": range(27, 36), "eyes": range(36, 48),
+             "outer lips": range(48, 60), "inner lips": range(60, 68)}  # fmt: skip
+    for part in parts.values():
+        assert sorted(permutation[list(part)].tolist()) == list(part)
+    # The middle line stays, the corners of eyes and mouth change sides, and so do upper lids.
+    assert [n for n in range(68) if permutation[n] == n] == [8, 27, 28, 29, 30, 33, 51, 57, 62, 66]
+    for a, b in ((0, 16), (17, 26), (31, 35), (36, 45), (39, 42), (37, 44), (41, 46), (48, 54), (60, 64), (61, 63)):
+        assert permutation[a] == b
+    landmarks = torch.rand(2, 68, 2)
+    flipped = flip_landmarks(landmarks)
+    assert torch.equal(flipped[:, 36, 1], landmarks[:, 45, 1])
+    torch.testing.assert_close(flipped[:, 36, 0], 1 - landmarks[:, 45, 0])
+    torch.testing.assert_close(flip_landmarks(flipped), landmarks)
+
+
+def test_missing_landmarks_stay_missing_and_those_outside_become_so():
+    landmarks = torch.full((64, 68, 2), 0.5)
+    landmarks[:, 3] = float("nan")
+    landmarks[:, 8, 0] = 0.999
+    landmarks[5] = float("nan")
+    moved = augment_landmarks(landmarks, (48, 48), StepRandom(0, 0), with_only(rotation_degrees=10, shift=0.08))
+    known = ~moved.isnan()
+    assert torch.equal(known[..., 0], known[..., 1])
+    others = [n for n in range(68) if n not in (3, 8)]
+    rows = [n for n in range(64) if n != 5]
+    assert not known[:, 3].any() and not known[5].any() and known[rows][:, others].all()
+    assert 10 < int(known[:, 8, 0].sum()) < 54
+    assert moved[known].min() >= 0 and moved[known].max() <= 1
+    assert torch.equal(augment_landmarks(landmarks, (48, 48), StepRandom(0, 0), OFF).isnan(), landmarks.isnan())
+
+
+def test_a_stream_moves_landmarks_with_the_faces():
+    # All landmarks of a face in one dot, which a mirror image cannot mix up.
+    landmarks = (0.35 + 0.3 * torch.rand(4, 1, 2, generator=torch.Generator().manual_seed(2))).repeat(1, 68, 1)
+    pixels = ((dotted(landmarks, 48, 48)[:, :1] + 1) * 127.5).round().to(torch.uint8)
+    table = FaceTable(images=pixels, classes=("neutral",), landmarks=landmarks)
+    config = with_only(flip=0.5, rotation_degrees=15, shift=0.05, scale=0.1)
+
+    def batch_of(table, augmentation):
+        sampler = EpochSampler(torch.arange(4), 4, 0)
+        return RecognitionStream(table, sampler, augmentation=augmentation, seed=3)(0)
+
+    batch, still = batch_of(table, config), batch_of(table, None)
+    torch.testing.assert_close(batch.landmarks[:, :1], dots(batch.image), atol=0.3 / 48, rtol=0)
+    assert not torch.allclose(still.landmarks, batch.landmarks, atol=0.01)
+    without = batch_of(table.replace(landmarks=None), config)
+    assert without.landmarks.isnan().all() and torch.equal(without.image, batch.image)

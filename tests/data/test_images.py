@@ -168,3 +168,37 @@ def test_missing_file_and_bad_arguments(tmp_path, gray):
         read_face(stored(gray, tmp_path), 16, 2)
     with pytest.raises(InputError, match="image_size"):
         read_face(stored(gray, tmp_path), 0, 1)
+
+
+@pytest.mark.parametrize("size", [(20, 20), (30, 24)])
+def test_a_box_inside_the_picture_is_cut_out(faces, size):
+    pixels = faces(1, 30)[0, 0, : size[1], : size[0]].numpy()
+    face = decode_face(png(pixels), "a.png", 12, 1, (3, 5, 15, 17))
+    assert (face.pixels[0] == pixels[5:17, 3:15]).all() and (face.width, face.height) == size
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("box", [(-4, -2, 16, 18), (12, 9, 28, 25), (-5, -5, 25, 25), (-3.5, 2.25, 10.5, 16.25)])
+def test_a_box_beyond_the_picture_is_as_one_in_a_picture_with_a_wider_border(faces, channels, box):
+    pixels = faces(1, 20, channels)[0].permute(1, 2, 0).squeeze(-1).numpy()
+    wide = np.pad(pixels, [(40, 40), (40, 40), (0, 0)][: pixels.ndim], mode="edge")
+    shifted = tuple(side + 40 for side in box)
+    beyond, inside = (
+        decode_face(png(image), "a.png", 12, channels, each).pixels.astype(int)
+        for image, each in ((pixels, box), (wide, shifted))
+    )
+    assert abs(beyond - inside).max() <= 1  # positions are rounded on another scale
+
+
+@pytest.mark.parametrize(
+    "box", [(20, 0, 30, 10), (-9, 0, 0, 9), (5, 5, 5, 9), (9, 0, 5, 4), (float("nan"), 0, 9, 9), (-1e9, -1e9, 1e9, 1e9)]
+)
+def test_a_box_that_does_not_suit(faces, box):
+    with pytest.raises(InputError, match="a.png: the face's box .* does not suit 20x20 pixels"):
+        decode_face(png(faces(1, 20)[0, 0].numpy()), "a.png", 12, 1, box)
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -5,7 +5,7 @@ import torch
 
 from synthmtl.data.metadata import distribution, label_columns, parse_metadata, raise_input_error
 from synthmtl.errors import InputError
-from synthmtl.labels import ACTION_UNITS
+from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS
 
 CLASSES = ("neutral", "happiness", "anger")
 
@@ -87,6 +87,8 @@ def test_distribution_keeps_complete_shares_to_the_bit():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ({"compound": "happily bored"}, "unknown compound 'happily bored': use one of happily_surprised, "),
+        ({"compound": 3}, "unknown compound 3"),
         ({"valence": 3}, "valence"),
         ({"arousal": "high"}, "arousal"),
         ({"AU1": 4}, r"AU1 .*divide by 5"),
@@ -127,6 +129,14 @@ def test_a_wrong_value_names_file_and_line(row, message):
 def test_broken_files(file, data, message):
     with pytest.raises(InputError, match=file + message.replace("not UTF", ": not UTF")):
         parse_metadata(data, file)
+
+
+def test_compound_in_any_spelling():
+    text = "file_name,compound\na.png,Happily Surprised\nb.png,FEARFULLY-disgusted\nc.png,\nd.png,sadly_angry\n"
+    assert csv_columns(text)["compound"].tolist() == [0, 11, -1, 3]
+    rows = jsonl_columns({"compound": None}, {}, {"compound": " angrily_surprised "})["compound"]
+    assert rows.tolist() == [-1, -1, COMPOUND_EXPRESSIONS.index("angrily_surprised")]
+    assert "compound" not in jsonl_columns({"valence": 0.5})
 
 
 def test_expression_and_label():

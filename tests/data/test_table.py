@@ -30,7 +30,8 @@ def columns_of(table):
 def test_columns_left_out_are_missing():
     table = FaceTable(images=torch.zeros(3, 3, 8, 8, dtype=torch.uint8), classes=EXPRESSIONS_7)
     assert (len(table), table.image_size, table.channels) == (3, 8, 3)
-    assert table.expression.tolist() == table.subject.tolist() == table.session.tolist() == [-1] * 3
+    assert table.expression.tolist() == table.compound.tolist() == [-1] * 3
+    assert table.subject.tolist() == table.session.tolist() == [-1] * 3
     assert table.action_units.shape == (3, len(ACTION_UNITS))
     assert table.landmarks.shape == (3, 68, 2)
     assert table.expression_distribution.shape == (3, 7)
@@ -60,6 +61,16 @@ def test_batch_scales_pixels_and_keeps_labels():
     assert torch.equal(((batch.image + 1) * 127.5).round().to(torch.uint8), table.images[[2, 1, 1]])
     assert batch.expression.tolist() == table.expression[[2, 1, 1]].tolist()
     assert batch.subject.tolist() == [9, 8, 8] and batch.weight.tolist() == [2.0, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("mask", [[False, True, False, True], [True] * 4, [False] * 4])
+def test_a_batch_by_mask_is_the_batch_of_its_rows(mask):
+    table = make(4, compound=torch.tensor([3, -1, 11, 0]))
+    for given in (torch.tensor(mask), mask):
+        batch, chosen = table.batch(given), table.select(mask)
+        assert batch.compound.tolist() == chosen.compound.tolist()
+        assert batch.expression.tolist() == chosen.expression.tolist()
+        assert torch.equal(((batch.image + 1) * 127.5).round().to(torch.uint8), chosen.images)
 
 
 def test_batches_join_and_move():
@@ -143,6 +154,20 @@ def test_concatenate_fills_attributes_that_one_lacks():
     assert joined.attributes["roll"][:2].isnan().all() and joined.attributes["roll"][2] == 0
 
 
+def test_concatenate_keeps_ids_of_parts_and_tells_data_sets_apart():
+    parts = [
+        make(3, subject=torch.tensor([10**18, 5, -1]), session=torch.tensor([2, 2, 2])),
+        make(0),
+        make(3, subject=torch.tensor([5, 5, 0]), session=torch.tensor([-1, 2, 7])),
+    ]
+    joined = FaceTable.concatenate(parts)
+    assert joined.subject.tolist() == [10**18, 5, -1, 5, 5, 0] and joined.session.tolist() == [2, 2, 2, -1, 2, 7]
+    apart = FaceTable.concatenate(parts, separate=True)
+    assert apart.subject.tolist() == [1, 0, -1, 3, 3, 2] and apart.session.tolist() == [0, 0, 0, -1, 1, 2]
+    assert apart.subject.dtype == apart.session.dtype == torch.int64
+    assert parts[0].subject.tolist() == [10**18, 5, -1]
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
@@ -166,6 +191,8 @@ def test_concatenate_refuses_different_faces(other, message):
         ({"classes": ("neutral", "angry")}, "unknown expression 'angry'"),
         ({"expression": torch.tensor([0, 3])}, "expression 3 is not an index into 3 classes"),
         ({"expression": torch.tensor([0, -2])}, "expression -2 is not an index into 3 classes"),
+        ({"compound": torch.tensor([0, 12])}, "compound 12 is not an index into 12 classes"),
+        ({"compound": torch.tensor([-3, 0])}, "compound -3 is not an index into 12 classes"),
         ({"expression": torch.tensor([0])}, "expression has 1 rows for 2 images"),
         ({"subject": torch.tensor([0, 1, 2])}, "subject has 3 rows for 2 images"),
         ({"files": ["a"]}, "files has 1 rows for 2 images"),

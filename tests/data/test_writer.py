@@ -10,8 +10,8 @@ from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS
 
 COLUMNS = (
-    "images", "expression", "expression_distribution", "action_units", "landmarks", "valence_arousal", "subject",
-    "session", "domain", "weight", "synthetic",
+    "images", "expression", "expression_distribution", "compound", "action_units", "landmarks", "valence_arousal",
+    "subject", "session", "domain", "weight", "synthetic",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ def labelled(faces):
             classes=("happiness", "fear", "anger"),
             expression=torch.tensor([2, 0, 1, -1] * 3),
             expression_distribution=rand(12, 3).softmax(1),
+            compound=torch.tensor([-1, -1, -1, 10] * 3),
             action_units=rand(12, len(ACTION_UNITS)),
             landmarks=rand(12, 68, 2) * 1.1 - 0.05,
             valence_arousal=rand(12, 2) * 2 - 1,

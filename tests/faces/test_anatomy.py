@@ -3,7 +3,7 @@ import pytest
 
 from synthmtl.faces import anatomy
 from synthmtl.faces.anatomy import ACTION_INDEX, ACTIONS
-from synthmtl.labels import ACTION_UNITS, CIRCUMPLEX, EXPRESSIONS
+from synthmtl.labels import ACTION_UNITS, CIRCUMPLEX, COMPOUND_EXPRESSIONS, COMPOUND_PARTS, EXPRESSIONS
 
 
 def units_of(**coefficients):
@@ -51,6 +51,43 @@ def test_recipes_show_the_units_that_emfacs_names(expression, units):
     assert min(shown[unit] for unit in units) >= 0.4
 
 
+@pytest.mark.parametrize(
+    ("compound", "units", "absent"),
+    [
+        ("happily_surprised", {"AU1", "AU2", "AU12", "AU25"}, {"AU4", "AU43"}),
+        ("happily_disgusted", {"AU10", "AU12", "AU25"}, {"AU15"}),
+        ("sadly_fearful", {"AU1", "AU15", "AU25"}, {"AU17"}),
+        ("sadly_angry", {"AU4", "AU15"}, {"AU1"}),
+        ("sadly_surprised", {"AU1", "AU15", "AU25", "AU26"}, {"AU17"}),
+        ("sadly_disgusted", {"AU9", "AU10", "AU15"}, {"AU12"}),
+        ("fearfully_angry", {"AU4", "AU5", "AU25"}, {"AU1", "AU2", "AU24"}),
+        ("fearfully_surprised", {"AU1", "AU2", "AU5", "AU20", "AU25"}, {"AU43"}),
+        ("angrily_surprised", {"AU4", "AU25", "AU26"}, {"AU1", "AU2", "AU24", "AU28"}),
+        ("angrily_disgusted", {"AU4", "AU10", "AU17"}, {"AU1", "AU2"}),
+        ("disgustedly_surprised", {"AU1", "AU2", "AU5", "AU10"}, {"AU4", "AU17"}),
+        ("fearfully_disgusted", {"AU1", "AU5", "AU10", "AU20", "AU25"}, {"AU7", "AU17"}),
+    ],
+)
+def test_compounds_show_the_units_of_both_parts_but_no_contradiction(compound, units, absent):
+    vector = anatomy.recipe_vector(anatomy.KINDS.index(compound))
+    shown = dict(zip(ACTION_UNITS, anatomy.action_units(vector), strict=True))
+    assert min(shown[unit] for unit in units) >= 0.4
+    assert max(shown[unit] for unit in absent) <= 0.1
+
+
+def test_a_blend_takes_every_action_from_one_of_its_parts():
+    assert anatomy.KINDS == EXPRESSIONS + COMPOUND_EXPRESSIONS
+    for index, parts in enumerate(COMPOUND_PARTS.values(), len(EXPRESSIONS)):
+        first, second = (anatomy.recipe_vector(EXPRESSIONS.index(part)) for part in parts)
+        blended = anatomy.recipe_vector(index)
+        assert ((blended == first) | (blended == second)).all()
+        assert np.array_equal(blended, anatomy.blend(second, first))
+        assert np.array_equal(blended, blended[anatomy.MIRRORED])
+        assert not np.array_equal(blended, first) and not np.array_equal(blended, second)
+    assert np.array_equal(anatomy.blend(first, first), first)
+    assert np.array_equal(anatomy.blend(first, np.zeros_like(first)), first)
+
+
 def test_contempt_is_one_sided_and_the_others_are_not():
     for index, name in enumerate(EXPRESSIONS):
         vector = anatomy.recipe_vector(index)
@@ -75,6 +112,9 @@ def test_valence_and_arousal_follow_the_circumplex_and_intensity():
     for index, name in enumerate(EXPRESSIONS):
         place = anatomy.valence_arousal(index, 0.5, nothing)
         assert place == pytest.approx(0.5 * np.array(CIRCUMPLEX[name]), abs=1e-6)
+    for name, (first, second) in COMPOUND_PARTS.items():
+        between = (np.array(CIRCUMPLEX[first]) + np.array(CIRCUMPLEX[second])) / 2
+        assert anatomy.valence_arousal(anatomy.KINDS.index(name), 1.0, nothing) == pytest.approx(between, abs=1e-6)
     smiling = nothing.copy()
     smiling[ACTION_UNITS.index("AU12")] = 1.0
     assert anatomy.valence_arousal(0, 0.0, smiling) == pytest.approx([0.1, 0.0])

@@ -7,7 +7,7 @@ import torch
 from synthmtl.errors import InputError
 from synthmtl.faces import LONG_TAIL, RenderConfig, counterparts, render_faces, render_splits
 from synthmtl.faces import dataset as module
-from synthmtl.labels import EXPRESSIONS
+from synthmtl.labels import COMPOUND_EXPRESSIONS, EXPRESSIONS
 
 SMALL = RenderConfig(counts=6, subjects=4, sessions_per_subject=3, seed=1)
 
@@ -40,6 +40,32 @@ def test_the_same_config_gives_the_same_bytes(table):
     assert torch.equal(again.images, table.images) and torch.equal(again.landmarks, table.landmarks)
     other = render_faces(dataclasses.replace(SMALL, seed=2))
     assert not torch.equal(other.images, table.images)
+
+
+def test_compound_faces_come_on_top_and_change_no_other(table):
+    config = dataclasses.replace(SMALL, compound_counts={"Happily Surprised": 3, "fearfully_disgusted": 2})
+    more = render_faces(config)
+    basic = more.select(more.compound < 0)
+    assert torch.equal(basic.images, table.images) and torch.equal(basic.valence_arousal, table.valence_arousal)
+    assert basic.files == table.files and len(set(more.files)) == 53
+    compound = more.select(more.compound >= 0)
+    assert torch.bincount(compound.compound, minlength=12).tolist() == [3, *[0] * 10, 2]
+    assert (compound.expression == -1).all() and (basic.expression >= 0).all()
+    for column in (compound.action_units, compound.landmarks, compound.valence_arousal):
+        assert torch.isfinite(column).all()
+    assert compound.attributes["intensity"].min() >= 0.55
+    alone = render_faces(dataclasses.replace(config, counts=0))
+    assert torch.equal(alone.images, compound.images)
+    assert table.compound.tolist() == [-1] * 48
+
+
+def test_every_compound_expression_can_be_rendered_and_lives_with_nuisances():
+    config = dataclasses.replace(SMALL, counts={"fear": 2, "anger": 2}, compound_counts=1, nuisance_correlation=0.5)
+    table = render_faces(config)
+    assert sorted(table.compound[table.compound >= 0].tolist()) == list(range(len(COMPOUND_EXPRESSIONS)))
+    assert sum(table.counts().values()) == 4
+    plain = render_faces(dataclasses.replace(config, compound_counts=0))
+    assert torch.equal(plain.images, table.select(table.compound < 0).images)
 
 
 def test_a_face_does_not_depend_on_the_batch(table, monkeypatch):
@@ -131,6 +157,9 @@ def test_wild_faces_differ_from_studio_faces_but_keep_a_session_alike(table):
         {"counts": 0},
         {"counts": {"bored": 3}},
         {"counts": {"fear": -1}},
+        {"compound_counts": -1},
+        {"compound_counts": {"happily_bored": 1}},
+        {"counts": 0, "compound_counts": {"sadly_angry": 0}},
         {"intensity_range": (1.0, 0.5)},
         {"style": "cartoon"},
         {"nuisance_correlation": 1.1},
@@ -148,3 +177,5 @@ def test_counterparts_of_unknown_people_are_refused(table):
         counterparts(table.replace(subject=torch.full((48,), -1)), SMALL, table.expression)
     with pytest.raises(InputError, match="expressions for"):
         counterparts(table, SMALL, [1, 2])
+    with pytest.raises(InputError, match="no index into 8"):
+        counterparts(table, SMALL, table.expression - 1)

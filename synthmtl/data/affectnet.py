@@ -1,0 +1,216 @@
+"""AffectNet: expressions, valence and arousal, landmarks.
+
+Mollahosseini, Hasani, Mahoor, "AffectNet: A Database for Facial Expression, Valence, and Arousal Computing in the
+Wild", IEEE Transactions on Affective Computing 10(1), 2019. Three layouts are read:
+
+- as handed out since 2020: ``train_set/images/<id>.jpg`` and ``train_set/annotations/<id>_exp.npy``, ``_val.npy``,
+  ``_aro.npy``, ``_lnd.npy`` (68 x and y in turn, in pixels of that picture), and the same below ``val_set``;
+- before: ``training.csv`` and ``validation.csv`` (also in ``Manually_Annotated_file_lists/``, and also without header)
+  with the columns of :data:`COLUMNS`, over uncropped pictures below the root or ``Manually_Annotated_Images/``;
+  landmarks are ``x;y;...`` in pixels of the uncropped picture, -2 is missing valence or arousal, and faces are cut
+  out by their box;
+- folders named by code: ``[train/ | val/ | test/]0`` to ``7``.
+
+Faces without an expression (codes 8 none, 9 uncertain, 10 no face) are left out.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from synthmtl.data.image_folder import ALL, canonical_split
+from synthmtl.data.images import IMAGE_SUFFIXES
+from synthmtl.data.metadata import Complain
+from synthmtl.data.published import (
+    POINTS,
+    Annotation,
+    below,
+    code,
+    code_message,
+    complainer,
+    csv_rows,
+    data_root,
+    face_tables,
+    folders,
+    leaves_folder,
+    number,
+    points_of,
+    relative,
+    square_box,
+)
+from synthmtl.data.table import FaceTable
+from synthmtl.labels import AFFECTNET_CODES
+
+logger = logging.getLogger("synthmtl")
+COLUMNS = (
+    "subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression",
+    "valence", "arousal",
+)  # fmt: skip
+"""Columns of the older csv files."""
+
+LAYOUT = "give the folder of train_set/ and val_set/, of training.csv and validation.csv, or of the folders 0 to 7"
+_LISTS = ("training.csv", "validation.csv")
+_LIST_FOLDERS = ("", "Manually_Annotated_file_lists")
+_IMAGE_FOLDERS = ("", "Manually_Annotated_Images", "Manually_Annotated_Images/Manually_Annotated_Images")
+_MISSING = -2.0
+
+
+def read_affectnet(
+    root: str | Path,
+    *,
+    image_size: int,
+    channels: int,
+    classes: Sequence[str] | None = None,
+    on_bad: str = "error",
+) -> dict[str, FaceTable]:
+    """AffectNet in any of its layouts: expressions, valence and arousal, landmarks; subjects are unknown.
+
+    Args:
+        root: the folder, or one of its csv files.
+        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad rows
+            are treated as bad images are.
+
+    Returns:
+        ``train`` and ``validation`` (AffectNet's test set is not public), or ``all`` for folders without splits.
+
+    Raises:
+        InputError: naming file and line of a row with a wrong code, number or path; if a picture is missing or
+            unreadable; if no faces are found.
+    """
+    root, complain = data_root(root), complainer(on_bad)
+    if root.name == _LIST_FOLDERS[1]:
+        root = root.parent
+    annotations = (_layout(root) or _numbered_folders)(root, complain)
+    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
+    return face_tables(root, annotations, **options, layout=LAYOUT)
+
+
+def is_affectnet(path: Path) -> bool:
+    """Whether a folder, or a file in it, has one of AffectNet's layouts; of the folders by code, 0 and 7 must be there.
+
+    Seven folders of numbers alone (FER2013's, RAF-DB's) tell nothing about whose codes they are.
+    """
+    if path.is_file():
+        return path.suffix.lower() == ".csv" and _is_list(path)
+    return _layout(path) is not None
+
+
+def _layout(root: Path) -> Callable[[Path, Complain], Iterator[Annotation]] | None:
+    if any(next((folder / "annotations").glob("*_exp.npy"), None) for folder in _split_folders(root)):
+        return _arrays
+    if any(_is_list(file) for file in _lists(root)):
+        return _csv_files
+    names = [{folder.name for folder in folders(base)} for base in (root, *_split_folders(root))]
+    codes = {str(value) for value in AFFECTNET_CODES}
+    return _numbered_folders if any({"0", "7"} <= found <= codes for found in names) else None
+
+
+def _split_folders(root: Path) -> list[Path]:
+    return [folder for folder in folders(root) if canonical_split(folder.name)]
+
+
+def _lists(root: Path) -> list[Path]:
+    return [root / folder / name for folder in _LIST_FOLDERS for name in _LISTS if (root / folder / name).is_file()]
+
+
+def _is_list(file: Path) -> bool:
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        cells = stream.readline().strip().split(",")
+    return cells[0].strip('" ') == COLUMNS[0] or (len(cells) == len(COLUMNS) and cells[5].count(";") > POINTS)
+
+
+def _arrays(root: Path, complain: Complain) -> Iterator[Annotation]:
+    for folder in _split_folders(root):
+        for file in sorted((folder / "annotations").glob("*_exp.npy")):
+            stem = file.name.removesuffix("_exp.npy")
+            parts = {name: file.with_name(f"{stem}_{name}.npy") for name in ("exp", "val", "aro", "lnd")}
+            values = {name: _array(part) for name, part in parts.items()}
+            wrong = [name for name in parts if values[name] is None or (name != "lnd" and values[name].size != 1)]
+            if wrong:
+                complain(f"{parts[wrong[0]]}: no npy file of {'numbers' if wrong[0] == 'lnd' else 'one number'}")
+                continue
+            points = values["lnd"]
+            if points.size not in (0, 2 * POINTS):
+                complain(f"{parts['lnd']}: {points.size / 2:g} points instead of {POINTS}: correct or delete the file")
+                continue
+            face = _labelled(
+                Annotation(relative(root, folder / "images" / f"{stem}.jpg"), str(file), canonical_split(folder.name)),
+                *(str(values[name].item()) for name in ("exp", "val", "aro")),
+                complain,
+            )
+            if face is not None:
+                face.landmarks = points.reshape(POINTS, 2).astype(np.float32) if points.size else None
+                yield face
+
+
+def _array(file: Path) -> np.ndarray | None:
+    """The numbers of an npy file, which may hold them as text; NaN or none without the file, None if not numbers."""
+    if not file.is_file():
+        return np.full(0 if file.stem.endswith("_lnd") else 1, math.nan)
+    try:
+        array = np.load(file, allow_pickle=False)
+        return array.astype(np.float64) if isinstance(array, np.ndarray) else None
+    except (OSError, ValueError, TypeError, EOFError):
+        return None
+
+
+def _csv_files(root: Path, complain: Complain) -> Iterator[Annotation]:
+    for file in _lists(root):
+        split = canonical_split(file.stem)
+        for line, row in csv_rows(file, COLUMNS):
+            where, name = f"{file}:{line}", below(row[COLUMNS[0]])
+            if name is None:
+                complain(leaves_folder(where, row[COLUMNS[0]]))
+                continue
+            name = next((f"{base}/{name}" for base in _IMAGE_FOLDERS[1:] if (root / base / name).is_file()), name)
+            face = _labelled(
+                Annotation(name, where, split), *(row[key] for key in ("expression", "valence", "arousal")), complain
+            )
+            if face is None:
+                continue
+            box = points_of([row[key] for key in COLUMNS[1:5]])
+            if box is None or (box[1] <= 0).any():
+                complain(f"{where}: face_x, face_y, face_width, face_height are no box in pixels: correct the row")
+                continue
+            face.box = square_box(*box[0], *box.sum(0))
+            if row["facial_landmarks"]:
+                face.landmarks = points_of(row["facial_landmarks"].strip(";").split(";"))
+                if face.landmarks is None or len(face.landmarks) != POINTS:
+                    have = "no pairs of numbers" if face.landmarks is None else f"{len(face.landmarks)} points"
+                    complain(f"{where}: facial_landmarks has {have} instead of {POINTS} points x;y: correct the row")
+                    continue
+            yield face
+
+
+def _numbered_folders(root: Path, complain: Complain) -> Iterator[Annotation]:
+    bases = _split_folders(root)
+    logger.info("%s: numbers of folders read as AffectNet's codes, 0 neutral to 7 contempt", root)
+    for base, split in [(base, canonical_split(base.name)) for base in bases] or [(root, ALL)]:
+        for folder in folders(base):
+            if code(folder.name) not in AFFECTNET_CODES:
+                complain(code_message(str(folder), "the folder's name", folder.name, AFFECTNET_CODES))
+            elif AFFECTNET_CODES[code(folder.name)] is not None:
+                for file in sorted(folder.iterdir()):
+                    if file.suffix.lower() in IMAGE_SUFFIXES:
+                        name = AFFECTNET_CODES[code(folder.name)]
+                        yield Annotation(relative(root, file), str(folder), split, expression=name)
+
+
+def _labelled(face: Annotation, expression: str, valence: str, arousal: str, complain: Complain) -> Annotation | None:
+    """The face with its labels, or None if one is wrong or it shows no expression."""
+    if code(expression) not in AFFECTNET_CODES:
+        complain(code_message(face.where, "expression", expression, AFFECTNET_CODES))
+        return None
+    face.expression = AFFECTNET_CODES[code(expression)]
+    if face.expression is None:
+        return None
+    for name, text in (("valence", valence), ("arousal", arousal)):
+        value = math.nan if text in ("", "nan") else number(text)
+        if value is None or not (math.isnan(value) or value == _MISSING or -1 <= value <= 1):
+            complain(f"{face.where}: {name} is {text!r}: use a number from -1 to 1, or -2 where it is missing")
+            return None
+        setattr(face, name, math.nan if value == _MISSING else value)
+    return face

@@ -1,0 +1,65 @@
+"""The layouts of data sets on disk: how each is recognized, and what reads it."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from synthmtl.data.affectnet import is_affectnet, read_affectnet
+from synthmtl.data.affwild2 import is_affwild2, read_affwild2
+from synthmtl.data.bp4d import is_bp4d, read_bp4d
+from synthmtl.data.ckplus import is_ckplus, read_ckplus
+from synthmtl.data.disfa import is_disfa, read_disfa
+from synthmtl.data.emotionet import is_emotionet, read_emotionet
+from synthmtl.data.fer2013 import is_fer2013, read_fer2013
+from synthmtl.data.image_folder import read_image_folder
+from synthmtl.data.landmarks_300w import is_300w, read_300w
+from synthmtl.data.london import is_london, read_london
+from synthmtl.data.rafdb import is_rafdb, read_rafdb
+from synthmtl.data.table import FaceTable
+from synthmtl.data.wflw import is_wflw, read_wflw
+from synthmtl.errors import InputError
+
+logger = logging.getLogger("synthmtl")
+
+
+class Format(NamedTuple):
+    """A layout: ``detect(path)`` looks at names and headers only, ``read(path, *, image_size, channels, classes=None,
+    on_bad="error")`` gives a table by split."""
+
+    detect: Callable[[Path], bool]
+    read: Callable[..., dict[str, FaceTable]]
+
+
+FORMATS = {
+    "affectnet": Format(is_affectnet, read_affectnet),
+    "rafdb": Format(is_rafdb, read_rafdb),
+    "ckplus": Format(is_ckplus, read_ckplus),
+    "affwild2": Format(is_affwild2, read_affwild2),
+    "disfa": Format(is_disfa, read_disfa),
+    "bp4d": Format(is_bp4d, read_bp4d),
+    "wflw": Format(is_wflw, read_wflw),
+    "300w": Format(is_300w, read_300w),
+    "emotionet": Format(is_emotionet, read_emotionet),
+    "london": Format(is_london, read_london),
+    "fer2013": Format(lambda path: path.is_file() and path.suffix.lower() == ".csv" and is_fer2013(path), read_fer2013),
+    "image_folder": Format(lambda path: path.is_dir() or path.suffix.lower() != ".csv", read_image_folder),
+}
+"""Layouts by name, in the order in which they are tried; what is none of the others is taken for an image folder."""
+
+
+def detect_format(path: str | Path) -> str:
+    """The name of the layout that a data set has on disk.
+
+    Raises:
+        InputError: if the path is a csv that is none of those known.
+    """
+    path = Path(path)
+    for name, layout in FORMATS.items():
+        if layout.detect(path):
+            if name not in ("image_folder", "fer2013"):
+                logger.info("%s: read as %s", path, name)
+            return name
+    raise InputError(
+        f"{path}:1: not FER2013's csv (its header is emotion,pixels,Usage): give that file or the folder of images"
+    )

@@ -1,0 +1,112 @@
+import pytest
+
+from synthmtl.data.formats import FORMATS, detect_format
+from synthmtl.data.load import load_splits, read_tables
+from synthmtl.data.london import COLUMNS
+from synthmtl.errors import InputError
+
+POINTS = "\n".join(f"{8 + i % 9} {8 + i % 17}" for i in range(68))
+LAYOUTS = {
+    "affectnet": {f"train/{code}/{i}.png": 10 * code + i for code in range(8) for i in range(2)},
+    "rafdb": {
+        "basic/EmoLabel/list_patition_label.txt": "train_1.png 4\ntrain_2.png 5\ntest_1.png 4\n",
+        **{f"basic/Image/aligned/{name}_aligned.png": i for i, name in enumerate(["train_1", "train_2", "test_1"])},
+    },
+    "ckplus": {
+        "cohn-kanade-images/S005/001/S005_001_00000001.png": 1,
+        "cohn-kanade-images/S005/001/S005_001_00000011.png": 2,
+        "Emotion/S005/001/S005_001_00000011_emotion.txt": "  3.0e+00",
+    },
+    "affwild2": {
+        "annotations/VA_Set/Train_Set/1.txt": "valence,arousal\n0,0\n",
+        "cropped_aligned/1/00001.jpg": 1,
+    },
+    "disfa": {"ActionUnit_Labels/SN001/SN001_au1.txt": "1,5\n", "Images/SN001/1.png": 1},
+    "bp4d": {"AUCoding/F001_T1.csv": "0,1\n1,1\n", "BP4D-training/F001/T1/1.jpg": 1},
+    "wflw": {
+        "WFLW_annotations/list_98pt_rect_attr_train.txt": f"{'8 24 ' * 49}{'24 8 ' * 49}0 0 9 9 0 0 0 0 0 0 a.png",
+        "WFLW_images/a.png": 1,
+    },
+    "300w": {"afw/1.pts": f"version: 1\nn_points: 68\n{{\n{POINTS}\n}}\n", "afw/1.png": 1},
+    "emotionet": {"train.csv": "URL,AU 1\nhttp://example.org/a.png,1\n", "images/a.png": 1},
+    "london": {
+        "neutral/1.png": 1,
+        "happiness/1.png": 2,
+        "landmarks.csv": f"{','.join(COLUMNS)}\nneutral/1.png,{','.join(['16'] * 378)}\n",
+    },
+    "image_folder": {"train/happy/1.png": 1, "train/sad/2.png": 2},
+}
+
+
+def read(path, **options):
+    return read_tables(path, **{"image_size": 16, "channels": 1} | options)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_each_layout_is_detected_and_read(lay_out, name):
+    root = lay_out(LAYOUTS[name])
+    assert detect_format(root) == name
+    assert [layout for layout, (detect, _) in FORMATS.items() if detect(root)] in ([name], [name, "image_folder"])
+    for format in (None, name):
+        tables = read(root, format=format)
+        assert all(table.images.shape[1:] == (1, 16, 16) and len(table) for table in tables.values())
+
+
+def test_fer2013_and_the_formats_by_name(lay_out):
+    pixels = " ".join(["7"] * 2304)
+    root = lay_out({"fer.csv": f"emotion,pixels,Usage\n3,{pixels},Training\n"})
+    assert detect_format(root / "fer.csv") == "fer2013" and len(read(root / "fer.csv")["train"]) == 1
+    assert {"fer2013", *LAYOUTS} == set(FORMATS)
+    with pytest.raises(InputError, match="unknown format 'fer': use one of affectnet, .*image_folder"):
+        read(root, format="fer")
+    with pytest.raises(InputError, match="no such folder or file"):
+        read(root / "none", format="rafdb")
+    with pytest.raises(InputError, match="FER[+] votes"):
+        read(lay_out(LAYOUTS["rafdb"]), ferplus=root / "votes.csv")
+
+
+def test_a_wrong_format_says_what_to_give(lay_out):
+    root = lay_out(LAYOUTS["image_folder"])
+    for name, layout in FORMATS.items():
+        if name != "image_folder":
+            with pytest.raises(InputError) as error:
+                layout.read(root, image_size=16, channels=1)
+            assert str(root) in str(error.value) and "\n" not in str(error.value)
+
+
+def split(path, **options):
+    return load_splits(path, **{"image_size": 16, "channels": 1} | options)
+
+
+def test_sets_without_expressions_are_split_by_subject(lay_out):
+    files = {}
+    for subject in range(10):
+        files[f"ActionUnit_Labels/SN{subject:03d}/x_au1.txt"] = "1,5\n2,0\n"
+        files |= {f"Images/SN{subject:03d}/{frame}.png": 10 * subject + frame for frame in (1, 2)}
+    root = lay_out(files)
+    with pytest.raises(InputError, match="no expression"):
+        split(root)
+    splits = split(root, require_expression=False)
+    people = [set(table.subject.tolist()) for table in splits.tables().values()]
+    assert sum(map(len, people)) == len(set.union(*people)) == 10 and all(people)
+    assert splits.classes == ()
+    assert splits.notes[0].startswith("split 20 faces by subject, with seed 0: train 14")
+    assert len(splits.notes) == 1  # nothing is said about expressions that nobody expects
+
+
+def test_sets_without_expressions_keep_the_publishers_splits(lay_out):
+    parts = ("helen/trainset", "helen/testset")
+    text = LAYOUTS["300w"]["afw/1.pts"]
+    files = {f"{part}/{i}.pts": text for part in parts for i in range(8)}
+    files |= {name.replace(".pts", ".png"): i for i, name in enumerate(files)}
+    splits = split(lay_out(files), require_expression=False)
+    assert all("/testset/" in file for file in splits.test.files) and len(splits.test) == 8
+    assert all("/trainset/" in file for table in (splits.train, splits.validation) for file in table.files)
+    assert len(splits.train) == 7 and len(splits.validation) == 1
+
+
+def test_data_without_any_label_are_refused(lay_out):
+    rows = "\n".join(f"{i}.png,train,x" for i in range(4))
+    root = lay_out({"metadata.csv": f"file_name,split,note\n{rows}\n"} | {f"{i}.png": i for i in range(4)})
+    with pytest.raises(InputError, match="train: no usable label: give faces with one of expression, compound"):
+        split(root, require_expression=False)
