@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from synthmtl.errors import InputError
-from synthmtl.metrics.recognition import interval
+from synthmtl.metrics.bootstrap import interval
 
 LEAST_SEEDS = 3
 """Seeds from which on an interval is given."""

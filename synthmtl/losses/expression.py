@@ -10,7 +10,7 @@ from synthmtl.losses.weighting import weighted_mean
 
 
 class ExpressionLoss(nn.Module):
-    """Cross-entropy over the faces that carry an expression, each with its own weight.
+    """Cross-entropy over the faces that carry an expression (basic or compound), each with its own weight.
 
         L = sum_i w_i a_{y_i} CE(logits_i + tau log pi, y_i) / sum_i w_i a_{y_i}
 
@@ -40,14 +40,19 @@ class ExpressionLoss(nn.Module):
         self.register_buffer("class_weights", weights)
         self.register_buffer("logit_shift", shift)
 
-    def forward(self, logits: Tensor, expression: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Mean loss of logits (B, K) against expression (B,), -1 = missing; zero if all are missing."""
+    def each(self, logits: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """CE_i and labelled_i a_{y_i}, each (B,), of logits (B, K) and expression (B,), -1 = missing."""
         labelled = expression >= 0
         target = expression.clamp(min=0)
+        # Selected before any arithmetic: not even NaN gets through from behind a missing label.
+        logits = torch.where(labelled[:, None], logits, 0.0)
         if self.logit_shift is not None:
             logits = logits + self.logit_shift
-        each = F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
-        share = labelled.to(each.dtype) if weight is None else labelled * weight
-        if self.class_weights is not None:
-            share = share * self.class_weights[target]
-        return weighted_mean(each, share)
+        values = F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
+        shares = labelled.to(values.dtype)
+        return values, shares if self.class_weights is None else shares * self.class_weights[target]
+
+    def forward(self, logits: Tensor, expression: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean loss of logits (B, K) against expression (B,), -1 = missing; zero if all are missing."""
+        values, shares = self.each(logits, expression)
+        return weighted_mean(values, shares if weight is None else shares * weight)

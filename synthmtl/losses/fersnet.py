@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from synthmtl.data.batch import EditBatch, FaceBatch
 from synthmtl.losses.adversarial import differentiable_augment, least_squares
 from synthmtl.losses.expression import ExpressionLoss
+from synthmtl.losses.heterogeneous import HeterogeneousLoss
 from synthmtl.losses.reconstruction import change_weights, pixel_loss, smoothness
 from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models.blocks import unrecorded_statistics
@@ -50,21 +51,33 @@ class SynthesisWeights:
 
 
 class RecognitionObjective(nn.Module):
-    """Recognition alone: ``forward(batch: FaceBatch)`` → ``{"loss", "expression"}``.
+    """Recognition alone: ``forward(batch: FaceBatch)`` → ``{"loss", "expression"}``, ``"sharing"`` where there is any.
 
     Args:
         model: faces → logits.
         expression_loss: the cross-entropy.
+        sharing: weight of what the network's sharing units ask for, if it has any that do.
     """
 
-    def __init__(self, model: nn.Module, expression_loss: ExpressionLoss):
+    def __init__(self, model: nn.Module, expression_loss: ExpressionLoss, *, sharing: float = 1.0):
         super().__init__()
         self.model = model
         self.expression_loss = expression_loss
+        self.sharing = sharing
 
     def forward(self, batch: FaceBatch) -> dict[str, Tensor]:
-        loss = self.expression_loss(self.model(batch.image), batch.expression, batch.weight)
-        return {"loss": loss, "expression": loss.detach()}
+        penalty = None
+        if hasattr(self.model, "encode"):
+            encoded = self.model.encode(batch.image)
+            logits, penalty = self.model.classify(encoded), encoded.penalty
+        else:
+            logits = self.model(batch.image)
+        loss = self.expression_loss(logits, batch.expression, batch.weight)
+        terms = {"expression": loss.detach()}
+        if penalty is not None and self.sharing:
+            loss = loss + self.sharing * penalty
+            terms["sharing"] = penalty.detach()
+        return {"loss": loss} | terms
 
 
 class FERSNetObjective(nn.Module):
@@ -87,10 +100,11 @@ class FERSNetObjective(nn.Module):
             [-1, 1] pixels; it should be the one that the guide was trained with.
         perceptual: (faces, faces) → (B,), e.g. of ``perceptual_distance``; None turns off the perceptual term.
         critic: discriminator (image, expression) → scores; None turns off the adversarial loss.
+        labels: of the model's further tasks, on the labelled faces; None if it has none.
 
     ``forward(batch: EditBatch)`` returns every term by name, their weighted sum as ``loss``, and the two parts of that
-    sum, for aggregators, as ``task/recognition`` (the expression term) and ``task/synthesis`` (all others); the faces
-    that the critic will see are left in ``edited``.
+    sum, for aggregators, as ``task/recognition`` (the expression term) and ``task/synthesis`` (all others), with
+    ``task/NAME`` of each further task; the faces that the critic will see are left in ``edited``.
     """
 
     def __init__(
@@ -104,10 +118,12 @@ class FERSNetObjective(nn.Module):
         guide_noise: float = 0.05,
         perceptual: nn.Module | None = None,
         critic: nn.Module | None = None,
+        labels: HeterogeneousLoss | None = None,
     ):
         super().__init__()
         self.model = model
         self.expression_loss = expression_loss
+        self.labels = labels
         self.weights = dataclasses.replace(weights)
         self.recognition = recognition
         self.guide_noise = guide_noise
@@ -125,9 +141,11 @@ class FERSNetObjective(nn.Module):
         wanted = batch.target.expression
         encoded = model.encode(torch.cat([batch.labelled.image, source]))
         rows = [labelled, edits]
-        features = [list(part) for part in zip(*(t.split(rows) for t in (encoded[0], encoded[1])), strict=True)]
-        skips = list(zip(*(skip.split(rows) for skip in encoded.skips), strict=True))
-        parts = [type(encoded)(*features[i], list(skips[i])) for i in range(2)]
+        parts = [
+            encoded._replace(recognition=each[0], synthesis=each[1], skips=each[2:])
+            for each in zip(*(t.split(rows) for t in (*encoded[:2], *encoded.skips)), strict=True)
+        ]
+        further = [features[:labelled] for features in encoded.further]
         logits = model.classify(parts[0])
         terms = {"expression": self.expression_loss(logits, batch.labelled.expression, batch.labelled.weight)}
         total = recognition = self.recognition * terms["expression"]
@@ -144,11 +162,15 @@ class FERSNetObjective(nn.Module):
         posterior = model.style.posterior(target)
         noise = batch.random.normal("style", 2 * edits, model.style.dim)
         read = model.style.draw(posterior, noise[:edits])
-        add("divergence", w.divergence, model.style.divergence(posterior, model.style.prior(wanted)).mean())
+        prior = model.style.prior(wanted)
+        add("divergence", w.divergence, model.style.divergence(posterior, prior).mean())
+        # The divergence alone fits the prior to the posteriors. Could guide and critic move it too, drawn styles would
+        # differ from read ones, and the decoder would learn to please those two where no pixel is compared.
+        prior = [moments.detach() for moments in prior]
         unpaired = ~paired
         turn = batch.random.positions(edits).to(paired.device)
         reads = torch.where(paired, turn % 3 > 0, turn % 2 > 0)
-        drawn = model.style.draw(model.style.prior(wanted), noise[edits:])
+        drawn = model.style.draw(prior, noise[edits:])
         edit = model.decode(parts[1], source, wanted, torch.where(reads[:, None], read, drawn))
         compared = paired & reads
         if paired.any():
@@ -178,6 +200,11 @@ class FERSNetObjective(nn.Module):
         if unpaired.any():
             self._unpaired_terms(batch, parts[1], edit, torch.where(unpaired)[0], add)
         tasks = {"task/recognition": recognition, "task/synthesis": sum(synthesis)}
+        if self.labels is not None:
+            found = self.labels(model.read_further(parts[0]._replace(further=further)), batch.labelled)
+            total = total + found.pop("loss")
+            tasks |= {name: value for name, value in found.items() if name.startswith("task/")}
+            terms |= {name: value for name, value in found.items() if not name.startswith("task/")}
         return {"loss": total} | tasks | {name: value.detach() for name, value in terms.items()}
 
     def _unpaired_terms(self, batch: EditBatch, encoded: Encoded, edit: Edit, rows: Tensor, add: Callable) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from synthmtl.errors import InputError
-from synthmtl.metrics.recognition import interval, labelled_predictions, minority_index, resampled_scores, score
+from synthmtl.metrics.bootstrap import interval
+from synthmtl.metrics.recognition import labelled_predictions, minority_index, resampled_scores, score
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Comparison:
     """Method a minus method b.
 
     Attributes:
-        metric: one of ``recognition.METRICS``.
+        metric: one of ``recognition.METRICS``, or of ``multitask.HEADLINES``.
         difference: mean over seeds of a's score minus b's, in [-1, 1].
         ci95: ``[low, high]`` of the difference (at the confidence asked for).
         per_seed: (S,) the plain difference of each seed.

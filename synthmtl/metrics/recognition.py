@@ -15,11 +15,10 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from synthmtl.errors import InputError
+from synthmtl.metrics.bootstrap import interval, mean_over_seeds, resampled_sums
 
 METRICS = ("accuracy", "macro_f1", "balanced_accuracy", "minority_recall")
 """Scores that intervals and comparisons know; ``minority_recall`` needs the minority classes named."""
-
-_REPLICATE_CELLS = 4_000_000  # face counts held at once while resampling: 16 MB
 
 
 @dataclass(frozen=True)
@@ -130,27 +129,19 @@ def resampled_scores(
         predictions: (M, S, N) predicted classes of M methods, S seeds, N faces.
         truth: (N,) true classes, none missing.
     """
-    methods, seeds, count = predictions.shape
-    size = len(classes)
-    rng = np.random.default_rng(seed)
     rare = minority_index(minority, classes, truth) if "minority_recall" in metrics else None
-    drawn_seeds = rng.integers(seeds, size=(1, samples, seeds))
-    cells = truth * size + predictions
-    confusion = np.empty((methods, samples, seeds, size * size), dtype=np.float32)
-    step = max(1, _REPLICATE_CELLS // count)
-    for start in range(0, samples, step):
-        rows = min(step, samples - start)
-        drawn = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float32)
-        for method in range(methods):
-            for one in range(seeds):
-                one_hot = np.zeros((count, size * size), dtype=np.float32)
-                one_hot[np.arange(count), cells[method, one]] = 1
-                confusion[method, start : start + rows, one] = times @ one_hot
-    confusion = confusion.reshape(methods, samples, seeds, size, size)
-    return {
-        name: np.take_along_axis(score(confusion, name, minority=rare), drawn_seeds, axis=2).mean(2) for name in metrics
-    }
+    confusion, drawn_seeds = resampled_sums(
+        confusion_statistics(predictions, truth, len(classes)), samples=samples, seed=seed
+    )
+    confusion = confusion.reshape(*confusion.shape[:-1], len(classes), len(classes))
+    return {name: mean_over_seeds(score(confusion, name, minority=rare), drawn_seeds) for name in metrics}
+
+
+def confusion_statistics(predictions: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """Each face's own confusion matrix, (..., N, K · K) float32, of predictions (..., N) and truth (N,)."""
+    statistics = np.zeros((*predictions.shape, classes * classes), dtype=np.float32)
+    np.put_along_axis(statistics, (truth * classes + predictions)[..., None], 1, axis=-1)
+    return statistics
 
 
 def score(confusion: np.ndarray, metric: str, *, minority: Sequence[int] | None = None) -> np.ndarray:
@@ -178,14 +169,6 @@ def score(confusion: np.ndarray, metric: str, *, minority: Sequence[int] | None 
     values = np.where(present, f1 if metric == "macro_f1" else recall, 0.0)
     taking_part = present.sum(-1)
     return np.where(taking_part > 0, values.sum(-1) / np.maximum(taking_part, 1), np.nan)
-
-
-def interval(replicates: np.ndarray, confidence: float) -> list[float]:
-    """Percentile interval ``[low, high]`` of bootstrap replicates; those without a value (NaN) are left out."""
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must lie between 0 and 1, not {confidence}")
-    tail = (1 - confidence) / 2
-    return [float(value) for value in np.nanquantile(replicates, [tail, 1 - tail])]
 
 
 def _per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

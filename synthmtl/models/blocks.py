@@ -9,8 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class _SumOverProcesses(torch.autograd.Function):
-    """The sum of every process's tensor, whose gradient is the sum of every process's gradient."""
+class SumOverProcesses(torch.autograd.Function):
+    """The sum of every process's tensor, whose gradient is the sum of every process's gradient.
+
+    Where all processes compute the same number from such sums, the gradients that they average are those of one process
+    on the joined batch. All must take part, forwards and backwards.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -38,10 +42,10 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         x32 = x.float()
         world = dist.get_world_size()
-        mean = _SumOverProcesses.apply(x32.mean((0, 2, 3))) / world
+        mean = SumOverProcesses.apply(x32.mean((0, 2, 3))) / world
         centered = x32 - mean[:, None, None]
         # From centered values: the mean of squares less the squared mean cancels where the mean is large.
-        variance = _SumOverProcesses.apply(centered.square().mean((0, 2, 3))) / world
+        variance = SumOverProcesses.apply(centered.square().mean((0, 2, 3))) / world
         with torch.no_grad():
             count = world * x32.numel() / x32.shape[1]
             self.running_mean.lerp_(mean, self.momentum)

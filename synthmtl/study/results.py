@@ -14,7 +14,8 @@ from synthmtl.experiment.reporting import environment
 from synthmtl.faces.nuisance import measured_correlation
 from synthmtl.interference import relative_gain
 from synthmtl.interference.transfer import LEAST_SEEDS
-from synthmtl.metrics.recognition import interval, labelled_predictions, resampled_scores
+from synthmtl.metrics.bootstrap import interval
+from synthmtl.metrics.recognition import labelled_predictions, resampled_scores
 from synthmtl.study.cells import cell_arrays, cell_error, unit_of
 from synthmtl.study.config import SINGLE, Cell, grid_cells
 from synthmtl.study.job import StudyJob

@@ -120,6 +120,19 @@ def test_loss_is_the_sum_of_its_tasks():
     torch.testing.assert_close(terms["task/recognition"], 0.7 * terms["expression"])
 
 
+def test_the_prior_of_styles_follows_the_posteriors_alone():
+    """Guide and critic may not move it to where the decoder pleases them and no pixel is compared."""
+    net = model()
+    goal = objective(net, guide=guide(), critic=critic())
+    goal.weights.divergence = 0.0
+    goal(batch())["loss"].backward()
+    gradient = net.style.prior_moments.weight.grad
+    assert gradient is None or not gradient.any()
+    goal.weights.divergence = 1.0
+    goal(batch())["loss"].backward()
+    assert net.style.prior_moments.weight.grad.any()
+
+
 @pytest.mark.parametrize("sharing", ["replace", "sparse"])
 def test_sharing_units_add_their_penalty(sharing):
     terms = {}
@@ -285,6 +298,18 @@ def test_recognition_alone():
     each = F.cross_entropy(net(faces.image), faces.expression, reduction="none")
     torch.testing.assert_close(terms["loss"], (each * faces.weight).sum() / faces.weight.sum())
     assert torch.equal(terms["expression"], terms["loss"].detach()) and not terms["expression"].requires_grad
+
+
+@pytest.mark.parametrize("sharing", ["replace", "sparse"])
+def test_recognition_alone_pays_the_penalty_of_its_units_too(sharing):
+    net, faces = model(sharing=sharing), table().batch(range(8))
+    terms = {}
+    for weight in (0.0, 3.0):
+        torch.manual_seed(0)  # sparse gates draw
+        terms[weight] = RecognitionObjective(net, ExpressionLoss(), sharing=weight)(faces)
+    assert "sharing" not in terms[0.0] and terms[3.0]["sharing"] > 0
+    added = terms[3.0]["loss"] - terms[0.0]["loss"]
+    torch.testing.assert_close(added.detach(), 3 * terms[3.0]["sharing"], rtol=1e-4, atol=1e-4)
 
 
 def share_of_step(rank=0, world=1):

@@ -1,0 +1,217 @@
+"""Scores of networks with several tasks on faces with whatever labels they carry: one table for all of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
+from synthmtl.labels import COMPOUND_EXPRESSIONS
+from synthmtl.metrics.action_units import action_unit_metrics, action_unit_sums
+from synthmtl.metrics.affect import affect_metrics, affect_sums
+from synthmtl.metrics.bootstrap import FaceSums, interval, mean_over_seeds, resampled_sums
+from synthmtl.metrics.comparison import Comparison
+from synthmtl.metrics.landmarks import landmark_metrics, landmark_sums
+from synthmtl.metrics.recognition import confusion_statistics, labelled_predictions, recognition_metrics, score
+
+HEADLINES = {
+    "expression": "macro_f1",
+    "compound": "macro_f1",
+    "action_units": "mean_f1",
+    "landmarks": "nme",
+    "valence_arousal": "ccc",
+}
+"""The score of each task that intervals and comparisons are about; of ``nme`` less is better."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A task's headline score over S training seeds.
+
+    Attributes:
+        metric: of :data:`HEADLINES`.
+        value: mean over seeds. per_seed: (S,) of each.
+        ci95: ``[low, high]`` of the mean (at the confidence asked for).
+        faces: labelled faces that took part.
+    """
+
+    metric: str
+    value: float
+    per_seed: list[float]
+    ci95: list[float]
+    faces: int
+
+    def as_dict(self) -> dict:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def task_metrics(outputs: Mapping[str, Tensor], table: FaceTable) -> dict[str, dict]:
+    """All scores of each task that the network predicts and the split has labels of: ``{task: {metric: value}}``.
+
+    Each task's entry also has ``count``, the faces scored, and ``missing``, those without its label.
+
+    Args:
+        outputs: what ``predict`` gives for the N faces, by task: probabilities (N, K) of ``expression`` and (N, 12) of
+            ``compound``, intensities (N, 22), landmarks (N, 68, 2), valence and arousal (N, 2); others are ignored.
+        table: the faces.
+
+    Raises:
+        InputError: if there is no task to score, or a task's outputs and labels disagree.
+    """
+    results = {}
+    for task in scored_tasks(outputs, table):
+        output, label = outputs[task], getattr(table, task)
+        if task in ("expression", "compound"):
+            result = recognition_metrics(output, label, _classes(task, table))
+        elif task == "action_units":
+            result = action_unit_metrics(output, label)
+        elif task == "landmarks":
+            result = landmark_metrics(output, label)
+        else:
+            result = affect_metrics(output, label)
+        results[task] = result.as_dict()
+    return results
+
+
+def task_intervals(
+    outputs: Sequence[Mapping[str, Tensor]],
+    table: FaceTable,
+    *,
+    samples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Headline]:
+    """Headline score of each task, with its bootstrap interval over faces and training seeds.
+
+    Faces and seeds are drawn as in ``recognition.bootstrap_intervals``, and few seeds make the interval too narrow as
+    there.
+
+    Args:
+        outputs: one mapping for each training seed, as for :func:`task_metrics`.
+        table: the faces.
+        samples: replicates.
+        confidence: coverage in (0, 1).
+        seed: of the resampling.
+
+    Raises:
+        InputError: as :func:`task_metrics`; or if the seeds' tasks differ.
+    """
+    headlines = {}
+    for task, sums in _sums(outputs, table).items():
+        points, (replicates,) = sums.points, _replicates([sums], samples, seed)
+        headlines[task] = Headline(
+            metric=HEADLINES[task],
+            value=float(points.mean()),
+            per_seed=points.tolist(),
+            ci95=interval(replicates, confidence),
+            faces=sums.statistics.shape[1],
+        )
+    return headlines
+
+
+def compare_tasks(
+    a: Sequence[Mapping[str, Tensor]],
+    b: Sequence[Mapping[str, Tensor]],
+    table: FaceTable,
+    *,
+    samples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """Difference a - b of the headline score of each task that both predict, paired by seed and by face.
+
+    The bootstrap of ``comparison.compare_paired``: faces and seeds are drawn jointly for both. Below zero a is better
+    in ``nme``, above zero in all others.
+
+    Args:
+        a, b: as for :func:`task_intervals`; entry i of both was trained with the same seed.
+        table, samples, confidence, seed: as there.
+
+    Raises:
+        InputError: as there; if one has more seeds than the other, or they have no task in common.
+    """
+    if len(a) != len(b):
+        raise InputError(f"a paired comparison needs the same seeds of both: a has {len(a)}, b has {len(b)}")
+    first, second = _sums(a, table), _sums(b, table)
+    comparisons = {}
+    for task in first:
+        if task not in second:
+            continue
+        both = [first[task], second[task]]
+        replicates = _replicates(both, samples, seed)
+        per_seed = both[0].points - both[1].points
+        comparisons[task] = Comparison(
+            metric=HEADLINES[task],
+            difference=float(per_seed.mean()),
+            ci95=interval(replicates[0] - replicates[1], confidence),
+            per_seed=per_seed.tolist(),
+            faces=both[0].statistics.shape[1],
+        )
+    if not comparisons:
+        raise InputError(f"nothing to compare: a predicts {', '.join(first)} and b {', '.join(second)}")
+    return comparisons
+
+
+def scored_tasks(outputs: Mapping[str, Tensor], table: FaceTable) -> list[str]:
+    """The tasks of :data:`HEADLINES` that have both outputs and a label in the split.
+
+    Raises:
+        InputError: if there is none.
+    """
+    labelled = [task for task in HEADLINES if _labelled(getattr(table, task))]
+    tasks = [task for task in labelled if task in outputs]
+    if not tasks:
+        raise InputError(
+            f"nothing can be scored: the split has labels of {', '.join(labelled) or 'no task'}, "
+            f"the network predicts {', '.join(outputs) or 'nothing'}"
+        )
+    return tasks
+
+
+def _labelled(label: Tensor) -> bool:
+    return bool((~label.isnan() if label.is_floating_point() else label >= 0).any())
+
+
+def _classes(task: str, table: FaceTable) -> Sequence[str]:
+    return table.classes if task == "expression" else COMPOUND_EXPRESSIONS
+
+
+def _sums(outputs: Sequence[Mapping[str, Tensor]], table: FaceTable) -> dict[str, FaceSums]:
+    """What the headline scores need, by task."""
+    if not outputs:
+        raise InputError("nothing can be scored: there are no outputs of any seed")
+    tasks = scored_tasks(outputs[0], table)
+    sums = {}
+    for task in tasks:
+        if any(task not in one for one in outputs):
+            raise InputError(f"the seeds' networks differ: not all of them predict {task}")
+        stacked, label = torch.stack([one[task] for one in outputs]), getattr(table, task)
+        if task in ("expression", "compound"):
+            sums[task] = _macro_f1(stacked, label, _classes(task, table))
+        elif task == "action_units":
+            sums[task] = action_unit_sums(stacked, label)
+        elif task == "landmarks":
+            sums[task] = landmark_sums(stacked, label)
+        else:
+            sums[task] = affect_sums(stacked, label)
+    return sums
+
+
+def _macro_f1(probabilities: Tensor, label: Tensor, classes: Sequence[str]) -> FaceSums:
+    predictions, truth, _ = labelled_predictions(probabilities, label, classes)
+    size = len(classes)
+
+    def macro_f1(sums: np.ndarray) -> np.ndarray:
+        return score(sums.reshape(*sums.shape[:-1], size, size), "macro_f1")
+
+    return FaceSums(confusion_statistics(predictions, truth, size), macro_f1)
+
+
+def _replicates(methods: Sequence[FaceSums], samples: int, seed: int) -> np.ndarray:
+    """Bootstrap replicates (M, samples) of methods that saw the same faces."""
+    sums, drawn_seeds = resampled_sums(np.stack([one.statistics for one in methods]), samples=samples, seed=seed)
+    return mean_over_seeds(methods[0].score(sums), drawn_seeds)
