@@ -87,7 +87,13 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
     if options.path is None:
         return load_data(options)[0].tables()
     on_bad = "skip" if options.skip_bad else "error"
-    tables = read_tables(options.path, image_size=options.image_size, channels=options.channels, on_bad=on_bad)
+    tables = read_tables(
+        options.path,
+        image_size=options.image_size,
+        channels=options.channels,
+        on_bad=on_bad,
+        format=options.format,
+    )
     if "train" not in tables or len(tables) < 2:
         raise InputError(f"{options.path}: needs a train split and another one to score; it has {', '.join(tables)}")
     return {"train": tables.pop("train")} | {name: table.select(~table.synthetic) for name, table in tables.items()}

@@ -6,7 +6,7 @@ from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.balance.synthesize import FILLS
 from synthmtl.errors import InputError
 from synthmtl.experiment.config import MainJobConfig
-from synthmtl.labels import EXPRESSIONS
+from synthmtl.labels import EXPRESSIONS, TASKS
 from synthmtl.losses.perceptual import PERCEPTUAL
 
 
@@ -42,6 +42,8 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
         resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)
     _check(model.width > 0, "model.width", model.width, "above 0")
     _check(0 <= model.dropout < 1, "model.dropout", model.dropout, "in [0, 1)")
+    for task in model.task_weights:
+        _check(task in TASKS, "model.task_weights", task, f"names of {', '.join(TASKS)}")
     with torch.device("meta"):
         model.build(EXPRESSIONS, config.faces)
     parts = {f"{name}.batch_size": getattr(config, name).batch_size for name in ("recognition", "judge", "joint")}

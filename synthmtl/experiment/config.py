@@ -23,7 +23,9 @@ class FaceOptions:
     """Where faces come from.
 
     Attributes:
-        path: image folder, zip of one, or FER2013's csv; None renders faces.
+        path: image folder, zip of one, FER2013's csv, or the folder of a published set; None renders faces.
+        format: layout of the data set on disk, detected by default: ``image_folder``, ``fer2013``, ``affectnet``,
+            ``rafdb``, ``ckplus``, ``affwild2``, ... (``synthmtl.data.formats.FORMATS``).
         image_size: side in pixels that faces are resized to.
         color: RGB instead of gray.
         split_seed: of splits that the data do not bring along.
@@ -37,6 +39,7 @@ class FaceOptions:
     """
 
     path: str | None = None
+    format: str | None = None
     image_size: int = 48
     color: bool = False
     split_seed: int = 0
@@ -68,6 +71,10 @@ class ModelOptions:
         compile_units: fuse the gated units' operations with ``torch.compile``, which needs a C++ compiler.
         width: factor on all widths of the size.
         dropout: in front of the linear classifier.
+        tasks: ``expression``, ``synthesis`` and any of ``compound``, ``action_units``, ``landmarks`` and
+            ``valence_arousal`` that the training faces carry labels of; further tasks take part in joint training.
+        task_weights: of the further tasks' losses, by name; 1 where left out. Landmarks are counted in pixels, hence
+            the tenth.
     """
 
     size: str = "cpu"
@@ -77,6 +84,8 @@ class ModelOptions:
     compile_units: bool = False
     width: float = 1.0
     dropout: float = 0.0
+    tasks: list[str] = field(default_factory=lambda: ["expression", "synthesis"])
+    task_weights: dict[str, float] = field(default_factory=lambda: {"landmarks": 0.1})
 
     def widths(self) -> dict:
         """Stem, stage, joint and decoder channels after ``width``.
@@ -116,6 +125,7 @@ class ModelOptions:
             sharing_options=self.sharing_options,
             one_unit=self.one_unit,
             dropout=self.dropout,
+            tasks=self.tasks,
             **self.widths(),
         )
         network = FERSNet(**config)

@@ -20,6 +20,7 @@ from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import EditSource, EditStream, RecognitionStream
 from synthmtl.errors import InputError
+from synthmtl.experiment.further import further_loss
 from synthmtl.experiment.stages import Job, predict, save, validation_scores
 from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import RenderConfig, counterparts, render_faces
@@ -129,6 +130,7 @@ def train_jointly(job: Job, network: str, seed: int) -> Path:
             guide_noise=options.guide_noise,
             perceptual=perceptual.to(job.accelerator.device),
             critic=critic,
+            labels=further_loss(job, model),
         )
         players = [Player("generator", objective)]
         if critic is not None:

@@ -9,6 +9,7 @@ from synthmtl.errors import InputError
 from synthmtl.experiment.cells import train_cell
 from synthmtl.experiment.checks import check_config
 from synthmtl.experiment.config import MainJobConfig
+from synthmtl.experiment.further import check_labels, further_scores
 from synthmtl.experiment.generation import Fills, judged_recall, make_fills, synthesis_mode, train_jointly
 from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.reporting import build_report, write_report
@@ -47,6 +48,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
         claim(out, dataclasses.asdict(config))
     accelerator.wait_for_everyone()
     job = Job(config, out, splits, accelerator, render)
+    check_labels(job)
     job.notes.extend(splits.notes)  # the reader has logged them
     for leak in leaks(splits.tables()):
         if leak.near or leak.subjects:
@@ -63,7 +65,12 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     keep_best(job, trained.cells)
     title = "Rendered faces" if render is not None else Path(config.faces.path).name
     report = build_report(
-        job, trained.cells, balance=trained.balance, generation=trained.generation, title=f"synthmtl: {title}"
+        job,
+        trained.cells,
+        balance=trained.balance,
+        generation=trained.generation,
+        tasks=trained.tasks,
+        title=f"synthmtl: {title}",
     )
     if accelerator.is_main_process:
         write_report(job, report, trained.generator)
@@ -80,12 +87,14 @@ class Trained:
         balance: the ``balance`` of ``report.json``.
         generation: the ``generation`` of ``report.json``.
         generator: the synthesis network of the first seed, or None.
+        tasks: the ``tasks`` of ``report.json``.
     """
 
     cells: dict[str, list[dict]]
     balance: dict
     generation: dict
     generator: FERSNet | None
+    tasks: dict[str, dict]
 
 
 def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> Trained:
@@ -129,7 +138,7 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
             calls.append((f"{name} seed {seed}", train_cell, options))
     results = workers.run(calls)
     cells = {name: [result for result in results if result["method"] == name] for name in methods}
-    return Trained(cells, balance, generation, generator)
+    return Trained(cells, balance, generation, generator, further_scores(job, bases))
 
 
 def without_empty_fills(job: Job, methods: dict[str, Method], fills: dict[int, Fills]) -> dict[str, Method]:

@@ -43,7 +43,9 @@ def environment(job: Job) -> dict:
     }
 
 
-def build_report(job: Job, cells: dict[str, list[dict]], *, balance: dict, generation: dict, title: str) -> dict:
+def build_report(
+    job: Job, cells: dict[str, list[dict]], *, balance: dict, generation: dict, tasks: dict[str, dict], title: str
+) -> dict:
     """The report of finished cells, ``{method: [result of each seed]}``; the test split is read here and only here."""
     test, classes = job.splits.test, list(job.train.classes)
     minority = list(minority_classes(job.train.counts()))
@@ -99,6 +101,7 @@ def build_report(job: Job, cells: dict[str, list[dict]], *, balance: dict, gener
         "share_of_gap": shares,
         "balance": balance,
         "generation": generation,
+        "tasks": tasks,
         "environment": environment(job),
     }
 

@@ -92,6 +92,7 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
             channels=options.channels,
             split_seed=options.split_seed,
             on_bad="skip" if options.skip_bad else "error",
+            format=options.format,
         )
         return splits, None
     configs = render_configs(options)
@@ -158,8 +159,9 @@ def train_recognition(
         sampler = EpochSampler(rows, training.batch_size, seed)
     views = augmentation or config.augmentation
     stream = RecognitionStream(table, sampler, augmentation=views, seed=seed, **job.placement)
+    objective = RecognitionObjective(model, loss, sharing=config.synthesis.weights.sharing)
     result = fit(
-        players=[Player("recognition", RecognitionObjective(model, loss))],
+        players=[Player("recognition", objective)],
         stream=stream,
         config=dataclasses.replace(training, seed=seed),
         accelerator=job.accelerator,

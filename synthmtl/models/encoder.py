@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from synthmtl.models.blocks import CrossProcessBatchNorm2d, ResidualBlock, Stage, Stem, normalization
-from synthmtl.sharing import ProjectedExchange, build_sharing, sharing_class
+from synthmtl.models.blocks import ResidualBlock, normalization
+from synthmtl.models.trunk import MultiTaskTrunk
 
 RECOGNITION, SYNTHESIS = 0, 1
 """Positions of the two tasks in a sharing unit's features."""
@@ -16,30 +16,35 @@ RECOGNITION, SYNTHESIS = 0, 1
 class Encoded(NamedTuple):
     """What the encoder hands on: joint features of each task and the synthesis branch's skips, deepest first.
 
-    ``penalty`` is the sum of what the sharing units add to the loss, a scalar; None if none of them does.
+    ``penalty`` is the sum of what the sharing units add to the loss, a scalar; None if none of them does. ``further``
+    are the features (B, stages[-1], h, w) of each further task.
     """
 
     recognition: Tensor
     synthesis: Tensor
     skips: list[Tensor]
     penalty: Tensor | None = None
+    further: Sequence[Tensor] = ()
 
 
-class TwoBranchEncoder(nn.Module):
-    """Shared stem, two branches of stages with a sharing unit after each, and a joint block.
+class TwoBranchEncoder(MultiTaskTrunk):
+    """A :class:`MultiTaskTrunk` of two branches or more that share nothing but the stem, and a joint block of two.
 
     (B, C, H, W) → after the stem (B, stem, H/2, W/2), after stage i (B, stages[i], H/2^(i+2), ...). The joint block
     reads both branches, (B, 2 · stages[-1], ...) → (B, joint, ...), and is split in halves: one to the classifier,
     one to the decoder. With ``sharing="none"`` each task has a joint block of its own, so that nothing but the stem
-    is common; with a single-trunk unit there is one branch, whose features serve both.
+    is common; with a single-trunk unit there is one branch, whose features serve both. Further tasks have a branch
+    each, which takes part in the exchange and ends before the joint block.
 
     Args:
+        further: how many tasks there are beside recognition and synthesis.
         image_channels: C.
         stem_channels, stage_channels, joint_channels: widths.
         sharing: name of the sharing unit; ``sharing_options`` go to it.
         one_unit: the same unit, as wide as the widest stage, after every stage, with 1×1 projections where the widths
             differ; else each stage has its own.
-        recognition_norm, synthesis_norm: normalization of each branch (``blocks.normalization``).
+        recognition_norm, synthesis_norm: normalization of each branch (``blocks.normalization``); further tasks have
+            that of recognition.
         stem_kind, pool_first: as in :class:`Stem` and :class:`Stage`.
     """
 
@@ -57,65 +62,38 @@ class TwoBranchEncoder(nn.Module):
         synthesis_norm: str = "instance",
         stem_kind: str = "pool",
         pool_first: bool = False,
+        further: int = 0,
     ):
-        super().__init__()
-        self.single_trunk = sharing_class(sharing).single_trunk
-        self.joined = sharing != "none"
-        widths = [stem_channels, *stage_channels]
-        self.stem = Stem(image_channels, stem_channels, recognition_norm, stem_kind)
-        norms = [recognition_norm] if self.single_trunk else [recognition_norm, synthesis_norm]
-        self.branches = nn.ModuleList(
-            nn.ModuleList(Stage(widths[i], width, norm, pool_first) for i, width in enumerate(stage_channels))
-            for norm in norms
+        super().__init__(
+            tasks=2 + further,
+            image_channels=image_channels,
+            stem_channels=stem_channels,
+            stage_channels=stage_channels,
+            sharing=sharing,
+            sharing_options=sharing_options,
+            one_unit=one_unit,
+            norm=(recognition_norm, synthesis_norm, *[recognition_norm] * further),
+            stem_kind=stem_kind,
+            pool_first=pool_first,
         )
-        widest = max(stage_channels)
-        one_unit = one_unit and self.joined and not self.single_trunk
-        self.units = nn.ModuleList(
-            build_sharing(sharing, width, 2, sharing_options) for width in ([widest] if one_unit else stage_channels)
-        )
-        self.projections = nn.ModuleList(
-            ProjectedExchange(width, widest if one_unit else width) for width in stage_channels
-        )
-        normalize_across_processes(self.units)
         last = stage_channels[-1]
         if self.joined:
-            self.joint = ResidualBlock(last * len(norms), joint_channels, recognition_norm)
+            self.joint = ResidualBlock(last * (1 if self.single_trunk else 2), joint_channels, recognition_norm)
         else:
+            norms = (recognition_norm, synthesis_norm)
             self.joint = nn.ModuleList(ResidualBlock(last, joint_channels // 2, norm) for norm in norms)
 
     def forward(self, images: Tensor) -> Encoded:
-        stem = self.stem(images)
-        features = [stem, stem]
-        skips = [stem]
-        penalties = []
-        for i, projection in enumerate(self.projections):
-            if self.single_trunk:
-                features = [self.branches[0][i](features[0])] * 2
-            else:
-                features = [branch[i](x) for branch, x in zip(self.branches, features, strict=True)]
-            unit = self.units[min(i, len(self.units) - 1)]
-            features = projection(features, unit)
-            skips.append(features[SYNTHESIS])
-            if (penalty := unit.penalty()) is not None:
-                penalties.append(penalty)
-        penalty = sum(penalties) if penalties else None
-        skips = skips[-2::-1]  # the deepest stage reaches the decoder through the joint block
+        levels, penalty = self.walk(images)
+        features = levels[-1]
+        # Deepest first; the last stage reaches the decoder through the joint block.
+        skips = [level[SYNTHESIS] for level in levels[-2::-1]]
+        further = features[2:]
         if not self.joined:
-            return Encoded(self.joint[0](features[0]), self.joint[1](features[1]), skips, penalty)
-        joined = features[0] if self.single_trunk else torch.cat(features, 1)
+            return Encoded(self.joint[0](features[0]), self.joint[1](features[1]), skips, penalty, further)
+        joined = features[0] if self.single_trunk else torch.cat(features[:2], 1)
         recognition, synthesis = self.joint(joined).chunk(2, 1)
-        return Encoded(recognition, synthesis, skips, penalty)
-
-
-def normalize_across_processes(module: nn.Module) -> None:
-    """Make every fresh ``nn.BatchNorm2d`` in ``module`` one over all processes, keeping its parameters."""
-    for name, child in module.named_children():
-        if type(child) is nn.BatchNorm2d:
-            layer = CrossProcessBatchNorm2d(child.num_features)
-            layer.weight, layer.bias = child.weight, child.bias
-            setattr(module, name, layer)
-        else:
-            normalize_across_processes(child)
+        return Encoded(recognition, synthesis, skips, penalty, further)
 
 
 class ExpressionHead(nn.Module):

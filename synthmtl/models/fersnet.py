@@ -10,12 +10,14 @@ from collections.abc import Sequence
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.models.decoder import Edit, EditDecoder
 from synthmtl.models.encoder import SYNTHESIS, Encoded, ExpressionHead, TwoBranchEncoder
 from synthmtl.models.grain import restore_grain
+from synthmtl.models.heads import build_head, checked_tasks, read_prediction
+from synthmtl.models.multitask import size_config
 from synthmtl.models.style import ExpressionStyle, standard_normal
 
 FERSNET_SIZES = {
@@ -67,12 +69,7 @@ def sized_config(size: str, **config) -> dict:
     Raises:
         InputError: if there is no such size.
     """
-    if size not in FERSNET_SIZES:
-        raise InputError(f"unknown model size {size!r}: use one of {', '.join(FERSNET_SIZES)}")
-    base = FERSNET_SIZES[size]
-    leaky = config.get("sharing", "leaky").startswith("leaky")
-    options = (base["sharing_options"] if leaky else {}) | (config.get("sharing_options") or {})
-    return base | config | {"sharing_options": options}
+    return size_config(FERSNET_SIZES, size, config, sharing=config.get("sharing", "leaky"))
 
 
 class FERSNet(ModelMixin, ConfigMixin):
@@ -91,6 +88,11 @@ class FERSNet(ModelMixin, ConfigMixin):
         style_dim: size of the style.
         decoder_channels, painted_channels: as in :class:`EditDecoder`.
         dropout: in front of the linear classifier.
+        tasks: ``expression`` and ``synthesis``, and any further tasks of ``labels.TASKS``, each with a branch that
+            takes part in the exchange, or with the features of the single trunk, and a head of its own.
+
+    Raises:
+        InputError: if a size, task or sharing unit does not suit.
     """
 
     @register_to_config
@@ -114,8 +116,12 @@ class FERSNet(ModelMixin, ConfigMixin):
         decoder_channels: Sequence[int] | None = None,
         painted_channels: int | None = None,
         dropout: float = 0.0,
+        tasks: Sequence[str] = ("expression", "synthesis"),
     ):
         super().__init__()
+        if not {"expression", "synthesis"} <= set(tasks):
+            raise InputError(f"tasks are {', '.join(tasks)}: FERSNet needs expression and synthesis among them")
+        further = [task for task in checked_tasks([t for t in tasks if t != "synthesis"]) if task != "expression"]
         step = 2 ** (1 + len(stage_channels))
         if image_size % step or image_size < 2 * step:
             raise InputError(
@@ -133,6 +139,7 @@ class FERSNet(ModelMixin, ConfigMixin):
             synthesis_norm=synthesis_norm,
             stem_kind=stem_kind,
             pool_first=pool_first,
+            further=len(further),
         )
         self.head = ExpressionHead(joint_channels // 2, len(classes), recognition_norm, dropout)
         self.style = ExpressionStyle(image_channels, len(classes), style_dim)
@@ -146,6 +153,10 @@ class FERSNet(ModelMixin, ConfigMixin):
             painted_channels=painted_channels,
             output=output,
         )
+        options = {"map_size": image_size // step, "classes": len(classes), "norm": recognition_norm}
+        self.heads = nn.ModuleDict(
+            {task: build_head(task, stage_channels[-1], dropout=dropout, **options) for task in further}
+        )
 
     @classmethod
     def sized(cls, size: str, **config) -> "FERSNet":
@@ -155,6 +166,11 @@ class FERSNet(ModelMixin, ConfigMixin):
             InputError: if there is no such size.
         """
         return cls(**sized_config(size, **config))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What :meth:`predict` tells: expression and the further tasks."""
+        return ("expression", *self.heads)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -169,6 +185,10 @@ class FERSNet(ModelMixin, ConfigMixin):
         """Logits (B, K), float32."""
         return self.head(encoded.recognition)
 
+    def read_further(self, encoded: Encoded) -> dict[str, Tensor]:
+        """Outputs of the further tasks by name, as ``heads.build_head`` makes them."""
+        return {task: head(x) for (task, head), x in zip(self.heads.items(), encoded.further, strict=True)}
+
     def decode(self, encoded: Encoded, source: Tensor, expression: Tensor, style: Tensor) -> Edit:
         """Edit ``source`` (B, C, H, W), encoded before, to ``expression`` (B,) shown with ``style`` (B, S)."""
         return self.decoder(encoded.synthesis, encoded.skips, source, expression, style)
@@ -181,6 +201,13 @@ class FERSNet(ModelMixin, ConfigMixin):
     def recognize(self, images: Tensor) -> Tensor:
         """Probabilities (B, K) of faces (B, C, H, W) in [-1, 1]."""
         return self(images).softmax(1)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> dict[str, Tensor]:
+        """What faces (B, C, H, W) in [-1, 1] show, by task: as :meth:`MultiTaskModel.predict`, without synthesis."""
+        encoded = self.encode(images)
+        outputs = {"expression": self.classify(encoded)} | self.read_further(encoded)
+        return {task: read_prediction(task, output) for task, output in outputs.items()}
 
     @torch.no_grad()
     def synthesize(
@@ -218,6 +245,6 @@ class FERSNet(ModelMixin, ConfigMixin):
     def recognition_parameters(self) -> int:
         """How many parameters take part in recognition: those of the encoder, as far as it is joined, and the head."""
         encoder = self.encoder
-        apart = [] if encoder.joined else [encoder.branches[SYNTHESIS], encoder.joint[SYNTHESIS]]
+        apart = [] if encoder.joined else [*encoder.branches[SYNTHESIS:], encoder.joint[SYNTHESIS]]
         counts = [sum(p.numel() for p in part.parameters()) for part in (encoder, self.head, *apart)]
         return counts[0] + counts[1] - sum(counts[2:])

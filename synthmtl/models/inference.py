@@ -1,15 +1,26 @@
 """Running trained networks over whole tables."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from synthmtl.data.augmentation import flip_landmarks
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.models.denoiser import DiffusionFERSNet
+from synthmtl.models.emotion_gcn import EmotionGCN
 from synthmtl.models.fersnet import FERSNet
+from synthmtl.models.multitask import MultiTaskModel
 from synthmtl.models.recognizer import Recognizer
+from synthmtl.models.residual_mtl import ResidualMTL
+from synthmtl.models.sjmt import SJMT
+
+KINDS = {kind.__name__: kind for kind in (FERSNet, DiffusionFERSNet, Recognizer, ResidualMTL, SJMT, EmotionGCN)}
+"""Networks by the name that their configuration carries."""
 
 
 @torch.no_grad()
@@ -32,22 +43,78 @@ def predict_table(
         mirror: average with the prediction for the mirrored face.
         precision: dtype of an autocast, None for none.
     """
-    training = model.training
-    model.eval()
     out = []
-    for start in range(0, len(table), batch_size):
-        images = table.images[start : start + batch_size].to(device).float().div_(127.5).sub_(1.0)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
+    with _batches(model, table, device, batch_size, precision) as batches:
+        for images in batches:
             probabilities = model.recognize(images)
             if mirror:
                 probabilities = (probabilities + model.recognize(images.flip(-1))) / 2
-        out.append(probabilities.float().cpu())
-    model.train(training)
+            out.append(probabilities.float().cpu())
     return torch.cat(out) if out else torch.empty(0, len(table.classes))
 
 
-def load_network(directory: str | Path, *, part: str = "model") -> FERSNet | Recognizer:
+@torch.no_grad()
+def predict_tasks(
+    model: MultiTaskModel | FERSNet,
+    table: FaceTable,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    mirror: bool = True,
+    precision: torch.dtype | None = None,
+) -> dict[str, Tensor]:
+    """What a multi-task network says of every face of a table, in its order: ``model.predict``, float32 on the CPU.
+
+    Args:
+        model: the network; it is put into evaluation mode and back.
+        table: at least one face, of the network's size and channels.
+        device: where the network is.
+        batch_size: faces at once.
+        mirror: average with the prediction for the mirrored face, whose landmarks are mirrored back.
+        precision: dtype of an autocast, None for none.
+
+    Returns:
+        (N, ...) by task.
+
+    Raises:
+        InputError: if the table is empty.
+    """
+    if not len(table):
+        raise InputError("there are no faces to predict: the table is empty")
+    out: dict[str, list[Tensor]] = {task: [] for task in model.tasks}
+    with _batches(model, table, device, batch_size, precision) as batches:
+        for images in batches:
+            predicted = model.predict(images)
+            if mirror:
+                for task, other in model.predict(images.flip(-1)).items():
+                    other = flip_landmarks(other) if task == "landmarks" else other
+                    predicted[task] = (predicted[task] + other) / 2
+            for task, values in predicted.items():
+                out[task].append(values.float().cpu())
+    return {task: torch.cat(parts) for task, parts in out.items()}
+
+
+@contextmanager
+def _batches(
+    model: nn.Module, table: FaceTable, device: torch.device | str, batch_size: int, precision: torch.dtype | None
+) -> Iterator[Iterator[Tensor]]:
+    """The faces of ``table`` in batches, pixels in [-1, 1]; meanwhile ``model`` evaluates, under an autocast."""
+    training = model.training
+    model.eval()
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, len(table), batch_size):
+            images = table.images[start : start + batch_size].to(device).float().div_(127.5).sub_(1.0)
+            yield images.contiguous(memory_format=torch.channels_last)
+
+    with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
+        yield batches()
+    model.train(training)
+
+
+def load_network(
+    directory: str | Path, *, part: str = "model"
+) -> FERSNet | DiffusionFERSNet | Recognizer | MultiTaskModel:
     """A network saved by ``save_pretrained``, or the named ``part`` of a finished run (``model`` or ``generator``).
 
     Raises:
@@ -64,10 +131,9 @@ def load_network(directory: str | Path, *, part: str = "model") -> FERSNet | Rec
         name = json.loads(config.read_text()).get("_class_name")
     except json.JSONDecodeError:
         raise InputError(f"{config}: not a model's configuration (broken JSON)") from None
-    kinds = {"FERSNet": FERSNet, "Recognizer": Recognizer}
-    if name not in kinds:
-        raise InputError(f"{config}: describes {name!r}, not one of {', '.join(kinds)}")
+    if name not in KINDS:
+        raise InputError(f"{config}: describes {name!r}, not one of {', '.join(KINDS)}")
     try:
-        return kinds[name].from_pretrained(folder, low_cpu_mem_usage=False, use_safetensors=True).eval()
+        return KINDS[name].from_pretrained(folder, low_cpu_mem_usage=False, use_safetensors=True).eval()
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{folder}: cannot load the weights ({str(error).splitlines()[0]})") from None

@@ -16,8 +16,9 @@ def match_capacity(
     Args:
         kind: :class:`Recognizer`, :class:`FERSNet` or another network with ``recognition_parameters``.
         parameters: the count to meet, e.g. that of a gated network.
-        config: the network before scaling, with ``stem_channels``, ``stage_channels`` and ``joint_channels``, which
-            are multiplied by one common factor; the last stage gets up to a fifth more or less to meet the count.
+        config: the network before scaling, with ``stem_channels``, ``stage_channels`` and, if it has them,
+            ``joint_channels``, which are multiplied by one common factor; the last stage gets up to a fifth more or
+            less to meet the count.
         tolerance: largest relative difference.
 
     Raises:
@@ -29,11 +30,13 @@ def match_capacity(
             return max(1, round(channels * factor))
 
         stages = [width(channels) for channels in config["stage_channels"]]
-        return config | {
+        scaled_config = config | {
             "stem_channels": width(config["stem_channels"]),
             "stage_channels": (*stages[:-1], max(1, stages[-1] + extra)),
-            "joint_channels": 2 * width(config["joint_channels"] / 2),  # a joint block may be split in halves
         }
+        if "joint_channels" in config:
+            scaled_config["joint_channels"] = 2 * width(config["joint_channels"] / 2)  # it may be split in halves
+        return scaled_config
 
     def miss(factor: float, extra: int = 0) -> int:
         with torch.device("meta"):

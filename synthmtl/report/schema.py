@@ -14,6 +14,8 @@ The contract, with ``?`` for keys that may be left out; further keys are allowed
 - ``preset``?, ``title``?: text. ``notes``? [text]. ``minority``? [class]: the classes of ``minority_recall``.
 - ``share_of_gap``? [{``method``, ``metric``, ``share``, ``ci95``, ``gap``, ``gap_ci95``}], share and ci95
   null together.
+- ``tasks``? {network: {task: {``metric``, ``value``, ``ci95``, ``per_seed``, ``faces``}}}: how well the jointly trained
+  networks do every task on the test split, where there are further ones.
 
 A number that does not exist is null, never NaN.
 """
@@ -134,6 +136,15 @@ _SHARE = object_of(
         "gap_ci95": interval(-1, 1),
     }
 )
+_HEADLINE = object_of(
+    {
+        "metric": text,
+        "value": number(),
+        "ci95": interval(-math.inf, math.inf),
+        "per_seed": list_of(number(), filled=True),
+        "faces": count,
+    }
+)
 _REPORT = object_of(
     {
         "data": object_of(
@@ -156,5 +167,6 @@ _REPORT = object_of(
         "notes": list_of(text),
         "minority": list_of(text),
         "share_of_gap": list_of(_SHARE),
+        "tasks": mapping_of(mapping_of(_HEADLINE)),
     },
 )

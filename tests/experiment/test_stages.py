@@ -1,6 +1,8 @@
 """The data of a run."""
 
 import pytest
+import torch
+from PIL import Image
 
 from synthmtl.errors import InputError
 from synthmtl.experiment.config import FaceOptions
@@ -26,3 +28,20 @@ def test_correlated_nuisances_reach_the_training_faces_only(tmp_path):
         load_data(FaceOptions(path=str(tmp_path), nuisance_correlation=0.5))
     with pytest.raises(InputError, match=r"nuisance_correlation is 2.0: it must be in \[0, 1\]"):
         load_data(FaceOptions(nuisance_correlation=2.0))
+
+
+def test_the_format_reaches_the_reader(tmp_path):
+    """Seven folders of numbers tell nobody whose codes they are, until the format says it."""
+    picture = torch.randint(0, 256, (7, 12, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for code in range(7):
+        for split, rows in (("train", range(6)), ("val", range(6, 9)), ("test", range(9, 12))):
+            (tmp_path / split / str(code)).mkdir(parents=True)
+            for row in rows:
+                Image.fromarray(picture[code, row].numpy()).save(tmp_path / split / str(code) / f"{row}.png")
+    with pytest.raises(InputError, match="unknown expression folder '0'"):
+        load_data(FaceOptions(path=str(tmp_path)))
+    splits, render = load_data(FaceOptions(path=str(tmp_path), format="affectnet", image_size=8))
+    assert render is None and splits.classes == EXPRESSIONS[:7]
+    for table in splits.tables().values():
+        for file, index in zip(table.files, table.expression.tolist(), strict=True):
+            assert file.split("/")[-2] == str(index)

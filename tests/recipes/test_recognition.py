@@ -76,3 +76,11 @@ def test_two_processes_score_as_one(launch, faces, tmp_path):
         lines = (out / "losses.jsonl").read_text().splitlines()
         found.append([json.loads(line)["losses"]["recognition/loss"] for line in lines])
     assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+def test_the_format_reaches_the_reader(tmp_path, monkeypatch, capsys):
+    where = ["--out", tmp_path / "run", "--faces.path", tmp_path]
+    assert run(monkeypatch, *where, "--faces.format", "rafdb", *OPTIONS) == 2
+    assert "no faces found: give the folder of RAF-DB" in capsys.readouterr().err
+    assert run(monkeypatch, *where, "--faces.format", "raf", *OPTIONS) == 2
+    assert "unknown format 'raf': use one of affectnet, rafdb" in capsys.readouterr().err

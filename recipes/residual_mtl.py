@@ -1,0 +1,106 @@
+r"""Landmarks and expression in one network that exchanges residuals (Chen et al., Pattern Recognition 115, 2021).
+
+A reconstruction, see ``synthmtl.models.ResidualMTL``. Does the residual path help beyond the extra labels, and does
+association help data sets that carry one kind of label? Every variant is trained by the same seeds on the same faces:
+
+    residual_mtl         residual modules both ways, association learning
+    without_residual     the same without residual modules: what is common is the first stages
+    without_association  the same without association learning
+    single_expression, single_landmarks    one task, one branch
+
+    accelerate launch recipes/residual_mtl.py --config recipes/configs/residual_mtl_rendered_cpu.yaml --out runs/rmtl
+
+Data sets with one kind of label each, as in the paper: ``residual_mtl_mixture.yaml`` (FER2013, the London set and
+rendered faces) and ``residual_mtl_published.yaml``. ``--model.sharing NAME`` takes any sharing unit. On a machine
+without GPU, several processes need ``accelerate launch --multi_gpu --num_processes 2``. ``--resume`` continues an
+interrupted run; ``--preset smoke`` proves the installation. Scores and times: recipes/RESULTS.md.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from synthmtl.cli import say_errors_in_one_line
+from synthmtl.data import FaceTable
+from synthmtl.models import ResidualMTL
+from synthmtl.options import recipe_options, recipe_parser
+from synthmtl.systems import LossOptions, System, SystemOptions, build_objective, run_system
+
+VARIANTS = {
+    "residual_mtl": {},
+    "without_residual": {"model.sharing": "none"},
+    "without_association": {"losses.association": 0.0},
+    "single_expression": {"model.tasks": ["expression"], "losses.association": 0.0},
+    "single_landmarks": {"model.tasks": ["landmarks"], "losses.association": 0.0},
+}
+
+
+@dataclass
+class Model:
+    """The network.
+
+    Attributes:
+        size: ``published``, ``cpu`` or ``tiny`` (``synthmtl.models.residual_mtl.RESIDUAL_MTL_SIZES``).
+        tasks: what it predicts: any of expression, compound, action_units, landmarks, valence_arousal.
+        sharing: unit between the tasks' branches (``synthmtl.sharing.SHARING_UNITS``).
+        sharing_options: of the unit, by name.
+        one_unit: one unit for all stages.
+        shared_stages: stages that the tasks have in common; null = those of the size.
+        dropout: in front of the classifiers.
+    """
+
+    size: Literal["published", "cpu", "tiny"] = "cpu"
+    tasks: list[str] = field(default_factory=lambda: ["expression", "landmarks"])
+    sharing: str = "residual"
+    sharing_options: dict[str, Any] = field(default_factory=dict)
+    one_unit: bool = False
+    shared_stages: int | None = None
+    dropout: float = 0.0
+
+
+@dataclass
+class Options(SystemOptions):
+    """The recipe's options.
+
+    Attributes:
+        model: the network.
+    """
+
+    variants: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(VARIANTS))
+    losses: LossOptions = field(default_factory=lambda: LossOptions(association=0.5))
+    model: Model = field(default_factory=Model)
+
+
+def build(options: Options, faces: FaceTable) -> System:
+    """A row's network and what it minimizes."""
+    chosen = options.model
+    stages = {} if chosen.shared_stages is None else {"shared_stages": chosen.shared_stages}
+    model = ResidualMTL.sized(
+        chosen.size,
+        classes=faces.classes,
+        tasks=chosen.tasks,
+        sharing=chosen.sharing,
+        sharing_options=chosen.sharing_options,
+        one_unit=chosen.one_unit,
+        association=options.losses.association > 0,
+        image_size=options.image_size,
+        image_channels=faces.channels,
+        dropout=chosen.dropout,
+        **stages,
+    )
+    return System(model, build_objective(model, options.losses, faces))
+
+
+def main() -> None:
+    """Options from the command line and ``--config``."""
+    given = recipe_parser(Options, prog="residual_mtl.py").parse_args()
+    options = recipe_options(Options, given)
+    run_system(
+        options, build, Path(given.out), title="Residual multi-task learning",
+        resume=given.resume, overwrite=given.overwrite,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(say_errors_in_one_line(main))

@@ -1,0 +1,107 @@
+"""Synthesis of expressions as a ``diffusers`` pipeline."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin
+from PIL import Image
+from torch import Tensor
+
+from synthmtl.data.images import square_pixels
+from synthmtl.errors import InputError
+from synthmtl.models.conditions import Target, read_target
+from synthmtl.models.denoiser import DiffusionFERSNet
+from synthmtl.models.sampling import Generator
+
+
+class ExpressionSynthesisPipeline(DiffusionPipeline):
+    """Faces with a wanted expression: of given people, or new ones.
+
+        pipeline = ExpressionSynthesisPipeline.from_pretrained(directory).to("cuda")
+        faces = pipeline(image, "happiness", generator=torch.Generator().manual_seed(0), output_type="pil").images
+
+    Args:
+        model: the trained network, which is put into evaluation mode.
+        scheduler: a ``diffusers`` scheduler that goes with the network's prediction; None = DPM-Solver++.
+    """
+
+    model_cpu_offload_seq = "model"
+    _optional_components = ["scheduler"]
+
+    def __init__(self, model: DiffusionFERSNet, scheduler: SchedulerMixin | None = None):
+        super().__init__()
+        # Batch statistics would tie the faces of a batch together.
+        self.register_modules(model=model.eval(), scheduler=model.schedule.solver(scheduler))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Tensor | Image.Image | Sequence[Image.Image] | None,
+        expression: Target,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int = 8,
+        generator: Generator | None = None,
+        *,
+        scheduler: str | SchedulerMixin | None = None,
+        spread: float = 1.0,
+        eta: float = 0.0,
+        output_type: str = "pt",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Make faces.
+
+        Args:
+            image: sources, (B, C, H, W) or (C, H, W) in [-1, 1] or Pillow images, whose central square is taken; None
+                = new faces.
+            expression: names, indices or whatever else :func:`read_target` takes; one for all sources, or one each. A
+                single source is shown with each of several expressions.
+            guidance_scale: strength of classifier-free guidance; 1 is none, others double the cost of a step.
+            num_inference_steps: solver steps.
+            generator: one, or one for each face, which then comes out the same whatever the batch it stands in.
+            scheduler: instead of the pipeline's own: ``dpm``, ``ddim`` (v prediction) or ``flow`` (flow prediction).
+            spread, eta: as in :meth:`DiffusionFERSNet.synthesize`.
+            output_type: ``pt`` for a float32 tensor (B, C, H, W) in [-1, 1], ``pil`` for a list of Pillow images.
+            return_dict: False gives a tuple.
+
+        Raises:
+            InputError: if sources and expressions do not match in number, or an argument does not suit the network.
+        """
+        if output_type not in ("pt", "pil"):
+            raise InputError(f"unknown output_type {output_type!r}: use pt or pil")
+        config = self.model.config
+        target = read_target(config.condition, self.model.classes, expression)
+        sources = None if image is None else self._faces(image)
+        if sources is not None:
+            count = max(len(sources), len(target))
+            if not {len(sources), len(target)} <= {1, count}:
+                raise InputError(f"{len(sources)} images for {len(target)} expressions: give one of either, or as many")
+            sources, target = (x.expand(count, *x.shape[1:]) if len(x) == 1 else x for x in (sources, target))
+        faces = self.model.synthesize(
+            sources,
+            target,
+            generator=generator,
+            spread=spread,
+            steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            solver=self.scheduler if scheduler is None else scheduler,
+            eta=eta,
+            progress=self.progress_bar,
+        )
+        if output_type == "pil":
+            pixels = faces.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            faces = [Image.fromarray(face.squeeze(-1) if face.shape[-1] == 1 else face) for face in pixels]
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=faces) if return_dict else (faces,)
+
+    def _faces(self, image: Tensor | Image.Image | Sequence[Image.Image]) -> Tensor:
+        config = self.model.config
+        size, channels = config.image_size, config.image_channels
+        if not isinstance(image, Tensor):
+            images = [image] if isinstance(image, Image.Image) else image
+            pixels = [torch.from_numpy(square_pixels(each.convert("RGB"), size, channels)) for each in images]
+            image = torch.stack(pixels).float().div(127.5).sub(1)
+        elif image.ndim == 3:
+            image = image[None]
+        if image.shape[1:] != (channels, size, size):
+            raise InputError(f"images must be {channels} x {size} x {size} pixels, not {tuple(image.shape[1:])}")
+        return image.to(self._execution_device)

@@ -1,0 +1,102 @@
+"""From noise to faces: a pure function of its arguments, each face by its own noise."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import DDIMScheduler, SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from synthmtl.errors import InputError
+from synthmtl.models.encoder import Encoded
+
+if TYPE_CHECKING:
+    from synthmtl.models.denoiser import DiffusionFERSNet
+
+Generator = torch.Generator | Sequence[torch.Generator]
+"""One generator for a whole batch, or one for each face, which then is the same in every batch."""
+
+
+def draw_noise(shape: Sequence[int], generator: Generator | None, device: torch.device) -> Tensor:
+    """Standard normal (B, ...), drawn where the generators are, so that a seed gives the same on every device.
+
+    Raises:
+        InputError: if there is neither one generator nor one for each row.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        generator = list(generator)
+        if len(generator) != shape[0]:
+            raise InputError(f"{len(generator)} generators for {shape[0]} faces: give one, or one for each face")
+    return randn_tensor(tuple(shape), generator=generator, device=device, dtype=torch.float32)
+
+
+@torch.no_grad()
+def sample_faces(
+    model: "DiffusionFERSNet",
+    noise: Tensor,
+    target: Tensor,
+    encoded: Encoded | None = None,
+    *,
+    steps: int = 8,
+    guidance_scale: float = 1.0,
+    solver: str | SchedulerMixin | None = None,
+    eta: float = 0.0,
+    generator: Generator | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Tensor:
+    """Solve from noise to faces.
+
+    Guidance w replaces the prediction by f(null) + w (f(target) - f(null)) (Ho and Salimans, 2021), the source kept in
+    both: 1 is none and needs one evaluation a step, others need two. The face that a prediction means is clipped to
+    [-1, 1] in every step, since errors of the first few steps would grow.
+
+    Args:
+        model: the network, in evaluation mode.
+        noise: standard normal (B, C, H, W).
+        target: as ``model.target`` takes it, with B rows.
+        encoded: of B sources; None = new faces.
+        steps: of the solver.
+        guidance_scale: w.
+        solver: as for :meth:`NoiseSchedule.solver`.
+        eta: noise added anew in each step, from 0 (none) to 1 (as much as in DDPM); DDIM only.
+        generator: draws that noise.
+        progress: wraps the iterable of steps.
+
+    Returns:
+        (B, C, H, W) float32 in [-1, 1].
+
+    Raises:
+        InputError: if the solver does not suit the model, or ``eta`` the solver.
+    """
+    schedule = model.schedule
+    solver = schedule.solver(solver)
+    stochastic = isinstance(solver, DDIMScheduler)
+    if eta and not stochastic:
+        raise InputError("only the solver ddim adds noise while it samples: choose it, or leave eta at 0")
+    extra = {"eta": eta, "generator": generator if isinstance(generator, torch.Generator | None) else list(generator)}
+    keep = None
+    if guidance_scale != 1:
+        keep = torch.arange(2 * len(noise), device=noise.device) < len(noise)
+        target = torch.cat([target, target])
+        encoded = None if encoded is None else _twice(encoded)
+    x = noise
+    times = schedule.plan(solver, steps, noise.device)
+    for i in progress(range(len(times))):
+        if keep is None:
+            predicted = model.denoise(x, times[i], encoded, target)
+        else:
+            predicted = model.denoise(torch.cat([x, x]), times[i], encoded, target, keep_condition=keep)
+            wanted, null = predicted.chunk(2)
+            predicted = null + guidance_scale * (wanted - null)
+        clean = schedule.clean(x, predicted, times[i]).clamp(-1, 1)
+        predicted = schedule.predicted(x, clean, times[i])
+        x = solver.step(predicted, solver.timesteps[i], x, **(extra if stochastic else {})).prev_sample
+    return x.clamp(-1, 1)
+
+
+def _twice(encoded: Encoded) -> Encoded:
+    def double(x: Tensor) -> Tensor:
+        return torch.cat([x, x])
+
+    return Encoded(double(encoded.recognition), double(encoded.synthesis), [double(skip) for skip in encoded.skips])

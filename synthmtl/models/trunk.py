@@ -1,0 +1,119 @@
+"""Branches for any number of tasks, with a sharing unit after every stage that they do not have in common."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from synthmtl.errors import InputError
+from synthmtl.models.blocks import CrossProcessBatchNorm2d, Stage, Stem
+from synthmtl.sharing import ProjectedExchange, build_sharing, sharing_class
+
+
+class MultiTaskTrunk(nn.Module):
+    """A stem and some stages in common, then a branch of stages for each task, which share through units.
+
+    (B, C, H, W) → after the stem (B, stem, H/2, W/2), after stage i (B, stages[i], H/2^(i+2), ...). A single-trunk unit
+    builds one branch, whose features serve all tasks. With ``sharing="none"`` nothing but the stem and the first
+    ``shared_stages`` stages is common; a true single-task control is a network trained with one task. One task has no
+    unit, whatever the unit's name.
+
+    Args:
+        tasks: T, how many.
+        image_channels: C.
+        stem_channels, stage_channels: widths.
+        shared_stages: how many of the stages are common, from 0 to all of them.
+        sharing: name of the sharing unit; ``sharing_options`` go to it.
+        one_unit: the same unit, as wide as the widest stage that has one, after every stage, with 1×1 projections where
+            the widths differ; else each stage has its own.
+        norm: normalization (``blocks.normalization``) of everything, or of each task's branch; then what is common has
+            the first task's.
+        stem_kind, pool_first: as in :class:`Stem` and :class:`Stage`.
+
+    Raises:
+        InputError: if there are not as many stages as are shared, or the sharing unit is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: int,
+        image_channels: int,
+        stem_channels: int,
+        stage_channels: Sequence[int],
+        shared_stages: int = 0,
+        sharing: str = "hard",
+        sharing_options: dict | None = None,
+        one_unit: bool = False,
+        norm: str | Sequence[str] = "batch",
+        stem_kind: str = "pool",
+        pool_first: bool = False,
+    ):
+        super().__init__()
+        if not 0 <= shared_stages <= len(stage_channels):
+            raise InputError(f"shared_stages is {shared_stages}: use 0 to {len(stage_channels)}, the number of stages")
+        self.tasks = tasks
+        self.single_trunk = sharing_class(sharing).single_trunk or tasks == 1
+        self.joined = sharing != "none" and tasks > 1
+        norms = [norm] * tasks if isinstance(norm, str) else list(norm)
+        widths = list(pairwise((stem_channels, *stage_channels)))
+        self.stem = Stem(image_channels, stem_channels, norms[0], stem_kind)
+        self.shared = nn.ModuleList(Stage(*width, norms[0], pool_first) for width in widths[:shared_stages])
+        self.branches = nn.ModuleList(
+            nn.ModuleList(Stage(*width, own, pool_first) for width in widths[shared_stages:])
+            for own in (norms[:1] if self.single_trunk else norms)
+        )
+        meetings = [width for _, width in widths[shared_stages:]] if tasks > 1 else []
+        one_unit = one_unit and self.joined and not self.single_trunk and bool(meetings)
+        unit_widths = [max(meetings)] if one_unit else meetings
+        self.units = nn.ModuleList(build_sharing(sharing, width, tasks, sharing_options) for width in unit_widths)
+        self.projections = nn.ModuleList(
+            ProjectedExchange(width, unit_widths[0] if one_unit else width, tasks) for width in meetings
+        )
+        normalize_across_processes(self.units)
+
+    def walk(self, images: Tensor) -> tuple[list[list[Tensor]], Tensor | None]:
+        """The T tasks' features after the stem and after each stage, and what the units add to the loss, or None."""
+        x = self.stem(images)
+        levels = [[x] * self.tasks]
+        for stage in self.shared:
+            x = stage(x)
+            levels.append([x] * self.tasks)
+        penalties = []
+        for i in range(len(self.branches[0])):
+            features = levels[-1]
+            if self.single_trunk:
+                features = [self.branches[0][i](features[0])] * self.tasks
+            else:
+                features = [branch[i](x) for branch, x in zip(self.branches, features, strict=True)]
+            if self.units:
+                unit = self.units[min(i, len(self.units) - 1)]
+                features = self.projections[i](features, unit)
+                if (penalty := unit.penalty()) is not None:
+                    penalties.append(penalty)
+            levels.append(features)
+        return levels, sum(penalties) if penalties else None
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """The T tasks' features (B, C, h, w), and what the units add to the loss, a scalar, or None."""
+        levels, penalty = self.walk(images)
+        return levels[-1], penalty
+
+    def parts_of(self, task: int) -> list[nn.Module]:
+        """The modules whose parameters one task's features depend on; with an exchange, all."""
+        if self.joined or self.single_trunk:
+            return [self]
+        return [self.stem, self.shared, self.branches[task]]
+
+
+def normalize_across_processes(module: nn.Module) -> None:
+    """Make every ``nn.BatchNorm2d`` in ``module`` one over all processes, keeping parameters and statistics."""
+    for name, child in module.named_children():
+        if type(child) is nn.BatchNorm2d:
+            layer = CrossProcessBatchNorm2d(child.num_features, child.eps, child.momentum)
+            layer.weight, layer.bias = child.weight, child.bias
+            for buffer, value in child.named_buffers():
+                setattr(layer, buffer, value)
+            setattr(module, name, layer)
+        else:
+            normalize_across_processes(child)

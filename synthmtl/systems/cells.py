@@ -1,0 +1,116 @@
+"""The cells of a system's table: one variant trained by one seed, its predictions kept."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synthmtl.data import FaceTable
+from synthmtl.data.mixture import MixtureSampler
+from synthmtl.data.randomness import derive_seed
+from synthmtl.data.streams import RecognitionStream
+from synthmtl.experiment.workspace import Unit
+from synthmtl.losses import MultiTaskObjective
+from synthmtl.models.inference import predict_tasks
+from synthmtl.systems.config import override
+from synthmtl.systems.job import SystemJob, mixture
+from synthmtl.systems.objectives import warmed
+from synthmtl.training import Player, fit
+
+
+@dataclass
+class System:
+    """What a recipe builds for a row of its table.
+
+    Attributes:
+        model: images → outputs by task; a diffusers model with ``tasks`` and ``predict``.
+        objective: what its training minimizes, over :class:`FaceBatch`.
+        read: outputs of ``predict`` for a whole split → outputs that are scored; None scores them as they are.
+    """
+
+    model: nn.Module
+    objective: MultiTaskObjective
+    read: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+
+
+Build = Callable[[Any, FaceTable], System]
+"""(the row's options, its training faces) → the system, weights drawn from the global generator."""
+
+
+def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
+    """Train one variant by one seed, or read what an earlier run of it left.
+
+    Returns:
+        The result: seed, seconds, parameters. Predictions for every scored split lie beside it.
+    """
+    unit = Unit(job.out, f"cells/{variant}/seed{seed}")
+    if unit.result is not None:
+        return unit.result
+    started = time.monotonic()
+    options = override(job.config, job.config.variants[variant], where=f"variants.{variant}")
+    cell_seed = derive_seed("cell", seed)  # the same for every variant, so that comparisons are paired
+    table, names = mixture(job, options, tuple(options.model.tasks))
+    torch.manual_seed(cell_seed)
+    system = build(options, table)
+    sampling = options.sampling
+    if isinstance(sampling, dict):  # a variant may leave data sets out
+        sampling = {name: weight for name, weight in sampling.items() if name in names or name not in options.data}
+    sampler = MixtureSampler(
+        table.domain,
+        options.training.batch_size,
+        cell_seed,
+        sampling=sampling,
+        temperature=options.temperature,
+        names=names,
+    )
+    accelerator = job.accelerator
+    stream = RecognitionStream(
+        table,
+        sampler,
+        augmentation=options.augmentation,
+        seed=cell_seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    warm_steps = round(options.losses.association_warmup * options.training.steps)
+    fit(
+        players=[Player("system", system.objective)],
+        stream=warmed(stream, system.objective, warm_steps, accumulation=options.training.accumulation),
+        config=dataclasses.replace(options.training, seed=cell_seed),
+        accelerator=accelerator,
+        directory=unit.directory,
+        progress=job.progress,
+        description=f"{variant} seed {seed}",
+    )
+    outputs = {}
+    for name, faces in job.scored.items():
+        found = predict_tasks(system.model, faces, device=accelerator.device, mirror=options.mirror)
+        found = found if system.read is None else system.read(found)
+        outputs |= {f"{name}/{task}": values.contiguous() for task, values in found.items()}
+    result = {
+        "variant": variant,
+        "seed": seed,
+        "seconds": time.monotonic() - started,
+        "faces": len(table),
+        "parameters": sum(p.numel() for p in system.model.parameters()),
+    }
+    if accelerator.is_main_process:
+        system.model.save_pretrained(unit.directory / "model")
+        save_file(outputs, unit.directory / "outputs.safetensors")
+        unit.finish(result)
+    accelerator.wait_for_everyone()
+    return result
+
+
+def cell_outputs(job: SystemJob, variant: str, seed: int) -> dict[str, dict[str, Tensor]]:
+    """What a finished cell predicted: {``DATA/SPLIT``: {task: (N, ...)}}."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, values in load_file(job.out / f"cells/{variant}/seed{seed}/outputs.safetensors").items():
+        where, task = name.rsplit("/", 1)
+        found.setdefault(where, {})[task] = values
+    return found

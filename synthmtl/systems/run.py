@@ -1,0 +1,57 @@
+"""A system's recipe: every variant by every seed, then the table."""
+
+import dataclasses
+from pathlib import Path
+
+from synthmtl.experiment.workers import Workers
+from synthmtl.experiment.workspace import check_out, claim, open_out, write_json
+from synthmtl.systems.cells import Build, run_cell
+from synthmtl.systems.config import SystemOptions, check_options, chosen_variants, smoke
+from synthmtl.systems.job import load_job
+from synthmtl.systems.results import build_results, format_table
+from synthmtl.training import build_accelerator
+
+
+def run_system(
+    options: SystemOptions, build: Build, out: Path, *, title: str, resume: bool = False, overwrite: bool = False
+) -> dict:
+    """Run every cell that is not finished yet in ``out``; write and return ``results.json``, print the table.
+
+    Args:
+        options: of the recipe; ``options.model.tasks`` names the tasks.
+        build: the row's options and training faces → its system; a function of the recipe's module.
+        out: the run's folder.
+        title: of the results.
+        resume: continue what is there.
+        overwrite: replace what is there.
+
+    Raises:
+        InputError: if the options do not fit the data, ``out`` exists, or it belongs to other options.
+    """
+    if options.preset == "smoke":
+        options = smoke(options)
+    check_options(options)
+    accelerator = build_accelerator(precision=options.precision)
+    if accelerator.is_main_process:
+        check_out(out, resume=resume, overwrite=overwrite)
+    job = load_job(options, out, accelerator)
+    if accelerator.is_main_process:
+        open_out(out, resume=resume, overwrite=overwrite)
+        claim(out, dataclasses.asdict(options))
+    accelerator.wait_for_everyone()
+    calls = [
+        (f"{variant} seed {seed}", run_cell, {"variant": variant, "seed": seed, "build": build})
+        for variant in chosen_variants(options)
+        for seed in options.seeds
+    ]
+    with Workers(job, options.workers) as workers:
+        workers.run(calls)
+    results = build_results(job, title)
+    if accelerator.is_main_process:
+        write_json(out / "results.json", results)
+        table = format_table(results)
+        (out / "table.md").write_text(table)
+        print(table)
+        print(f"{out}/results.json has every figure.")
+    accelerator.wait_for_everyone()
+    return results

@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch import nn
+
+from synthmtl.errors import InputError
+from synthmtl.models.blocks import CrossProcessBatchNorm2d
+from synthmtl.models.trunk import MultiTaskTrunk, normalize_across_processes
+from synthmtl.sharing import SHARING_UNITS
+
+
+def trunk(sharing="leaky", tasks=2, **options):
+    torch.manual_seed(0)
+    given = {"image_channels": 1, "stem_channels": 4, "stage_channels": (6, 8, 10)}
+    return MultiTaskTrunk(tasks=tasks, sharing=sharing, **(given | options))
+
+
+def images(count=3):
+    return torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def reached(model, task):
+    """Names of the parameters that one task's features send a gradient to."""
+    model.zero_grad(set_to_none=True)
+    model(images())[0][task].square().sum().backward()
+    return {name for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("sharing", SHARING_UNITS)
+@pytest.mark.parametrize("tasks", [1, 2, 3])
+def test_shapes(sharing, tasks):
+    model = trunk(sharing, tasks, shared_stages=1)
+    features, penalty = model(images())
+    assert [tuple(x.shape) for x in features] == [(3, 10, 2, 2)] * tasks
+    assert len(model.shared) == 1 and len(model.branches[0]) == 2
+    assert len(model.branches) == (1 if model.single_trunk else tasks)
+    assert len(model.units) == len(model.projections) == (0 if tasks == 1 else 2)
+    assert penalty is None or penalty.shape == ()
+
+
+def test_one_task_is_the_same_network_whatever_the_unit():
+    plain = trunk("none", 1)
+    for sharing in ("hard", "leaky", "mtan"):
+        other = trunk(sharing, 1, one_unit=True)
+        assert torch.equal(other(images())[0][0], plain(images())[0][0])
+        assert other.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize("shared_stages", [0, 2, 3])
+def test_what_is_common_without_sharing(shared_stages):
+    model = trunk("none", 3, shared_stages=shared_stages)
+    first, last = reached(model, 0), reached(model, 2)
+    assert {name.split(".")[0] for name in first & last} == ({"stem", "shared"} if shared_stages else {"stem"})
+    by_name = dict(model.named_parameters())
+    owned = {id(p) for part in model.parts_of(2) for p in part.parameters()}
+    assert {id(by_name[name]) for name in last} == owned
+    assert sum(p.numel() for p in trunk("leaky").parts_of(1)[0].parameters()) == sum(
+        p.numel() for p in trunk("leaky").parameters()
+    )
+
+
+def test_hard_sharing_hands_one_map_to_all():
+    model = trunk("hard", 3)
+    features, _ = model(images())
+    assert features[0] is features[1] is features[2]
+    assert reached(model, 0) == reached(model, 2)
+
+
+def test_one_unit_for_the_stages_that_are_not_shared():
+    own, one = trunk(tasks=3, shared_stages=1), trunk(tasks=3, shared_stages=1, one_unit=True)
+    assert [unit.channels for unit in own.units] == [8, 10] and [unit.channels for unit in one.units] == [10]
+    assert sum(p.numel() for p in one.projections.parameters()) == 2 * 3 * 8 * 10
+    for unit in one.units[0].units.values():
+        unit.forced_take = 0.0
+    apart = trunk("none", 3, shared_stages=1)
+    apart.load_state_dict({k: v for k, v in one.state_dict().items() if not k.startswith(("units", "projections"))})
+    for a, b in zip(one(images())[0], apart(images())[0], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_each_task_has_its_normalization():
+    model = trunk("none", norm=("batch", "instance"))
+    kinds = [type(branch[0][0].first[1]) for branch in model.branches]
+    assert kinds == [CrossProcessBatchNorm2d, nn.InstanceNorm2d] and type(model.stem[0][1]) is CrossProcessBatchNorm2d
+
+
+def test_penalties_of_all_stages_add_up():
+    model = trunk("sparse", 3, shared_stages=1)
+    penalty = model(images())[1]
+    torch.testing.assert_close(penalty, sum(unit.penalty() for unit in model.units))
+    assert penalty > 0
+
+
+@pytest.mark.parametrize("shared_stages", [-1, 4])
+def test_shared_stages_out_of_range(shared_stages):
+    with pytest.raises(InputError, match=f"shared_stages is {shared_stages}: use 0 to 3, the number of stages"):
+        trunk(shared_stages=shared_stages)
+
+
+def test_batch_norm_over_processes_keeps_what_was_learned():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, eps=1e-3, momentum=0.01))
+    layers(images())
+    before = layers.eval()(images())
+    state = layers.state_dict()
+    normalize_across_processes(layers)
+    assert type(layers[1]) is CrossProcessBatchNorm2d and layers[1].momentum == 0.01
+    assert layers.state_dict().keys() == state.keys()
+    assert torch.equal(layers.eval()(images()), before)

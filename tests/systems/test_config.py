@@ -1,0 +1,92 @@
+"""Options of the multi-task recipes: variants change exactly what they name."""
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import pytest
+
+from synthmtl.errors import InputError
+from synthmtl.systems import Source, SystemOptions
+from synthmtl.systems.config import check_options, chosen_variants, override, smoke
+
+
+@dataclass
+class Model:
+    size: str = "cpu"
+    tasks: list[str] = field(default_factory=lambda: ["expression", "landmarks"])
+    sharing: str = "hard"
+    widths: tuple[int, ...] = (4, 8)
+    options: dict = field(default_factory=dict)
+
+
+@dataclass
+class Options(SystemOptions):
+    model: Model = field(default_factory=Model)
+
+
+def test_override_changes_what_it_names_and_nothing_else():
+    options = Options(data={"a": Source(), "b": Source(path="there")})
+    changed = override(options, {"model.sharing": "leaky", "data.b.train": False, "training.learning_rate": 1})
+    assert changed.model == dataclasses.replace(options.model, sharing="leaky")
+    assert changed.data == {"a": options.data["a"], "b": dataclasses.replace(options.data["b"], train=False)}
+    assert changed.training == dataclasses.replace(options.training, learning_rate=1)
+    assert options == Options(data={"a": Source(), "b": Source(path="there")}), "the original stays as it was"
+
+
+def test_override_keeps_kinds_of_sequences():
+    changed = override(Options(), {"model.tasks": ("expression",), "model.widths": [2, 3]})
+    assert changed.model.tasks == ["expression"] and changed.model.widths == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model.sharin": "hard"}, "no option 'sharin'"),
+        ({"modell": 1}, "no option 'modell'"),
+        ({"model.sharing.x": 1}, "no option 'x'"),
+        ({"data.fer.train": False}, "no 'fer', only rendered"),
+        ({"model.sharing": 3}, "must be a str"),
+        ({"model.tasks": "expression"}, "must be a list"),
+    ],
+)
+def test_override_names_what_it_does_not_know(change, said):
+    with pytest.raises(InputError, match=f"variants.v: .*{said}"):
+        override(Options(), change, where="variants.v")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"data": {}}, "at least one data set"),
+        ({"data": {"a": Source(labels=["expresion"])}}, "data.a.labels: unknown task 'expresion'"),
+        ({"data": {"a": Source(score=["testing"])}}, "data.a.score: unknown split 'testing'"),
+        ({"data": {"a": Source(score=[])}}, "nothing would be measured"),
+        ({"sources": ["fer"]}, "sources: no data set 'fer'"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [1, 1]}, "none twice"),
+        ({"variants": {"v": {}}, "only": ["w"]}, "unknown variant 'w': use one of v"),
+        ({"variants": {"../v": {}}}, "names a folder"),
+        ({"variants": {"v": {"model.shared": 1}}}, "variants.v: model.shared: there is no option 'shared'"),
+    ],
+)
+def test_bad_options_are_said_in_one_line(options, said):
+    with pytest.raises(InputError, match=said) as caught:
+        check_options(Options(**options))
+    assert "\n" not in str(caught.value)
+
+
+def test_variants_keep_their_order():
+    options = Options(variants={"b": {}, "a": {}, "c": {}}, only=["c", "b"])
+    assert list(chosen_variants(options)) == ["b", "c"]
+    assert list(chosen_variants(dataclasses.replace(options, only=None))) == ["b", "a", "c"]
+
+
+def test_smoke_shrinks_renders_and_leaves_data_on_disk():
+    options = Options(
+        data={"a": Source(compound_per_class=50), "b": Source(), "c": Source(path="there", per_class=9)}, preset="smoke"
+    )
+    small = smoke(options)
+    assert small.training.steps < 10 and small.model.size == "tiny" and len(small.seeds) < len(options.seeds)
+    assert small.data["a"].per_class < 10 and small.data["a"].compound_per_class > 0
+    assert small.data["b"].compound_per_class == 0
+    assert small.data["c"] == options.data["c"]
