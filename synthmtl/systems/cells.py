@@ -16,8 +16,9 @@ from synthmtl.data.randomness import derive_seed
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.experiment.workspace import Unit
 from synthmtl.losses import MultiTaskObjective
+from synthmtl.models.heads import checked_tasks
 from synthmtl.models.inference import predict_tasks
-from synthmtl.systems.config import override
+from synthmtl.systems.config import SystemOptions, override
 from synthmtl.systems.job import SystemJob, mixture
 from synthmtl.systems.objectives import warmed
 from synthmtl.training import Player, fit
@@ -42,6 +43,38 @@ Build = Callable[[Any, FaceTable], System]
 """(the row's options, its training faces) → the system, weights drawn from the global generator."""
 
 
+@dataclass
+class Prepared:
+    """A row that could be trained: its options, training faces, batches and system."""
+
+    options: SystemOptions
+    table: FaceTable
+    sampler: MixtureSampler
+    system: System
+
+
+def prepare(job: SystemJob, variant: str, seed: int, build: Build) -> Prepared:
+    """Everything of a row before its training; weights are drawn from the global generator.
+
+    Raises:
+        InputError: if the row's options do not fit each other or the data.
+    """
+    options = override(job.config, job.config.variants[variant], where=f"variants.{variant}")
+    table, names = mixture(job, options, checked_tasks(options.model.tasks))
+    sampling = options.sampling
+    if isinstance(sampling, dict):  # a variant may leave data sets out
+        sampling = {name: weight for name, weight in sampling.items() if name in names or name not in options.data}
+    sampler = MixtureSampler(
+        table.domain,
+        options.training.batch_size,
+        seed,
+        sampling=sampling,
+        temperature=options.temperature,
+        names=names,
+    )
+    return Prepared(options, table, sampler, build(options, table))
+
+
 def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
     """Train one variant by one seed, or read what an earlier run of it left.
 
@@ -52,26 +85,14 @@ def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
     if unit.result is not None:
         return unit.result
     started = time.monotonic()
-    options = override(job.config, job.config.variants[variant], where=f"variants.{variant}")
     cell_seed = derive_seed("cell", seed)  # the same for every variant, so that comparisons are paired
-    table, names = mixture(job, options, tuple(options.model.tasks))
     torch.manual_seed(cell_seed)
-    system = build(options, table)
-    sampling = options.sampling
-    if isinstance(sampling, dict):  # a variant may leave data sets out
-        sampling = {name: weight for name, weight in sampling.items() if name in names or name not in options.data}
-    sampler = MixtureSampler(
-        table.domain,
-        options.training.batch_size,
-        cell_seed,
-        sampling=sampling,
-        temperature=options.temperature,
-        names=names,
-    )
+    prepared = prepare(job, variant, cell_seed, build)
+    options, system, table = prepared.options, prepared.system, prepared.table
     accelerator = job.accelerator
     stream = RecognitionStream(
         table,
-        sampler,
+        prepared.sampler,
         augmentation=options.augmentation,
         seed=cell_seed,
         rank=accelerator.process_index,

@@ -3,9 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+import torch
+
 from synthmtl.experiment.workers import Workers
 from synthmtl.experiment.workspace import check_out, claim, open_out, write_json
-from synthmtl.systems.cells import Build, run_cell
+from synthmtl.systems.cells import Build, prepare, run_cell
 from synthmtl.systems.config import SystemOptions, check_options, chosen_variants, smoke
 from synthmtl.systems.job import load_job
 from synthmtl.systems.results import build_results, format_table
@@ -35,6 +37,9 @@ def run_system(
     if accelerator.is_main_process:
         check_out(out, resume=resume, overwrite=overwrite)
     job = load_job(options, out, accelerator)
+    with torch.random.fork_rng():
+        for variant in chosen_variants(options):  # what cannot be trained is said before anything is written
+            prepare(job, variant, 0, build)
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
         claim(out, dataclasses.asdict(options))
