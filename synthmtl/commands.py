@@ -16,6 +16,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from synthmtl.errors import InputError
 from synthmtl.options import add_out_options, preset_of, recipe_options
+from synthmtl.score_command import configure_score, run_score
 from synthmtl.study_command import configure_study, run_study_command
 
 log = logging.getLogger("synthmtl")
@@ -340,6 +341,7 @@ COMMANDS = {
     "synthesize": Command("edit faces to another expression", _configure_synthesize, _synthesize),
     "render": Command("write rendered faces with every label", _configure_render, _render),
     "inspect": Command("counts, sizes, missing labels, corrupt files, duplicates, leaks", _configure_inspect, _inspect),
+    "score": Command("the quality card of a synthesized set", configure_score, run_score),
     "study": Command("which sharing helps, which harms, and what a gate filters", configure_study, run_study_command),
 }
 """Commands by name, in the order of the help."""

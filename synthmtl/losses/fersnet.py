@@ -188,7 +188,7 @@ class FERSNetObjective(nn.Module):
             coarse = [F.avg_pool2d(x, max(1, x.shape[-1] // 8)) for x in (edit.image, source)]
             add("subject", w.subject, F.mse_loss(*coarse))
         if guide is not None and w.expression:
-            seen = differentiable_augment(edit.image, batch.random, "guide", noise=self.guide_noise)
+            seen = differentiable_augment(moved(edit, unpaired), batch.random, "guide", noise=self.guide_noise)
             add("guide", w.expression, F.cross_entropy(guide(seen).float(), wanted, label_smoothing=0.1))
         self.edited = edit.image.detach()
         if critic is not None and w.adversarial:
@@ -221,6 +221,18 @@ class FERSNetObjective(nn.Module):
                 again = model.encode(edited)
             back = model.decode(again, edited, own, own_style).image
             add("cycle", w.cycle, F.smooth_l1_loss(back, source, beta=0.2))
+
+
+def moved(edit: Edit, rows: Tensor) -> Tensor:
+    """The edited faces, through which no gradient reaches what is painted on ``rows`` (B,) bool; (B, C, H, W).
+
+    A guide that may paint where no target bounds it puts the same mark on everybody: a black dot for surprise, arcs for
+    a smile. It may move such a face; what to paint there is taught by the pairs and held to real faces by the critic.
+    """
+    if edit.residual is None:
+        return edit.image
+    painted = torch.where(rows[:, None, None, None], edit.residual.detach(), edit.residual)
+    return (edit.warped + painted).clamp(-1, 1)
 
 
 def judged_rows(paired: Tensor) -> Tensor:

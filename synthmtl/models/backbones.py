@@ -81,7 +81,7 @@ def _up_to_map(model: nn.Module) -> nn.Module | None:
         return None  # its features are (B, h, w, C)
     if isinstance(getattr(model, "features", None), nn.Module):
         return model.features
-    last = next((name for name in ("layer4", "trunk_output", "conv5") if hasattr(model, name)), None)
+    last = next((name for name in ("layer4", "trunk_output", "conv5", "layers") if hasattr(model, name)), None)
     if last is None:
         return None
     chain = nn.Sequential()

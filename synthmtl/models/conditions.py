@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthmtl.errors import InputError
-from synthmtl.labels import ACTION_UNITS, CIRCUMPLEX, EXPRESSIONS, canonical_expression
+from synthmtl.labels import ACTION_UNITS, CIRCUMPLEX, canonical_compound, canonical_expression
 from synthmtl.models.encoder import Encoded
 
 CONDITIONS = ("expression", "action_units", "valence_arousal")
@@ -68,7 +68,8 @@ def read_target(kind: str, classes: Sequence[str], wanted: Target) -> Tensor:
         classes: expressions that the network knows.
         wanted: an expression's name or index, an intensity for each of some action units by name (the others are 0),
             a tensor with or without a first dimension B, or a sequence of these. A name or index stands for the
-            expression's action units as the rendered faces show it, or for its place in the circumplex.
+            expression's action units as the rendered faces show it (those of compound expressions, too), or for its
+            place in the circumplex.
 
     Raises:
         InputError: if there is no such expression or action unit, or the tensor has another shape.
@@ -104,6 +105,8 @@ def _read_one(kind: str, classes: Sequence[str], wanted: str | int | Mapping[str
     if not isinstance(wanted, str | int):
         return read_target(kind, classes, torch.as_tensor(wanted))[0]
     name = canonical_expression(wanted) if isinstance(wanted, str) else dict(enumerate(classes)).get(wanted)
+    if kind == "action_units" and name is None and isinstance(wanted, str):
+        name = canonical_compound(wanted)
     # Classes are what the network was taught; action units and valence-arousal say any expression.
     if name is None or (kind == "expression" and name not in classes):
         raise InputError(f"no expression {wanted!r} here: use one of {', '.join(classes)}")
@@ -111,9 +114,9 @@ def _read_one(kind: str, classes: Sequence[str], wanted: str | int | Mapping[str
         return torch.tensor(classes.index(name))
     if kind == "valence_arousal":
         return torch.tensor(CIRCUMPLEX[name])
-    from synthmtl.faces.anatomy import action_units, recipe_vector  # the renderer behind it is slow to import
+    from synthmtl.faces import anatomy  # the renderer behind it is slow to import
 
-    return torch.from_numpy(action_units(recipe_vector(EXPRESSIONS.index(name))))
+    return torch.from_numpy(anatomy.action_units(anatomy.recipe_vector(anatomy.KINDS.index(name))))
 
 
 class SourceAdapter(nn.Module):

@@ -14,12 +14,14 @@ from synthmtl.models.warp import warp
 class Edit(NamedTuple):
     """What the decoder makes: the edited ``image`` (B, C, H, W) in [-1, 1], and how it came about.
 
-    ``flow`` (B, 2, H, W) in half image sides and ``residual`` (B, C, H, W) are None for a direct decoder.
+    ``flow`` (B, 2, H, W) in half image sides, ``warped``, the source moved by it, and ``residual``, which is painted
+    on that, (B, C, H, W), are None for a direct decoder.
     """
 
     image: Tensor
-    flow: Tensor | None
-    residual: Tensor | None
+    flow: Tensor | None = None
+    warped: Tensor | None = None
+    residual: Tensor | None = None
 
 
 class UpBlock(nn.Module):
@@ -112,8 +114,8 @@ class EditDecoder(nn.Module):
         wide = F.interpolate(self.narrow(x), size=size, mode="nearest")
         painted = self.paint(torch.cat([wide, source.to(wide.dtype)], 1)).float()
         if self.flow is None:
-            return Edit(torch.tanh(painted), None, None)
+            return Edit(torch.tanh(painted))
         flow = self.max_flow * torch.tanh(self.flow(x).float())
         flow = F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
-        residual = 2 * torch.tanh(painted)
-        return Edit((warp(source, flow) + residual).clamp(-1, 1), flow, residual)
+        residual, warped = 2 * torch.tanh(painted), warp(source, flow)
+        return Edit((warped + residual).clamp(-1, 1), flow, warped, residual)

@@ -120,6 +120,19 @@ def test_loss_is_the_sum_of_its_tasks():
     torch.testing.assert_close(terms["task/recognition"], 0.7 * terms["expression"])
 
 
+@pytest.mark.parametrize(("kind", "paints"), [("paired", True), ("unpaired", False)])
+def test_the_guide_moves_unpaired_faces_and_does_not_paint_on_them(kind, paints):
+    net = model()
+    goal = objective(net, guide=guide())
+    for name in vars(goal.weights):
+        setattr(goal.weights, name, float(name == "expression"))
+    goal(batch(kind))["task/synthesis"].backward()
+    moves = [p.grad.abs().max() for p in net.decoder.flow.parameters()]
+    painted = [p.grad is not None and p.grad.any() for p in net.decoder.paint.parameters()]
+    assert min(moves) > 0
+    assert all(painted) if paints else not any(painted)
+
+
 def test_the_prior_of_styles_follows_the_posteriors_alone():
     """Guide and critic may not move it to where the decoder pleases them and no pixel is compared."""
     net = model()

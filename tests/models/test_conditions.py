@@ -56,6 +56,8 @@ def test_targets_that_users_mean():
     happy = read_target("action_units", CLASSES, "happiness")
     torch.testing.assert_close(happy, torch.from_numpy(action_units(recipe_vector(1)))[None])
     assert torch.equal(read_target("action_units", CLASSES, smile[0]), smile)
+    joyful, gasp, both = read_target("action_units", CLASSES, ["happiness", "surprise", "happily surprised"])
+    assert (both[(joyful > 0.5) & (gasp > 0.5)] > 0.5).all() and not torch.equal(both, joyful)
 
 
 @pytest.mark.parametrize(

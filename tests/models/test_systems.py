@@ -69,8 +69,8 @@ def test_outputs_and_predictions(kind, tasks):
 def test_every_sharing_unit_and_what_measures_find(kind, sharing, tmp_path):
     model = trained(kind, sharing=sharing, one_unit=sharing == "sparse")
     outputs = model(faces())
-    assert outputs.get("penalty") is None or (outputs["penalty"].shape == () and outputs["penalty"] > 0)
-    assert ("penalty" in outputs) == (sharing in ("sparse", "replace", "adopt") and outputs["penalty"] is not None)
+    assert ("penalty" in outputs) == (sharing in ("sparse", "replace"))
+    assert "penalty" not in outputs or (outputs["penalty"].shape == () and outputs["penalty"] > 0)
     model.save_pretrained(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["config.json", "diffusion_pytorch_model.safetensors"]
     loaded = load_network(tmp_path)
@@ -81,7 +81,8 @@ def test_every_sharing_unit_and_what_measures_find(kind, sharing, tmp_path):
     assert {unit.direction for unit in found} <= {"0_to_1", "1_to_0"}
     features = collect_features(model, [faces()])
     stages = len(model.trunk.branches[0])
-    assert len(features) == 2 * (1 if sharing == "sparse" else stages) or sharing == "sparse"
+    exchanges = {"sparse": 2, "adopt": stages}  # one unit for all stages; one that goes one way
+    assert len(features) == exchanges.get(sharing, 2 * stages)
     if found:
         with measured_gates(model, model.classes) as meter, torch.no_grad():
             model(faces())
@@ -108,7 +109,7 @@ def test_recognition_parameters_are_those_that_recognition_needs(kind):
         needed = sum(p.numel() for p in model.parameters() if p.grad is not None)
         if sharing == "leaky":
             # The last stage's unit changes the other branch too, which recognition does not see.
-            assert needed < model.recognition_parameters() < sum(p.numel() for p in model.parameters())
+            assert needed < model.recognition_parameters() <= sum(p.numel() for p in model.parameters())
         else:
             assert model.recognition_parameters() == needed
 
@@ -178,7 +179,7 @@ def test_predictions_of_a_table():
 
 def test_no_such_network(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "UNet"}')
-    with pytest.raises(InputError, match="'UNet', not one of FERSNet, Recognizer, ResidualMTL, SJMT, EmotionGCN"):
+    with pytest.raises(InputError, match="'UNet', not one of FERSNet, .*ResidualMTL, SJMT, EmotionGCN"):
         load_network(tmp_path)
 
 
