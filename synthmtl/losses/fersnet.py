@@ -188,7 +188,7 @@ class FERSNetObjective(nn.Module):
             coarse = [F.avg_pool2d(x, max(1, x.shape[-1] // 8)) for x in (edit.image, source)]
             add("subject", w.subject, F.mse_loss(*coarse))
         if guide is not None and w.expression:
-            seen = differentiable_augment(moved(edit, unpaired), batch.random, "guide", noise=self.guide_noise)
+            seen = differentiable_augment(moved(edit, ~compared), batch.random, "guide", noise=self.guide_noise)
             add("guide", w.expression, F.cross_entropy(guide(seen).float(), wanted, label_smoothing=0.1))
         self.edited = edit.image.detach()
         if critic is not None and w.adversarial:
@@ -226,8 +226,9 @@ class FERSNetObjective(nn.Module):
 def moved(edit: Edit, rows: Tensor) -> Tensor:
     """The edited faces, through which no gradient reaches what is painted on ``rows`` (B,) bool; (B, C, H, W).
 
-    A guide that may paint where no target bounds it puts the same mark on everybody: a black dot for surprise, arcs for
-    a smile. It may move such a face; what to paint there is taught by the pairs and held to real faces by the critic.
+    A guide that may paint where no target bounds it leaves marks that please it: ripples on rendered faces, a black dot
+    for surprise on every photograph. Such a face it may move; what to paint there is taught by the rows that are
+    compared with a target, and held to real faces by the critic.
     """
     if edit.residual is None:
         return edit.image
