@@ -21,6 +21,8 @@ from synthmtl.study_command import configure_study, run_study_command
 
 log = logging.getLogger("synthmtl")
 
+DATA_HELP = "image folder, zip of one, FER2013's csv, or the folder of a published data set"
+
 
 @dataclass(frozen=True)
 class Command:
@@ -74,7 +76,7 @@ def _configure_quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def _configure_run(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("--data", type=str, required=True, help="image folder, zip of one, or FER2013's csv")
+    parser.add_argument("--data", type=str, required=True, help=DATA_HELP)
     _main_job_options(parser, argv, rendered=False)
 
 
@@ -106,7 +108,7 @@ def _device() -> Any:
 def _configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved FERSNet")
     parser.add_argument("--judge", type=str | None, default=None, help="saved recognizer; default: the run's judge")
-    parser.add_argument("--data", type=str, required=True, help="faces to balance: image folder, zip, FER2013's csv")
+    parser.add_argument("--data", type=str, required=True, help=f"faces to balance: {DATA_HELP}")
     parser.add_argument(
         "--strategy", type=str | dict[str, int], default="auto",
         help="auto, minority, not minority, not majority, all, or {class: total}",
@@ -174,7 +176,7 @@ def _balance(options: Namespace) -> None:
 
 def _configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved network")
-    parser.add_argument("--data", type=str, required=True, help="image folder, zip of one, or FER2013's csv")
+    parser.add_argument("--data", type=str, required=True, help=DATA_HELP)
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
     parser.add_argument("--split_seed", type=int, default=0, help="of splits that the data do not bring along")
     parser.add_argument("--out", type=str, required=True, help="JSON file to write")
@@ -321,7 +323,7 @@ def _render(options: Namespace) -> None:
 
 
 def _configure_inspect(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("data", type=str, metavar="DATA", help="image folder, zip of one, or FER2013's csv")
+    parser.add_argument("data", type=str, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 

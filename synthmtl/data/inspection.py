@@ -1,5 +1,6 @@
 """What a data set holds and what is wrong with it, found without stopping at the first fault."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from synthmtl.data.duplicates import leaks, repeats
 from synthmtl.data.fer2013 import fer2013_rows, fer2013_tables, is_fer2013
+from synthmtl.data.formats import FORMATS, detect_format
 from synthmtl.data.image_folder import LAYOUT, build_table, by_split, list_faces, wanted_faces
 from synthmtl.data.metadata import label_columns
 from synthmtl.data.sources import Source, decode_faces
@@ -20,7 +22,7 @@ _LABELS = ("expression_distribution", "action_units", "landmarks", "valence_arou
 def inspect_data(
     path: str | Path, *, image_size: int = 48, channels: int = 1, ferplus: str | Path | None = None
 ) -> dict[str, Any]:
-    """A report on an image folder, a zip of one, or FER2013's csv, that JSON can hold.
+    """A report on an image folder, a zip of one, FER2013's csv or a published layout, that JSON can hold.
 
     Args:
         path: the data set.
@@ -48,6 +50,8 @@ def inspect_data(
     }
     if path.is_file() and path.suffix.lower() == ".csv":
         tables = _inspect_csv(path, image_size, channels, ferplus, report)
+    elif path.is_dir() and (layout := detect_format(path)) != "image_folder":
+        tables = _inspect_published(path, layout, image_size, channels, report)
     else:
         tables = _inspect_images(path, image_size, channels, report)
     if not tables and not report["problems"] and not report["bad_files"]:
@@ -108,6 +112,23 @@ def _inspect_images(path: Path, image_size: int, channels: int, report: dict) ->
     report["bad_files"] = [*listing.absent, *bad.values()]
     report["sizes"], report["modes"] = dict(sizes.most_common()), dict(modes.most_common())
     return by_split(table, [face.split for face in faces], exclude=set(bad))
+
+
+def _inspect_published(path: Path, layout: str, image_size: int, channels: int, report: dict) -> dict[str, FaceTable]:
+    """What its reader makes of a published layout, and what it complains of; sizes and modes are not looked at."""
+
+    class Complaints(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            report["problems"].append(record.getMessage())
+
+    report["layout"] = layout
+    handler = Complaints(logging.WARNING)
+    log = logging.getLogger("synthmtl")
+    log.addHandler(handler)
+    try:
+        return FORMATS[layout].read(path, image_size=image_size, channels=channels, on_bad="skip")
+    finally:
+        log.removeHandler(handler)
 
 
 def _missing(table: FaceTable) -> dict[str, int]:

@@ -91,3 +91,15 @@ def test_nothing_to_inspect(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n")
     with pytest.raises(InputError, match="not FER2013's csv"):
         inspect_data(tmp_path / "other.csv")
+
+
+def test_published_layouts_are_read_by_their_readers(lay_out):
+    rows = [f"{split}_{number:04d}.jpg {number % 7 + 1}" for split in ("train", "test") for number in range(14)]
+    files = {f"Image/aligned/{row.split('.')[0]}_aligned.jpg": i for i, row in enumerate(rows)}
+    rows.append("train_0099.jpg 9")
+    report = inspect_data(lay_out(files | {"EmoLabel/list_patition_label.txt": "\n".join(rows)}))
+    assert report["layout"] == "rafdb" and report["faces"] == 28
+    assert report["counts"]["train"] == dict.fromkeys(report["classes"], 2)
+    (problem,) = report["problems"]
+    assert "list_patition_label.txt:29" in problem and "'9'" in problem
+    assert "rafdb, 28 faces" in format_inspection(report)
