@@ -1,8 +1,14 @@
 """What several rooms' tests share."""
 
+import os
+
 import pytest
+import torch
 
 from synthmtl.cli import main
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the other cores have processes of their own
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

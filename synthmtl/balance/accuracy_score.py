@@ -44,7 +44,7 @@ def classification_accuracy_score(
         test: real faces to score on; None = 30 % of ``real``, no subject on both sides, which the generator may have
             seen.
         steps: of each training.
-        batch_size: faces of a step, over all processes.
+        batch_size: faces of a step, over all processes; rounded up to a multiple of their number.
         seed: of weights, batches and the split.
         accelerator: None builds one.
 
@@ -65,6 +65,7 @@ def classification_accuracy_score(
         real, test = parts["train"], parts["test"]
         held_out = f"30 % of the real faces, by {split_unit(real)}"
     accelerator = accelerator or build_accelerator()
+    batch_size += -batch_size % accelerator.num_processes
     real, synthetic, test = (_resized(table) for table in (real, synthetic, test))
     both = FaceTable.concatenate([real.replace(attributes={}), synthetic.replace(attributes={})])
     result = {"steps": steps, "seed": seed, "test_faces": int((test.expression >= 0).sum()), "held_out": held_out}

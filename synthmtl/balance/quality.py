@@ -28,7 +28,13 @@ from synthmtl.balance.quality_numbers import (
 from synthmtl.balance.sheet import draw_sheet
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.metrics.features import EXTRACTORS, MissingWeightsError, extract_features, feature_extractor
+from synthmtl.metrics.features import (
+    EXTRACTORS,
+    BrokenFeaturesError,
+    MissingWeightsError,
+    extract_features,
+    feature_extractor,
+)
 from synthmtl.metrics.memorisation import (
     COPIES,
     Copies,
@@ -97,16 +103,16 @@ def quality_card(
     test = None if test is None else test.with_classes(real.classes)
     sets = {"real": real, "synthesized": synthetic}
     measures = dict.fromkeys(NUMBERS, unavailable("not measured"))
-    neighbors = None
+    described, neighbors = {}, None
     try:
         network = feature_extractor(extractor) if isinstance(extractor, str) else extractor
-    except MissingWeightsError as error:
-        described = {"absent": str(error)}
-        measures |= dict.fromkeys(IN_FEATURES, unavailable(str(error)))
-    else:
         described = _described(network, getattr(network, "name", None))
         log.info("features of %d faces by %s", len(real) + len(synthetic), described["name"])
         features = {kind: extract_features(network, table.images, device=device) for kind, table in sets.items()}
+    except (MissingWeightsError, BrokenFeaturesError) as error:
+        described["absent"] = str(error)
+        measures |= dict.fromkeys(IN_FEATURES, unavailable(str(error)))
+    else:
         measures |= feature_measures(sets, features, seed)
         measures["subject_kept"] = subject_measure(sets, features, source_row)
         try:
@@ -186,6 +192,11 @@ def format_card(card: dict) -> str:
     for name in ("synthetic", "real", "real_and_synthetic"):
         if name in score:
             lines.append(f"trained on {name.replace('_', ' ')}: macro-F1 {score[name]['macro_f1']:.3f} on real faces")
+    copies = card["overall"]["copies"]
+    kinds = ", ".join(f"{name} {count}" for name, count in copies["kinds"].items())
+    own = f"; {copies['of_own_source']} are of the face that was edited" if "of_own_source" in copies else ""
+    among = f"; of real faces {100 * copies['real']['value']:.1f} % copy another" if "real" in copies else ""
+    lines.append(f"copies: {kinds} of {copies['faces']}{own}{among}")
     reasons: dict[str, list[str]] = {}
     for section, numbers in sections.items():
         for name, number in numbers.items():

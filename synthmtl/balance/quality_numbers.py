@@ -100,10 +100,11 @@ def lpips_measure(sets: Sets, seed: int, device: torch.device | str) -> Measure:
             "downloaded by themselves"
         )
     distance = LpipsDistance()
-    return _within_classes(
+    measure = _within_classes(
         sets,
         lambda kind, rows: mean_perceptual_distance(distance, sets[kind].images[rows], seed=seed, device=device),
     )
+    return lambda k: measure(k) | {"extractor": "lpips, AlexNet"}
 
 
 def _within_classes(sets: Sets, variety: Callable[[str, Tensor], float]) -> Measure:
@@ -211,19 +212,21 @@ def _seen(judge: nn.Module, images: Tensor, device: torch.device | str) -> Tenso
 def subject_measure(sets: Sets, features: Mapping[str, Tensor], source_row: Tensor | None) -> Measure:
     """Share of edited faces whose nearest real face is of the person that was edited.
 
-    The person is that of the source face; where no source is found, subject numbers that both sets have count as the
-    same people's. Real faces without a subject each stand for a person of their own if sources are known.
+    Subject numbers of the two sets are not compared, since each set may number its people anew. If no real face has a
+    subject, each stands for a person of its own. Features of a network that recognizes expressions tell people apart
+    badly.
+
+    Args:
+        source_row: (M,) int64, the real face that each was edited from, -1 = unknown.
     """
-    real, synthetic = sets["real"], sets["synthesized"]
-    source_row = torch.full((len(synthetic),), -1) if source_row is None else source_row
-    from_source = source_row >= 0
-    people, by = real.subject, "subject"
+    people, by = sets["real"].subject, "subject"
     if bool((people < 0).all()):
-        people, by = torch.arange(len(real)), "source face"
-    subject = torch.where(from_source, people[source_row], synthetic.subject if by == "subject" else -1)
-    if bool((subject < 0).all()):
-        return unavailable("no synthesized face names its source_file or a subject of the real set")
+        people, by = torch.arange(len(people)), "source face"
+    source_row = torch.full((len(sets["synthesized"]),), -1) if source_row is None else source_row
+    subject = torch.where(source_row >= 0, people[source_row], -1)
     known = torch.where(subject >= 0)[0]
+    if not len(known):
+        return unavailable("no synthesized face names a source_file that is in the real set, with a subject")
     scores = subject_scores(
         features["real"],
         features["synthesized"][known],
@@ -235,7 +238,7 @@ def subject_measure(sets: Sets, features: Mapping[str, Tensor], source_row: Tens
     def measure(k: int | None) -> dict:
         here = torch.isin(known, rows_of(sets, "synthesized", k))
         if not bool(here.any()):
-            raise InputError("no face of it names its source_file or a subject of the real set")
+            raise InputError("no such face names a source_file that is in the real set, with a subject")
         entry = share(scores.kept[here]) | {"by": by, "chance": float(scores.chance[here].mean())}
         other = here & scores.comparable
         if bool(other.any()):

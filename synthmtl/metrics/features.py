@@ -28,6 +28,10 @@ class MissingWeightsError(InputError):
     """A known network whose weights, or the package that holds it, are not on this machine."""
 
 
+class BrokenFeaturesError(InputError):
+    """Features that are not finite."""
+
+
 def fit_faces(images: Tensor, image_size: int | None, channels: int) -> Tensor:
     """Faces (B, 1 or 3, H, W) in [-1, 1] as a network wants them: (B, channels, image_size, image_size).
 
@@ -158,10 +162,16 @@ def extract_features(
         extractor: faces (B, C, H, W) in [-1, 1] → (B, D).
         batch_size: faces at once.
         device: where it computes; the extractor is moved there.
+
+    Raises:
+        BrokenFeaturesError: if a feature is not finite.
     """
     extractor = extractor.to(device)
     with torch.no_grad():
         parts = [
             extractor(part.to(device).float().div_(127.5).sub_(1.0)).float().cpu() for part in images.split(batch_size)
         ]
-    return torch.cat(parts) if parts else torch.empty(0, 0)
+    features = torch.cat(parts) if parts else torch.empty(0, 0)
+    if not features.isfinite().all():
+        raise BrokenFeaturesError("features are not finite: the extractor's weights are broken, give other ones")
+    return features

@@ -116,10 +116,11 @@ class ManifoldScores:
 
 
 def manifold_scores(real: Tensor, synthetic: Tensor, *, k: int = NEIGHBORS) -> ManifoldScores:
-    """Improved precision and recall (Kynkäänniemi et al., NeurIPS 2019); density and coverage (Naeem et al., ICML 2020).
+    """Improved precision and recall (Kynkäänniemi et al., 2019), density and coverage (Naeem et al., 2020).
 
     Precision counts a synthesized face once; density counts every ball it lies in, so that one stray real face with a
     large ball cannot make everything precise. Coverage looks at real balls, which stray synthesized faces do not widen.
+    Balls shrink as sets grow: compare sets of the same sizes.
 
     Args:
         real, synthetic: (N, D) and (M, D) features.

@@ -20,9 +20,10 @@ COPIES = ("exact", "near", "mirrored", "cropped")
 another compression; equal or a look-alike once mirrored; one lies on a part of the other, mirrored or not."""
 
 MIN_MATCH = 0.98
-"""Correlation from which a real face's part is the same picture. Crops to 85 % of the side, at random places, reached
-0.985 in 98 of 100 cases; different people's faces stayed below 0.95."""
+"""Correlation from which a real face's part is the same picture. On FER2013, of random crops to 85 % and more of the
+side 98 in 100 reach 0.985; of faces without a copy, 98 in 100 stay below 0.93."""
 
+_EXACT, _NEAR, _MIRRORED, _CROPPED = range(len(COPIES))
 _SIDE, _THUMB = 32, 16
 _TRIED = 3  # candidates for each synthesized face and orientation
 _CHUNK = 128
@@ -124,21 +125,21 @@ def find_copies(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> Co
     match = torch.full((len(faces),), -1.0)
     for mirrored in (False, True):
         left = torch.where(kind < 0)[0]
-        pairs = near_duplicates(real, _turned(faces[left], mirrored))
+        pairs = near_duplicates(real, faces[left].flip(-1) if mirrored else faces[left])
         rank = pairs.correlation + pairs.exact.float()
         order = rank.argsort(descending=True, stable=True)
         order = order[pairs.first[order] != own[left[pairs.second[order]]]]
         _, best = np.unique(pairs.second[order].numpy(), return_index=True)  # the first of each face is its best
         best = order[torch.from_numpy(best)]
         at = left[pairs.second[best]]
-        kind[at] = torch.full_like(at, 2) if mirrored else torch.where(pairs.exact[best], 0, 1)
+        kind[at] = _MIRRORED if mirrored else torch.where(pairs.exact[best], _EXACT, _NEAR)
         row[at], match[at] = pairs.first[best], pairs.correlation[best]
     left = torch.where(kind < 0)[0]
-    for mirrored in (False, True):
-        found, fit = best_crop(real, _turned(faces[left], mirrored), own=own[left])
-        better = fit > match[left]
-        row[left[better]], match[left[better]] = found[better], fit[better]
-    kind[left[match[left] >= MIN_MATCH]] = 3
+    both = torch.cat([faces[left], faces[left].flip(-1)])
+    found, fit = (part.view(2, -1) for part in best_crop(real, both, own=own[left].repeat(2)))
+    match[left], way = fit.max(0)
+    row[left] = found.gather(0, way[None])[0]
+    kind[left[match[left] >= MIN_MATCH]] = _CROPPED
     return Copies(kind, row, match)
 
 
@@ -211,7 +212,3 @@ def _unit(pictures: Tensor) -> Tensor:
     flat = flat - flat.mean(1, keepdim=True)
     length = flat.norm(dim=1, keepdim=True)
     return torch.where(length > flat.shape[1] ** 0.5, flat / length.clamp(min=1e-6), 0.0)  # above one gray level
-
-
-def _turned(pictures: Tensor, mirrored: bool) -> Tensor:
-    return pictures.flip(-1) if mirrored else pictures

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from synthmtl.balance.accuracy_score import TRAINED_ON, classification_accuracy_score
+from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
+
+CLASSES = ("neutral", "happiness")
+
+
+def gratings(count, seed, *, turned=False, size=32):
+    """Two classes that any network can tell apart: stripes across and stripes down, with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    expression = torch.arange(count) % 2
+    wave = 128 + 80 * torch.sin(torch.arange(size) * 0.8 + 6 * torch.rand(count, 1, generator=generator))
+    lines = wave[:, None, None, :].expand(-1, 1, size, -1)
+    across = expression.bool() ^ turned
+    images = torch.where(across[:, None, None, None], lines, lines.transpose(2, 3))
+    images = images + 10 * torch.randn(images.shape, generator=generator)
+    return FaceTable(images=images.clamp(0, 255).to(torch.uint8), classes=CLASSES, expression=expression)
+
+
+def test_good_faces_teach_and_wrong_labels_mislead():
+    real, wrong, test = gratings(40, 0), gratings(40, 2, turned=True), gratings(40, 1)
+    found = classification_accuracy_score(real, wrong, test=test, steps=20, batch_size=12)
+    assert (found["steps"], found["test_faces"], found["held_out"]) == (20, 40, "given")
+    assert found["real"]["accuracy"] > 0.9 > 0.1 > found["synthetic"]["accuracy"]
+    assert found["synthetic"]["accuracy"] < found["real_and_synthetic"]["accuracy"] < found["real"]["accuracy"]
+    for name in TRAINED_ON:
+        low, high = found[name]["ci95"]["accuracy"]
+        assert low <= found[name]["accuracy"] <= high
+
+
+def test_without_test_faces_some_real_ones_are_held_out():
+    found = classification_accuracy_score(gratings(40, 0, size=24), gratings(10, 2, size=24), steps=1, batch_size=4)
+    assert found["test_faces"] == 12 and found["held_out"] == "30 % of the real faces, by image"
+
+
+def test_one_class_teaches_nothing():
+    table = gratings(12, 0)
+    with pytest.raises(InputError, match="synthesized faces show 1 expressions"):
+        classification_accuracy_score(table, table.select(table.expression == 0), steps=1)
