@@ -9,6 +9,14 @@ Selective Feature Sharing. ICPR 2020, arXiv 2007.04514.
     accelerate launch recipes/fersnet.py --out runs/ckplus --config recipes/configs/ckplus_published.yaml \
         --faces.path CKPLUS
 
+With a diffusion model in place of the decoder (``--model.generator diffusion``), which shares features the same way:
+
+    accelerate launch recipes/fersnet.py --out runs/diffusion --config recipes/configs/diffusion_rendered_cpu.yaml
+    accelerate launch recipes/fersnet.py --out runs/diffusion_fer2013 \
+        --config recipes/configs/diffusion_fer2013_cpu.yaml --faces.path FER2013
+    accelerate launch recipes/fersnet.py --out runs/diffusion_gpu --config recipes/configs/diffusion_gpu.yaml \
+        --faces.path AFFECTNET
+
 On a machine without GPU, several processes need
 ``accelerate launch --multi_gpu --num_processes 2 recipes/fersnet.py ...``: accelerate starts a single one otherwise.
 ``--resume`` continues an interrupted run; ``--preset smoke`` proves the installation. Times and scores of each

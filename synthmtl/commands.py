@@ -15,7 +15,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from synthmtl.errors import InputError
-from synthmtl.options import add_out_options, preset_of, recipe_options
+from synthmtl.options import add_out_options, generator_of, preset_of, recipe_options
 from synthmtl.score_command import configure_score, run_score
 from synthmtl.study_command import configure_study, run_study_command
 
@@ -34,13 +34,14 @@ class Command:
 
 
 def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: bool) -> None:
-    """All options of the main job, with the defaults of the preset that ``argv`` names."""
+    """All options of the main job, with the defaults of the preset and generator that ``argv`` names."""
     from synthmtl.experiment import MainJobConfig, preset
 
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
     add_out_options(parser)
     parser.add_class_arguments(MainJobConfig, as_group=False)
-    parser.set_defaults(dataclasses.asdict(preset(preset_of(argv), rendered=rendered)))
+    defaults = preset(preset_of(argv), rendered=rendered, generator=generator_of(argv))
+    parser.set_defaults(dataclasses.asdict(defaults))
 
 
 def main_job_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
@@ -105,8 +106,29 @@ def _device() -> Any:
     return build_accelerator().device
 
 
+def _add_sampling_options(parser: ArgumentParser) -> None:
+    from synthmtl.models.sampling import SamplingOptions
+
+    parser.add_argument("--spread", type=float, default=1.0, help="variety of styles, in standard deviations")
+    parser.add_class_arguments(SamplingOptions, "sampling")
+
+
+def _generator(options: Namespace) -> tuple[Any, Any]:
+    """The network that ``--model`` names and its sampling options, which suit it."""
+    from synthmtl.models.generators import FaceGenerator, sampling_arguments
+    from synthmtl.models.inference import load_network
+    from synthmtl.models.sampling import SamplingOptions
+
+    generator = load_network(options.model, part="generator")
+    if not isinstance(generator, FaceGenerator):
+        raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
+    sampling = SamplingOptions(**options.sampling.as_dict())
+    sampling_arguments(generator, sampling)
+    return generator, sampling
+
+
 def _configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved FERSNet")
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved generator")
     parser.add_argument("--judge", type=str | None, default=None, help="saved recognizer; default: the run's judge")
     parser.add_argument("--data", type=str, required=True, help=f"faces to balance: {DATA_HELP}")
     parser.add_argument(
@@ -115,7 +137,7 @@ def _configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     )  # fmt: skip
     parser.add_argument("--quantile", type=float, default=0.2, help="strictness of the judge, in [0, 1)")
     parser.add_argument("--attempts", type=int, default=3, help="tries per wanted face")
-    parser.add_argument("--spread", type=float, default=1.0, help="variety of styles, in standard deviations")
+    _add_sampling_options(parser)
     parser.add_argument(
         "--fill", type=str, default="best",
         help="best: exact counts, by the best candidate if all were rejected; leave: accepted faces only",
@@ -130,7 +152,6 @@ def _balance(options: Namespace) -> None:
     from synthmtl.balance.synthesize import FILLS
     from synthmtl.data.load import load_splits
     from synthmtl.experiment import check_out, claim, open_out
-    from synthmtl.models import FERSNet
     from synthmtl.models.inference import load_network
 
     check_out(options.out, resume=options.resume, overwrite=options.overwrite)
@@ -138,9 +159,7 @@ def _balance(options: Namespace) -> None:
         raise InputError(f"--attempts is {options.attempts}: at least one")
     if options.fill not in FILLS:
         raise InputError(f"--fill is {options.fill!r}: use one of {', '.join(FILLS)}")
-    generator = load_network(options.model, part="generator")
-    if not isinstance(generator, FERSNet):
-        raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
+    generator, sampling = _generator(options)
     judge_path = Path(options.judge or Path(options.model) / "judge")
     if not judge_path.is_dir():
         raise InputError(f"{judge_path}: no judge there; give --judge, a recognizer that did not train with the model")
@@ -166,6 +185,7 @@ def _balance(options: Namespace) -> None:
         max_attempts=options.attempts,
         fill=options.fill,
         spread=options.spread,
+        sampling=sampling,
         seed=options.seed,
         device=device,
         directory=out / ".chunks",
@@ -251,10 +271,10 @@ def _readable(files: Sequence[str], model: Any):
 
 
 def _configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved FERSNet")
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved generator")
     parser.add_argument("--expression", type=str, required=True, help="wanted expression")
-    parser.add_argument("--seed", type=int, default=0, help="of the style")
-    parser.add_argument("--spread", type=float, default=1.0, help="variety of styles, in standard deviations")
+    parser.add_argument("--seed", type=int, default=0, help="of the style, or of a diffusion model's noise")
+    _add_sampling_options(parser)
     parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
     add_out_options(parser, "folder for the edited faces")
 
@@ -265,24 +285,23 @@ def _synthesize(options: Namespace) -> None:
 
     from synthmtl.experiment import check_out, claim, open_out
     from synthmtl.labels import class_index
-    from synthmtl.models import FERSNet
-    from synthmtl.models.inference import load_network
+    from synthmtl.models.generators import class_targets, sampling_arguments
 
     check_out(options.out, resume=options.resume, overwrite=options.overwrite)
-    model = load_network(options.model, part="generator")
-    if not isinstance(model, FERSNet):
-        raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
-    target = torch.tensor([class_index(model.classes, options.expression)])
+    model, sampling = _generator(options)
+    index = class_index(model.classes, options.expression)
     device = _device()
     model = model.to(device)
+    target = class_targets(model, torch.tensor([index])).to(device)
+    how = sampling_arguments(model, sampling) | {"spread": options.spread}
     out = None
     for number, (file, image) in enumerate(_readable(options.images, model)):
         if out is None:
             out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
             claim(out, {"command": "synthesize"} | _settings(options))
         style = torch.Generator().manual_seed(options.seed)
-        edited = model.synthesize(image.to(device), target.to(device), generator=style, spread=options.spread)
-        name = out / f"{number:05d}-{Path(file).stem}-{model.classes[int(target)]}.png"
+        edited = model.synthesize(image.to(device), target, generator=style, **how)
+        name = out / f"{number:05d}-{Path(file).stem}-{model.classes[index]}.png"
         pixels = edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(name)
         print(name)

@@ -21,15 +21,25 @@ def preset_of(argv: Sequence[str]) -> str:
 
     Presets set the defaults of every other option. What is wrong with the file is left for the parser to say.
     """
-    given = _given(argv, "--preset")
+    return _early(argv, "preset", "quick")
+
+
+def generator_of(argv: Sequence[str]) -> str:
+    """The ``model.generator``, on which defaults depend too, as :func:`preset_of` finds the preset."""
+    return _early(argv, "model.generator", "gan")
+
+
+def _early(argv: Sequence[str], name: str, default: str) -> str:
+    given = _given(argv, f"--{name}")
     config = _given(argv, "--config")
     if given is None and config is not None and Path(config).is_file():
         try:
-            content = yaml.safe_load(Path(config).read_text())
+            given = yaml.safe_load(Path(config).read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            content = None
-        given = content.get("preset") if isinstance(content, dict) else None
-    return "quick" if given is None else str(given)
+            given = None
+        for key in name.split("."):
+            given = given.get(key) if isinstance(given, dict) else None
+    return default if given is None else str(given)
 
 
 def _given(argv: Sequence[str], option: str) -> str | None:

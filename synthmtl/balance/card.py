@@ -10,7 +10,7 @@ _COLUMNS = """\
 | `subject`, `session` | numbers of the person and the sitting in the source; missing where unknown |
 | `source_file`, `source_row`, `source_expression` | the face that was edited, its row in the table, and what it shows |
 | `generator` | first 16 hex digits of the SHA-256 of the generator's weights |
-| `seed`, `attempt` | seed of the style, and which attempt it was, from 0 |
+| `seed`, `attempt` | seed of what was drawn, and which attempt it was, from 0 |
 | `agreement` | the judge's probability of `expression` |
 | `below_threshold` | `true` where the judge rejected every attempt and the best one fills the set up |
 """
@@ -33,10 +33,11 @@ def data_card(result: BalancingResult, *, originals: bool, license_note: str) ->
     reasons = [f"{name}: {', '.join(f'{r} {n}' for r, n in row.items() if n)}" for name, row in result.rejected.items()]
     rejected = "; ".join(line for line in reasons if not line.endswith(": ")) or "none"
     borrowed = f" Too few faces, threshold borrowed: {', '.join(calibration.borrowed)}." if calibration.borrowed else ""
-    seed_line = (
-        "FERSNet.synthesize(source, expression, generator=torch.Generator().manual_seed(seed), "
-        f"spread={settings['spread']:g})"
-    )
+    sampling = settings.get("sampling", {})
+    network = "DiffusionFERSNet" if sampling else "FERSNet"
+    arguments = {"spread": settings["spread"]} | {name: value for name, value in sampling.items() if value is not None}
+    shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    seed_line = f"{network}.synthesize(source, expression, generator=torch.Generator().manual_seed(seed), {shown})"
     return "\n".join(
         [
             "---",
@@ -61,8 +62,9 @@ def data_card(result: BalancingResult, *, originals: bool, license_note: str) ->
             "",
             "## How it was made",
             "",
-            "Each synthesized face is a real training face of another expression, edited by a FERSNet generator "
-            f"(weights `{result.identity['generator']}`). Sources are spread evenly over subjects. A recognizer that "
+            "Each synthesized face is a real training face of another expression, edited by a "
+            f"{network} generator (weights `{result.identity['generator']}`). Sources are spread evenly over "
+            "subjects. A recognizer that "
             f"did not train with the generator (weights `{result.identity['judge']}`) judged each face: it is kept if "
             f"the probability of its expression reaches the {calibration.quantile:g} quantile of real validation "
             f"faces of that expression.{borrowed} Up to {settings['max_attempts']} attempts a face. Faces that hardly "

@@ -10,7 +10,7 @@ from synthmtl.balance.plan import make_plan
 from synthmtl.balance.strategy import Strategy
 from synthmtl.balance.synthesize import BalancingResult, synthesize_balancing_set
 from synthmtl.data.table import FaceTable
-from synthmtl.models.fersnet import FERSNet
+from synthmtl.models.generators import FaceGenerator
 
 
 class SynthesisBalancer:
@@ -31,7 +31,7 @@ class SynthesisBalancer:
     def __init__(
         self,
         *,
-        generator: FERSNet,
+        generator: FaceGenerator,
         judge: nn.Module,
         calibration: JudgeCalibration,
         sampling_strategy: Strategy = "auto",

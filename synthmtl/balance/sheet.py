@@ -15,13 +15,20 @@ from synthmtl.balance.synthesize import edit_faces
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.models.fersnet import FERSNet
+from synthmtl.models.generators import FaceGenerator
+from synthmtl.models.sampling import SamplingOptions
 
 _GAP = 2
 
 
 def contact_cells(
-    generator: FERSNet, table: FaceTable, rows: Sequence[int], *, seed: int = 0, spread: float = 1.0
+    generator: FaceGenerator,
+    table: FaceTable,
+    rows: Sequence[int],
+    *,
+    seed: int = 0,
+    spread: float = 1.0,
+    sampling: SamplingOptions | None = None,
 ) -> Tensor:
     """Sources and their edits: uint8 (R, 1 + K, C, H, W).
 
@@ -35,7 +42,8 @@ def contact_cells(
     if wanted:
         r, k = torch.tensor(wanted).T
         seeds = [derive_seed("sheet", seed, int(rows[i]), int(j)) for i, j in wanted]
-        cells[r, 1 + k] = edit_faces(generator, table.images[rows[r]], k, seeds, spread=spread)[0]
+        made, _ = edit_faces(generator, table.images[rows[r]], k, seeds, spread=spread, sampling=sampling)
+        cells[r, 1 + k] = made
     return cells
 
 

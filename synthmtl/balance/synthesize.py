@@ -14,8 +14,8 @@ from synthmtl.balance.plan import BalancePlan, make_plan
 from synthmtl.balance.strategy import Strategy
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.models.fersnet import FERSNet
-from synthmtl.models.style import standard_normal
+from synthmtl.models.generators import FaceGenerator, class_targets, sampling_arguments
+from synthmtl.models.sampling import SamplingOptions
 
 logger = logging.getLogger("synthmtl")
 
@@ -74,9 +74,15 @@ class BalancingResult:
 
 
 def edit_faces(
-    generator: FERSNet, sources: Tensor, target: Tensor, seeds: list[int], *, spread: float = 1.0
+    generator: FaceGenerator,
+    sources: Tensor,
+    target: Tensor,
+    seeds: list[int],
+    *,
+    spread: float = 1.0,
+    sampling: SamplingOptions | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Edit each face with a style of its own seed.
+    """Edit each face by what its own seed draws.
 
     ``generator.synthesize(source, target, generator=torch.Generator().manual_seed(seed))`` gives the same face up to
     the rounding of other batch sizes.
@@ -84,28 +90,30 @@ def edit_faces(
     Args:
         sources: (B, C, H, W) uint8.
         target: (B,) int64.
-        seeds: B style seeds.
-        spread: of the style, as in :meth:`FERSNet.synthesize`.
+        seeds: B seeds, of style or noise.
+        spread: as in :meth:`FERSNet.synthesize` or :meth:`DiffusionFERSNet.synthesize`.
+        sampling: of a diffusion model; None = its defaults.
 
     Returns:
         (B, C, H, W) uint8 on the CPU, and (B,) bool: all pixels were finite.
+
+    Raises:
+        InputError: as :func:`~synthmtl.models.generators.sampling_arguments`.
     """
+    options = sampling_arguments(generator, sampling)
     device = next(generator.parameters()).device
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
-    noise = torch.cat([standard_normal(1, generator.style.dim, draw, "cpu") for draw in draws])
-    pixels = sources.shape[1:].numel()
-    grain = torch.cat([standard_normal(1, pixels, draw, "cpu") for draw in draws]).view(sources.shape)
-    target = target.to(device)
+    target = class_targets(generator, target).to(device)
     with evaluating(generator):
-        style = generator.style.draw(generator.style.prior(target), spread * noise.to(device))
-        edited = generator.synthesize(to_unit(sources, device), target, style=style, grain=grain.to(device)).float()
+        edited = generator.synthesize(to_unit(sources, device), target, generator=draws, spread=spread, **options)
+    edited = edited.float()
     finite = edited.isfinite().flatten(1).all(1).cpu()
     pixels = edited.nan_to_num().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return pixels.cpu(), finite
 
 
 def synthesize_balancing_set(
-    generator: FERSNet,
+    generator: FaceGenerator,
     judge: nn.Module,
     table: FaceTable,
     plan: BalancePlan | Strategy = "auto",
@@ -116,6 +124,7 @@ def synthesize_balancing_set(
     sources: str = "any",
     seed: int = 0,
     spread: float = 1.0,
+    sampling: SamplingOptions | None = None,
     min_change: float = 0.002,
     min_distance: float = 0.004,
     batch_size: int = 256,
@@ -127,7 +136,7 @@ def synthesize_balancing_set(
 ) -> BalancingResult:
     """Synthesize what a table lacks, and keep what the judge agrees with.
 
-    A rejected face is tried again with a new style, then from a new source. If all attempts fail, ``fill`` decides.
+    A rejected face is tried again by a new seed, then from a new source. If all attempts fail, ``fill`` decides.
     ``best`` takes the candidate with the highest agreement relative to its class's threshold, marks it
     ``below_threshold`` and counts it: the classes come out exactly as wanted, and the filter works as a best-of-n
     choice. ``leave`` leaves it out. Broken, unchanged and copied faces are never taken, so that ``missing`` can be
@@ -148,7 +157,8 @@ def synthesize_balancing_set(
         max_attempts: candidates of each wanted face, at most.
         fill: ``best`` or ``leave``.
         sources, seed: as for :func:`~synthmtl.balance.plan.make_plan`.
-        spread: of the styles, in standard deviations of the class's prior.
+        spread: of the styles, in standard deviations of the class's prior, or of a diffusion model's noise.
+        sampling: of a diffusion model; None = its defaults.
         min_change, min_distance: as for :class:`~synthmtl.balance.filter.FaceFilter`.
         batch_size: wanted faces of a chunk.
         device: where networks run.
@@ -157,10 +167,11 @@ def synthesize_balancing_set(
         on_chunk: called with the chunks finished so far and their number.
 
     Raises:
-        InputError: if classes, sizes or channels differ, the judge is the generator, an option is out of range, or the
-            directory holds chunks of another job.
+        InputError: if classes, sizes or channels differ, the judge is the generator, an option is out of range or not
+            for this generator, or the directory holds chunks of another job.
     """
     _check_parts(generator, judge, table)
+    options = sampling_arguments(generator, sampling)
     if fill not in FILLS:
         raise InputError(f"unknown fill {fill!r}: use one of {', '.join(FILLS)}")
     if max_attempts < 1 or batch_size < 1:
@@ -180,7 +191,7 @@ def synthesize_balancing_set(
         "settings": {
             "max_attempts": max_attempts, "spread": spread, "min_change": min_change, "min_distance": min_distance,
             "batch_size": batch_size,
-        },
+        } | ({"sampling": options} if options else {}),
     }  # fmt: skip
     judging = FaceFilter(
         judge, calibration, table.images, table.classes, min_change=min_change, min_distance=min_distance, device=device
@@ -191,7 +202,7 @@ def synthesize_balancing_set(
     for number in _turns(len(parts), rank, world):
         chunk = store.load(number) if store else None
         if chunk is None:
-            chunk = _make_chunk(generator, judging, table, plan, parts[number], max_attempts, spread)
+            chunk = _make_chunk(generator, judging, table, plan, parts[number], max_attempts, spread, sampling)
             if store:
                 store.save(number, chunk)
         chunks[number] = chunk
@@ -207,13 +218,14 @@ def _turns(count: int, rank: int, world: int) -> list[int]:
 
 
 def _make_chunk(
-    generator: FERSNet,
+    generator: FaceGenerator,
     judging: FaceFilter,
     table: FaceTable,
     plan: BalancePlan,
     faces: Tensor,
     max_attempts: int,
     spread: float,
+    sampling: SamplingOptions | None,
 ) -> Chunk:
     n = len(faces)
     target = plan.target[faces]
@@ -231,7 +243,7 @@ def _make_chunk(
     for attempt in range(max_attempts):
         rows, seeds = plan.candidate(faces[pending], attempt)
         sources, wanted = table.images[rows], target[pending]
-        images, finite = edit_faces(generator, sources, wanted, seeds, spread=spread)
+        images, finite = edit_faces(generator, sources, wanted, seeds, spread=spread, sampling=sampling)
         verdict = judging(images, sources, wanted, finite=finite)
         kept = verdict.reason < 0
         chunk.rejected.index_put_(
@@ -322,7 +334,7 @@ def _gather(
     return result
 
 
-def _check_parts(generator: FERSNet, judge: nn.Module, table: FaceTable) -> None:
+def _check_parts(generator: FaceGenerator, judge: nn.Module, table: FaceTable) -> None:
     if judge is generator:
         raise InputError("the judge is the generator itself: give a recognizer that did not train with it")
     if generator.classes != table.classes:

@@ -16,7 +16,8 @@ from synthmtl.balance.synthesize import BalancingResult
 from synthmtl.data.table import FaceTable
 from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
-from synthmtl.models.fersnet import FERSNet
+from synthmtl.models.generators import FaceGenerator
+from synthmtl.models.sampling import SamplingOptions
 
 LICENSE_NOTE = "that of the source data set applies to everything derived from it."
 
@@ -25,7 +26,7 @@ def write_balancing_set(
     result: BalancingResult,
     directory: str | Path,
     *,
-    generator: FERSNet,
+    generator: FaceGenerator,
     table: FaceTable,
     originals: bool = False,
     license_note: str = LICENSE_NOTE,
@@ -61,7 +62,8 @@ def write_balancing_set(
     if _claim(result, directory, originals):
         return directory
     write_atomically(directory / "README.md", data_card(result, originals=originals, license_note=license_note))
-    cells = contact_cells(generator, table, sheet_rows(table, sheet_faces))
+    sampling = SamplingOptions(**result.identity["settings"].get("sampling", {}))
+    cells = contact_cells(generator, table, sheet_rows(table, sheet_faces), sampling=sampling)
     if len(cells):
         draw(cells, ["source", *table.classes], directory / "contact_sheet.png")
     real = len(faces) - len(result.table)

@@ -20,18 +20,26 @@ from synthmtl.experiment.stages import (
     validation_scores,
 )
 from synthmtl.experiment.workspace import Unit
-from synthmtl.models import FERSNet
 from synthmtl.models.encoder import ExpressionHead
+from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
 
 
-def renew_head(model: FERSNet) -> None:
+def renew_head(model: FaceGenerator) -> None:
     """A new classifier on trained features, drawn from the global generator, so that seeds differ in it too."""
     old = model.head
     new = ExpressionHead(
         old.linear.in_features, old.linear.out_features, model.config.recognition_norm, model.config.dropout
     )
     model.head = new.to(old.linear.weight.device)
+
+
+def freeze_generation(model: FaceGenerator) -> None:
+    """What only makes faces takes no part in fine-tuning: it costs no optimizer state and no exchange of gradients."""
+    for name in ("style", "decoder", "target", "adapter", "unet"):
+        part = getattr(model, name, None)
+        if part is not None:
+            part.requires_grad_(False)
 
 
 def train_cell(job: Job, name: str, method: Method, seed: int, *, base: Path | None, fill: FaceTable | None) -> dict:
@@ -56,6 +64,7 @@ def train_cell(job: Job, name: str, method: Method, seed: int, *, base: Path | N
     else:
         model = load_network(base)
         renew_head(model)
+        freeze_generation(model)
         training = job.config.finetune
     train_recognition(
         job,

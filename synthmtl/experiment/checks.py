@@ -5,9 +5,21 @@ import torch
 from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.balance.synthesize import FILLS
 from synthmtl.errors import InputError
-from synthmtl.experiment.config import MainJobConfig
+from synthmtl.experiment.config import MainJobConfig, preset
 from synthmtl.labels import EXPRESSIONS, TASKS
 from synthmtl.losses.perceptual import PERCEPTUAL
+from synthmtl.models.generators import GENERATORS
+from synthmtl.models.noise import NoiseSchedule
+
+GENERATOR_OPTIONS = {
+    "gan": {"synthesis": ("guide_noise", "perceptual", "critic_channels", "weights")},
+    "diffusion": {
+        "model": ("prediction", "unet_channels", "patch_size"),
+        "synthesis": ("denoising",),
+        "balance": ("sampling",),
+    },
+}
+"""Options of the parts that one generator has and the other has not."""
 
 
 def check_config(config: MainJobConfig, *, world: int = 1) -> None:
@@ -42,6 +54,7 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
         resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)
     _check(model.width > 0, "model.width", model.width, "above 0")
     _check(0 <= model.dropout < 1, "model.dropout", model.dropout, "in [0, 1)")
+    check_generator(config)
     for task in model.task_weights:
         _check(task in TASKS, "model.task_weights", task, f"names of {', '.join(TASKS)}")
     with torch.device("meta"):
@@ -50,6 +63,33 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     parts |= {"finetune.batch_size": config.finetune.batch_size, "synthesis.edits": synthesis.edits}
     for name, size in parts.items():
         _check(size % world == 0, name, size, f"a multiple of the {world} processes")
+
+
+def check_generator(config: MainJobConfig) -> None:
+    """Stop at an unknown generator, at options that do not suit it, and at those of the other one.
+
+    Raises:
+        InputError: naming the option and what it takes.
+    """
+    model, generator = config.model, config.model.generator
+    _check(generator in GENERATORS, "model.generator", generator, f"one of {', '.join(GENERATORS)}")
+    defaults = [MainJobConfig()]
+    defaults += [preset(name, rendered=rendered) for name in ("smoke", "quick", "full") for rendered in (True, False)]
+    for other in GENERATOR_OPTIONS.keys() - {generator}:
+        for part, names in GENERATOR_OPTIONS[other].items():
+            for name in names:
+                value = getattr(getattr(config, part), name)
+                if all(value != getattr(getattr(default, part), name) for default in defaults):
+                    raise InputError(f"--{part}.{name} is for --model.generator {other}, not {generator}: leave it out")
+    if generator == "diffusion":
+        if config.synthesis.mode == "unpaired":
+            raise InputError(
+                "--synthesis.mode is 'unpaired': without pairs a diffusion model learns new faces and no edit; use "
+                "mixed, whose rendered pairs teach it"
+            )
+        widths = model.unet_channels
+        _check(widths is None or (widths and min(widths) > 0), "model.unet_channels", widths, "widths, or null")
+        config.balance.sampling.check(NoiseSchedule(model.prediction))
 
 
 def _check(good: bool, name: str, value: object, wanted: str) -> None:

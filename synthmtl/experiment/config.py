@@ -9,8 +9,12 @@ from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.errors import InputError
 from synthmtl.faces import LONG_TAIL
 from synthmtl.losses import SynthesisWeights
-from synthmtl.models import FERSNET_SIZES, FERSNet, match_capacity
+from synthmtl.losses.diffusion import DenoisingOptions
+from synthmtl.models import DIFFUSION_SIZES, FERSNET_SIZES, match_capacity
+from synthmtl.models.denoiser import diffusion_config
 from synthmtl.models.fersnet import sized_config
+from synthmtl.models.generators import GENERATORS, FaceGenerator
+from synthmtl.models.sampling import SamplingOptions
 from synthmtl.sharing import SHARING_UNITS, compile_units
 from synthmtl.training import TrainingConfig
 
@@ -63,21 +67,31 @@ class ModelOptions:
 
     Attributes:
         size: ``published`` (96 px, 64-512 channels), ``cpu`` (48 px, narrow) or ``tiny``.
+        generator: what makes faces of the synthesis branch's features: ``gan``, a decoder that guide and critic teach,
+            or ``diffusion``, a denoiser, which needs neither.
+        prediction: of the denoiser: ``v``, or ``flow`` (flow matching).
+        unet_channels: widths of the denoiser's levels, fine to coarse; null = those of the size.
+        patch_size: the denoiser works on patches of that many pixels a side, 1 or 2; null = that of the size.
         sharing: sharing unit of the gated methods (``synthmtl.sharing.SHARING_UNITS``), or ``hard_matched``: one trunk,
             widened to the parameter count of the leaky unit's network within 2 %.
         sharing_options: of the unit, by name, beside those that the size sets for the leaky unit; of the leaky unit for
             ``hard_matched``.
         one_unit: one sharing unit for all stages instead of one per stage.
         compile_units: fuse the gated units' operations with ``torch.compile``, which needs a C++ compiler.
-        width: factor on all widths of the size.
+        width: factor on all widths of the size; the denoiser's are rounded to multiples of 16.
         dropout: in front of the linear classifier.
         tasks: ``expression``, ``synthesis`` and any of ``compound``, ``action_units``, ``landmarks`` and
-            ``valence_arousal`` that the training faces carry labels of; further tasks take part in joint training.
+            ``valence_arousal`` that the training faces carry labels of; further tasks take part in joint training,
+            with the generator ``gan``.
         task_weights: of the further tasks' losses, by name; 1 where left out. Landmarks are counted in pixels, hence
             the tenth.
     """
 
     size: str = "cpu"
+    generator: str = "gan"
+    prediction: str = "v"
+    unet_channels: list[int] | None = None
+    patch_size: int | None = None
     sharing: str = "leaky"
     sharing_options: dict[str, Any] = field(default_factory=dict)
     one_unit: bool = False
@@ -107,33 +121,52 @@ class ModelOptions:
             "decoder_channels": tuple(scaled(c) for c in size.get("decoder_channels", ())) or None,
         }
 
-    def build(self, classes: tuple[str, ...], faces: FaceOptions, *, matched_hard: bool = False) -> FERSNet:
+    def denoiser(self) -> dict:
+        """What the options say of the denoiser; the size says the rest."""
+        widths = self.unet_channels
+        if widths is None:
+            scaled = (16 * round(c * self.width / 16) for c in DIFFUSION_SIZES[self.size]["unet_channels"])
+            widths = [max(16, c) for c in scaled]
+        patch = {} if self.patch_size is None else {"patch_size": self.patch_size}
+        return {"prediction": self.prediction, "unet_channels": tuple(widths)} | patch
+
+    def build(self, classes: tuple[str, ...], faces: FaceOptions, *, matched_hard: bool = False) -> FaceGenerator:
         """A new network for these classes and faces, or its twin with hard sharing and as many parameters.
 
         Raises:
-            InputError: if the size, the sharing unit or one of its options is unknown, or does not suit.
+            InputError: if the size, generator, the sharing unit or one of its options is unknown, or does not suit.
         """
+        if self.generator not in GENERATORS:
+            raise InputError(f"unknown model.generator {self.generator!r}: use one of {', '.join(GENERATORS)}")
         if self.sharing not in (*SHARING_UNITS, HARD_MATCHED):
             known = ", ".join((*SHARING_UNITS, HARD_MATCHED))
             raise InputError(f"unknown sharing unit {self.sharing!r}: use one of {known}")
-        config = sized_config(
-            self.size,
-            classes=classes,
-            image_size=faces.image_size,
-            image_channels=faces.channels,
-            sharing="leaky" if self.sharing == HARD_MATCHED else self.sharing,
-            sharing_options=self.sharing_options,
-            one_unit=self.one_unit,
-            dropout=self.dropout,
-            tasks=self.tasks,
-            **self.widths(),
-        )
-        network = FERSNet(**config)
+        config = {
+            "classes": classes,
+            "image_size": faces.image_size,
+            "image_channels": faces.channels,
+            "sharing": "leaky" if self.sharing == HARD_MATCHED else self.sharing,
+            "sharing_options": self.sharing_options,
+            "one_unit": self.one_unit,
+            "dropout": self.dropout,
+        } | self.widths()
+        if self.generator == "gan":
+            config = sized_config(self.size, **config, tasks=self.tasks)
+        else:
+            if set(self.tasks) != {"expression", "synthesis"}:
+                raise InputError(
+                    f"model.tasks are {', '.join(self.tasks)}: with model.generator {self.generator} they are "
+                    "expression and synthesis; further ones need gan"
+                )
+            del config["decoder_channels"]
+            config = diffusion_config(self.size, **config, **self.denoiser())
+        kind = GENERATORS[self.generator]
+        network = kind(**config)
         compile_units(network, self.compile_units)
         if not matched_hard and self.sharing != HARD_MATCHED:
             return network
         hard = config | {"sharing": "hard", "sharing_options": {}, "one_unit": False}
-        return match_capacity(FERSNet, network.recognition_parameters(), hard)
+        return match_capacity(kind, network.recognition_parameters(), hard)
 
 
 @dataclass
@@ -141,11 +174,12 @@ class SynthesisOptions:
     """The synthesis branch's training.
 
     Attributes:
-        mode: ``auto`` (``paired`` if the data have same-subject pairs, else ``mixed``), ``paired``, ``unpaired`` or
-            ``mixed``: rendered pairs teach the edit, the user's faces adapt it in the same batches.
+        mode: ``auto`` (``paired`` if the data have same-subject pairs, else ``mixed``), ``paired``, ``unpaired`` (not
+            for diffusion) or ``mixed``: rendered pairs teach the edit, the user's faces adapt it in the same batches.
         edits: faces edited in each step.
         rendered_share: share of them that are rendered pairs, in mixed mode.
         rendered_subjects: how many rendered people teach in mixed mode.
+        denoising: losses of the generator ``diffusion``; those below are for ``gan``.
         guide_noise: deviation of the noise, in units of [-1, 1] pixels, through which the guide learns expressions and
             then sees edited faces, so that they cannot please it by fine patterns.
         perceptual: ``lpips``, ``guide`` (features of the guide recognizer), or ``auto``: LPIPS if its weights are here.
@@ -157,6 +191,7 @@ class SynthesisOptions:
     edits: int = 32
     rendered_share: float = 0.5
     rendered_subjects: int = 400
+    denoising: DenoisingOptions = field(default_factory=DenoisingOptions)
     guide_noise: float = 0.3
     perceptual: str = "auto"
     critic_channels: tuple[int, ...] = (32, 64, 128)
@@ -173,7 +208,9 @@ class BalanceOptions:
             real validation faces of that class.
         attempts: tries per wanted face.
         fill: a wanted face whose every try the judge rejected is left out (``leave``) or its best try taken (``best``).
-        spread: how far drawn styles go from the class's mean, in standard deviations.
+        spread: how far drawn styles go from the class's mean, in standard deviations; of a diffusion model's noise,
+            its deviation.
+        sampling: of a diffusion model.
         feedback: how the set enters training.
     """
 
@@ -182,6 +219,7 @@ class BalanceOptions:
     attempts: int = 3
     fill: str = "leave"
     spread: float = 1.0
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
 
 
@@ -224,16 +262,29 @@ class MainJobConfig:
     preset: str = "quick"
 
 
-def preset(name: str, *, rendered: bool) -> MainJobConfig:
+def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfig:
     """Defaults of ``smoke`` (proves the installation), ``quick`` (minutes on two cores) or ``full`` (published sizes).
 
     Args:
         name: the preset.
         rendered: for rendered faces (``quickstart``) or the user's (``run``).
+        generator: with ``diffusion``, joint training is longer and ends with averaged weights, which denoisers need.
 
     Raises:
         InputError: if there is no such preset.
     """
+    if generator == "diffusion":
+        config = preset(name, rendered=rendered)
+        changes = {
+            "smoke": {"ema_decay": 0.9},
+            "quick": {"steps": 4 * config.joint.steps, "learning_rate": 1e-3, "ema_decay": 0.995},
+            "full": {"betas": (0.9, 0.999), "ema_decay": 0.9999},
+        }
+        return dataclasses.replace(
+            config,
+            model=dataclasses.replace(config.model, generator=generator),
+            joint=dataclasses.replace(config.joint, **changes[name]),
+        )
     if name == "smoke":
         steps = TrainingConfig(steps=6, batch_size=16, log_every=2)
         return MainJobConfig(
@@ -269,7 +320,13 @@ def preset(name: str, *, rendered: bool) -> MainJobConfig:
     if name == "quick":
         return MainJobConfig(
             label_smoothing=0.1,
-            synthesis=SynthesisOptions(edits=40, rendered_share=0.4),
+            # Photographs have no pairs to bound what the guide asks for: smooth flows do, and a critic that counts.
+            synthesis=SynthesisOptions(
+                edits=40,
+                rendered_share=0.4,
+                guide_noise=0.15,
+                weights=SynthesisWeights(expression=0.8, adversarial=1.0, smoothness=0.5),
+            ),
             recognition=TrainingConfig(steps=2400, batch_size=128, learning_rate=3e-3, evaluate_every=400),
             judge=TrainingConfig(steps=2000, batch_size=128, learning_rate=3e-3),
             joint=TrainingConfig(steps=2000, batch_size=24, learning_rate=2e-3),

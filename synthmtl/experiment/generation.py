@@ -26,8 +26,10 @@ from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import RenderConfig, counterparts, render_faces
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective
+from synthmtl.losses.diffusion import DiffusionObjective
 from synthmtl.losses.perceptual import perceptual_distance
 from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
+from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
 from synthmtl.training import Player, fit
 
@@ -47,6 +49,8 @@ def synthesis_mode(job: Job) -> str:
         "unpaired": "unpaired faces: adversarial, guide, cycle and subject losses",
         "mixed": "rendered pairs teach the edit, the training faces adapt it without pairs",
     }
+    if job.config.model.generator == "diffusion" and mode == "mixed":
+        reasons["mixed"] = "rendered pairs teach the edit, the training faces what faces of each expression look like"
     job.note(
         f"Synthesis is trained {mode} ({'forced' if wanted != 'auto' else 'chosen from the data'}): {reasons[mode]}."
     )
@@ -85,7 +89,7 @@ def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
 
 
 def train_jointly(job: Job, network: str, seed: int) -> Path:
-    """Stage 1: recognition and synthesis together, taught by the guide.
+    """Stage 1: recognition and synthesis together, a decoder taught by the guide or a denoiser.
 
     Args:
         network: ``gated`` or ``hard``, its twin of equal size with one trunk.
@@ -97,7 +101,6 @@ def train_jointly(job: Job, network: str, seed: int) -> Path:
     unit = Unit(job.out, f"joint/{network}-seed{seed}")
     if unit.result is None:
         config, options = job.config, job.config.synthesis
-        guide = load_network(job.out / "guide").to(job.accelerator.device)
         mode = synthesis_mode(job)
         seed_here = derive_seed("joint", network, seed)
         torch.manual_seed(seed_here)
@@ -112,29 +115,11 @@ def train_jointly(job: Job, network: str, seed: int) -> Path:
         )
         gentle = dataclasses.replace(config.augmentation, erase_probability=0.0, noise=0.0)
         stream = EditStream(labelled, edit_sources(job, mode, seed), gentle)
-        critic = None
-        if options.critic_channels and options.weights.adversarial:
-            critic = PatchDiscriminator(
-                image_channels=config.faces.channels,
-                classes=len(job.train.classes),
-                channels=tuple(options.critic_channels),
-                conditioning="projection",
-            ).to(job.accelerator.device)
-        perceptual, kind = perceptual_distance(options.perceptual, guide.features)
-        log.info("Perceptual distance of the synthesis loss: %s", kind)
-        objective = FERSNetObjective(
-            model,
-            ExpressionLoss(job.counts, label_smoothing=config.label_smoothing),
-            options.weights,
-            guide=guide,
-            guide_noise=options.guide_noise,
-            perceptual=perceptual.to(job.accelerator.device),
-            critic=critic,
-            labels=further_loss(job, model),
-        )
-        players = [Player("generator", objective)]
-        if critic is not None:
-            players.append(Player("critic", CriticObjective(critic, objective, len(job.train.classes))))
+        loss = ExpressionLoss(job.counts, label_smoothing=config.label_smoothing)
+        if config.model.generator == "diffusion":
+            players, taught_by = [Player("generator", DiffusionObjective(model, loss, options.denoising))], {}
+        else:
+            players, taught_by = decoder_players(job, model, loss)
         result = fit(
             players=players,
             stream=stream,
@@ -145,9 +130,39 @@ def train_jointly(job: Job, network: str, seed: int) -> Path:
             description=f"{network} joint seed {seed}",
         )
         save(job, model, unit.directory / "model")
-        outcome = {"mode": mode, "perceptual": kind, "seconds": result.seconds}
+        outcome = {"mode": mode, **taught_by, "seconds": result.seconds}
         job.finish(unit, outcome | {"validation": validation_scores(job, model)})
     return unit.directory
+
+
+def decoder_players(job: Job, model: FERSNet, loss: ExpressionLoss) -> tuple[list[Player], dict[str, str]]:
+    """The generator ``gan`` and its critic, taught by the guide; and the kind of ``perceptual`` distance."""
+    options, device = job.config.synthesis, job.accelerator.device
+    classes, critic = len(job.train.classes), None
+    if options.critic_channels and options.weights.adversarial:
+        critic = PatchDiscriminator(
+            image_channels=job.config.faces.channels,
+            classes=classes,
+            channels=tuple(options.critic_channels),
+            conditioning="projection",
+        ).to(device)
+    guide = load_network(job.out / "guide").to(device)
+    perceptual, kind = perceptual_distance(options.perceptual, guide.features)
+    log.info("Perceptual distance of the synthesis loss: %s", kind)
+    objective = FERSNetObjective(
+        model,
+        loss,
+        options.weights,
+        guide=guide,
+        guide_noise=options.guide_noise,
+        perceptual=perceptual.to(device),
+        critic=critic,
+        labels=further_loss(job, model),
+    )
+    players = [Player("generator", objective)]
+    if critic is not None:
+        players.append(Player("critic", CriticObjective(critic, objective, classes)))
+    return players, {"perceptual": kind}
 
 
 @dataclass
@@ -158,7 +173,7 @@ class Fills:
     summary: dict
 
 
-def make_fills(job: Job, generator: FERSNet, judge: Recognizer, seed: int, *, kinds: set[str]) -> Fills:
+def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int, *, kinds: set[str]) -> Fills:
     """Stage 2: the balancing set, and the controls of the same size and classes.
 
     Args:
@@ -179,6 +194,7 @@ def make_fills(job: Job, generator: FERSNet, judge: Recognizer, seed: int, *, ki
         max_attempts=options.attempts,
         fill=options.fill,
         spread=options.spread,
+        sampling=options.sampling,
         seed=derive_seed("balance", seed) % 2**31,
         device=device,
         directory=unit.directory / "chunks",
@@ -201,14 +217,14 @@ def make_fills(job: Job, generator: FERSNet, judge: Recognizer, seed: int, *, ki
     return Fills(tables, balancing.summary())
 
 
-def judged_recall(job: Job, generator: FERSNet, judge: Recognizer, *, faces: int = 128) -> dict[str, float]:
+def judged_recall(job: Job, generator: FaceGenerator, judge: Recognizer, *, faces: int = 128) -> dict[str, float]:
     """Share of validation faces, edited to each expression, in which the judge then sees it."""
-    table = job.splits.validation
+    table, sampling = job.splits.validation, job.config.balance.sampling
     sources = table.select(torch.linspace(0, len(table) - 1, min(faces, len(table))).long())
     recall = {}
     for index, name in enumerate(table.classes):
         target = torch.full((len(sources),), index)
-        edited, _ = edit_faces(generator, sources.images, target, list(range(len(sources))))
+        edited, _ = edit_faces(generator, sources.images, target, list(range(len(sources))), sampling=sampling)
         seen = predict(job, judge, sources.replace(images=edited)).argmax(1)
         recall[name] = float((seen == target).double().mean())
     return recall

@@ -16,7 +16,7 @@ from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
 from synthmtl.experiment.workers import Workers
 from synthmtl.experiment.workspace import check_out, claim, open_out
-from synthmtl.models import FERSNet
+from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
 from synthmtl.training import build_accelerator
 
@@ -93,7 +93,7 @@ class Trained:
     cells: dict[str, list[dict]]
     balance: dict
     generation: dict
-    generator: FERSNet | None
+    generator: FaceGenerator | None
     tasks: dict[str, dict]
 
 
@@ -106,7 +106,8 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
     networks = {method.network for method in methods.values()}
     kinds = {method.fill for method in methods.values() if method.fill}
 
-    roles = (["guide"] if networks & {"hard", "gated"} else []) + (["judge"] if kinds else [])
+    taught = config.model.generator == "gan" and networks & {"hard", "gated"}
+    roles = (["guide"] if taught else []) + (["judge"] if kinds else [])
     workers.run([(role, train_judge, {"role": role}) for role in roles])
     bases, fills = {}, {}
     if networks & {"hard", "gated"}:
@@ -125,7 +126,7 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
             made_by = load_network(bases["gated", seed]).to(device)
             fills[seed] = make_fills(job, made_by, judge, seed, kinds=kinds)
         balance = fills[generators[0]].summary
-        generation = {"judged_recall": judged_recall(job, generator, judge)}
+        generation = {"generator": config.model.generator, "judged_recall": judged_recall(job, generator, judge)}
         methods = without_empty_fills(job, methods, fills)
 
     calls = []

@@ -22,7 +22,7 @@ from synthmtl.metrics import (
     recognition_metrics,
     share_of_gap,
 )
-from synthmtl.models import FERSNet
+from synthmtl.models.generators import FaceGenerator
 from synthmtl.report import contact_sheet, draw_report_figures, validate_report, write_page
 
 _METRICS = ("accuracy", "macro_f1", "balanced_accuracy")
@@ -121,7 +121,7 @@ def _mean_scores(each: list, minority: list[str]) -> dict:
     return scores
 
 
-def expression_sheet(job: Job, generator: FERSNet, path: Path, *, people: int = 8) -> Path:
+def expression_sheet(job: Job, generator: FaceGenerator, path: Path, *, people: int = 8) -> Path:
     """Contact sheet: validation faces (generator and judge never trained on them) as sources, edited to every class."""
     table = job.splits.validation
     generator_of_rows = torch.Generator().manual_seed(0)
@@ -129,12 +129,13 @@ def expression_sheet(job: Job, generator: FERSNet, path: Path, *, people: int = 
     sources = table.images[rows]
     columns = [sources]
     for index in range(len(table.classes)):
-        columns.append(edit_faces(generator, sources, torch.full((len(rows),), index), [index] * len(rows))[0])
+        target, seeds = torch.full((len(rows),), index), [index] * len(rows)
+        columns.append(edit_faces(generator, sources, target, seeds, sampling=job.config.balance.sampling)[0])
     titles = [table.classes[e] if e >= 0 else "" for e in table.expression[rows].tolist()]
     return contact_sheet(torch.stack(columns, 1).numpy(), titles, ["source", *table.classes], path, lead_columns=1)
 
 
-def write_report(job: Job, report: dict, generator: FERSNet | None) -> None:
+def write_report(job: Job, report: dict, generator: FaceGenerator | None) -> None:
     """``report.json``, ``figures/`` and ``report.html`` in the run's folder."""
     validate_report(report)
     write_json(job.out / "report.json", report)

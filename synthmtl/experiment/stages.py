@@ -22,7 +22,8 @@ from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import RenderConfig, render_faces, split_configs
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import recognition_metrics
-from synthmtl.models import FERSNet, Recognizer, match_capacity
+from synthmtl.models import Recognizer, match_capacity
+from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import predict_table
 from synthmtl.training import Player, TrainingConfig, fit
 
@@ -119,7 +120,7 @@ def render_configs(options: FaceOptions) -> dict[str, RenderConfig]:
 
 def train_recognition(
     job: Job,
-    model: FERSNet | Recognizer,
+    model: FaceGenerator | Recognizer,
     training: TrainingConfig,
     directory: Path,
     *,
@@ -159,7 +160,8 @@ def train_recognition(
         sampler = EpochSampler(rows, training.batch_size, seed)
     views = augmentation or config.augmentation
     stream = RecognitionStream(table, sampler, augmentation=views, seed=seed, **job.placement)
-    objective = RecognitionObjective(model, loss, sharing=config.synthesis.weights.sharing)
+    weights = config.synthesis.weights if config.model.generator == "gan" else config.synthesis.denoising
+    objective = RecognitionObjective(model, loss, sharing=weights.sharing)
     result = fit(
         players=[Player("recognition", objective)],
         stream=stream,
@@ -174,14 +176,14 @@ def train_recognition(
     return result.seconds
 
 
-def validation_scores(job: Job, model: FERSNet | Recognizer) -> dict[str, float]:
+def validation_scores(job: Job, model: FaceGenerator | Recognizer) -> dict[str, float]:
     """Accuracy, macro-F1 and balanced accuracy on the validation split."""
     table = job.splits.validation
     scores = recognition_metrics(predict(job, model, table), table.expression, table.classes)
     return {name: getattr(scores, name) for name in ("accuracy", "macro_f1", "balanced_accuracy")}
 
 
-def predict(job: Job, model: FERSNet | Recognizer, table: FaceTable) -> torch.Tensor:
+def predict(job: Job, model: FaceGenerator | Recognizer, table: FaceTable) -> torch.Tensor:
     """Probabilities (N, K) of a table's faces."""
     return predict_table(model, table, device=job.accelerator.device, mirror=job.config.mirror)
 
@@ -233,7 +235,7 @@ def train_judge(job: Job, role: str) -> Path:
     return unit.directory
 
 
-def save(job: Job, model: FERSNet | Recognizer, directory: Path) -> None:
+def save(job: Job, model: FaceGenerator | Recognizer, directory: Path) -> None:
     """Save a network once, from the main process."""
     if job.accelerator.is_main_process:
         model.save_pretrained(directory)

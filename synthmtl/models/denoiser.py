@@ -46,6 +46,16 @@ diffusion models), ``cpu`` (48 px in patches of 2×2), ``tiny`` (for trials)."""
 _DECODER_ONLY = ("output", "decoder_channels", "painted_channels")
 
 
+def diffusion_config(size: str, **config) -> dict:
+    """Arguments of a :class:`DiffusionFERSNet` of one of :data:`DIFFUSION_SIZES`, ``config`` overriding them.
+
+    Raises:
+        InputError: if there is no such size.
+    """
+    encoder = {key: value for key, value in sized_config(size, **config).items() if key not in _DECODER_ONLY}
+    return encoder | DIFFUSION_SIZES[size] | config | {"sharing_options": encoder["sharing_options"]}
+
+
 class DiffusionFERSNet(ModelMixin, ConfigMixin):
     """FERSNet's two branches that share features through gates, with a diffusion model in place of the decoder.
 
@@ -136,7 +146,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             down_block_types=tuple("AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends),
             mid_block_type="UNetMidBlock2D",
             up_block_types=tuple("AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)),
-            norm_num_groups=min(32, max(1, common // 4)),
+            norm_num_groups=max(n for n in range(1, max(1, min(32, common // 4)) + 1) if common % n == 0),
             attention_head_dim=min(32, common),
             resnet_time_scale_shift="scale_shift",
             class_embed_type="identity",
@@ -149,8 +159,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         Raises:
             InputError: if there is no such size.
         """
-        encoder = {key: value for key, value in sized_config(size, **config).items() if key not in _DECODER_ONLY}
-        return cls(**encoder | DIFFUSION_SIZES[size] | config | {"sharing_options": encoder["sharing_options"]})
+        return cls(**diffusion_config(size, **config))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from synthmtl.models.encoder import SYNTHESIS, Encoded, ExpressionHead, TwoBranc
 from synthmtl.models.grain import restore_grain
 from synthmtl.models.heads import build_head, checked_tasks, read_prediction
 from synthmtl.models.multitask import size_config
-from synthmtl.models.style import ExpressionStyle, standard_normal
+from synthmtl.models.sampling import Generator, draw_noise
+from synthmtl.models.style import ExpressionStyle
 
 FERSNET_SIZES = {
     "published": {
@@ -215,7 +216,7 @@ class FERSNet(ModelMixin, ConfigMixin):
         images: Tensor,
         expression: Tensor,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generator | None = None,
         style: Tensor | None = None,
         spread: float = 1.0,
         grain: Tensor | None = None,
@@ -225,20 +226,23 @@ class FERSNet(ModelMixin, ConfigMixin):
         Args:
             images: source faces (B, C, H, W) in [-1, 1].
             expression: wanted class of each, (B,) int64.
-            generator: draws the style; one seed gives the same faces on every device.
+            generator: draws style and grain: one, or one for each face, which then comes out the same whatever the
+                batch it stands in. One seed gives the same faces on every device.
             style: (B, S), instead of drawing one.
             spread: how far styles go from the class's mean, in standard deviations of its prior; 0 gives the mean.
             grain: standard normal noise (B, C, H, W) for :func:`restore_grain`, instead of drawing it.
 
         Returns:
             (B, C, H, W) float32 in [-1, 1].
+
+        Raises:
+            InputError: as :func:`draw_noise`.
         """
         if style is None:
-            noise = standard_normal(len(images), self.style.dim, generator, images.device)
+            noise = draw_noise((len(images), self.style.dim), generator, images.device)
             style = self.style.draw(self.style.prior(expression), spread * noise)
         if grain is None:
-            shape = images.shape
-            grain = standard_normal(len(images), shape[1:].numel(), generator, images.device).view(shape)
+            grain = draw_noise(images.shape, generator, images.device)
         edited = self.decode(self.encode(images), images, expression, style).image
         return restore_grain(edited, images, grain)
 

@@ -1,6 +1,8 @@
 """From noise to faces: a pure function of its arguments, each face by its own noise."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,12 +12,52 @@ from torch import Tensor
 
 from synthmtl.errors import InputError
 from synthmtl.models.encoder import Encoded
+from synthmtl.models.noise import NoiseSchedule
 
 if TYPE_CHECKING:
     from synthmtl.models.denoiser import DiffusionFERSNet
 
 Generator = torch.Generator | Sequence[torch.Generator]
 """One generator for a whole batch, or one for each face, which then is the same in every batch."""
+
+
+@dataclass
+class SamplingOptions:
+    """How a diffusion model samples faces; a decoder needs none of it.
+
+    Attributes:
+        steps: of the solver, in [1, 500].
+        guidance_scale: strength of classifier-free guidance; 1 is none, others double the cost of a step.
+        solver: ``dpm``, ``ddim`` (v prediction) or ``flow`` (flow prediction); null = ``dpm``.
+        eta: noise added anew in each step, from 0 (none) to 1 (as much as in DDPM); ``ddim`` only.
+    """
+
+    steps: int = 8
+    guidance_scale: float = 1.0
+    solver: str | None = None
+    eta: float = 0.0
+
+    def check(self, schedule: NoiseSchedule) -> None:
+        """Stop at options that no face could be sampled with.
+
+        Raises:
+            InputError: naming the option and what it takes.
+        """
+        if not 0 <= self.guidance_scale < math.inf:
+            raise InputError(f"guidance_scale must be at least 0 and finite, not {self.guidance_scale}")
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"eta lies in [0, 1], not {self.eta}")
+        _planned(schedule, self.solver, self.steps, self.eta, torch.device("cpu"))
+
+
+def _planned(
+    schedule: NoiseSchedule, solver: str | SchedulerMixin | None, steps: int, eta: float, device: torch.device
+) -> tuple[SchedulerMixin, Tensor]:
+    """A solver that is ready, and the time of each of its steps."""
+    made = schedule.solver(solver)
+    if eta and not isinstance(made, DDIMScheduler):
+        raise InputError("only the solver ddim adds noise while it samples: choose it, or leave eta at 0")
+    return made, schedule.plan(made, steps, device)
 
 
 def draw_noise(shape: Sequence[int], generator: Generator | None, device: torch.device) -> Tensor:
@@ -70,10 +112,8 @@ def sample_faces(
         InputError: if the solver does not suit the model, or ``eta`` the solver.
     """
     schedule = model.schedule
-    solver = schedule.solver(solver)
+    solver, times = _planned(schedule, solver, steps, eta, noise.device)
     stochastic = isinstance(solver, DDIMScheduler)
-    if eta and not stochastic:
-        raise InputError("only the solver ddim adds noise while it samples: choose it, or leave eta at 0")
     extra = {"eta": eta, "generator": generator if isinstance(generator, torch.Generator | None) else list(generator)}
     keep = None
     if guidance_scale != 1:
@@ -81,7 +121,6 @@ def sample_faces(
         target = torch.cat([target, target])
         encoded = None if encoded is None else _twice(encoded)
     x = noise
-    times = schedule.plan(solver, steps, noise.device)
     for i in progress(range(len(times))):
         if keep is None:
             predicted = model.denoise(x, times[i], encoded, target)

@@ -1,6 +1,5 @@
 """How an expression is shown: a small code that the class alone does not fix."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -61,9 +60,3 @@ class ExpressionStyle(nn.Module):
         """KL(q || p) in nats of each row, (B,), for diagonal Gaussians given as mean and log variance."""
         (mean_q, log_q), (mean_p, log_p) = q, p
         return 0.5 * (log_p - log_q + (log_q.exp() + (mean_q - mean_p).square()) / log_p.exp() - 1).sum(1)
-
-
-def standard_normal(count: int, dim: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Noise (count, dim), drawn on the generator's own device so that a seed gives the same on every device."""
-    source = generator.device if generator is not None else device
-    return torch.randn(count, dim, generator=generator, device=source).to(device)

@@ -189,6 +189,7 @@ def check_study(config: StudyConfig) -> None:
     for rho in grid.rho:
         _check(0 <= rho <= 1, "grid.rho", rho, "in [0, 1]")
     _check(faces.path is None or grid.rho == [0], "grid.rho", grid.rho, "[0] with --faces.path: only renders have it")
+    _check(config.model.generator == "gan", "model.generator", config.model.generator, "gan in a study")
     _check(config.model.sharing == "leaky", "model.sharing", config.model.sharing, "in --grid.sharing")
     _check(not config.model.sharing_options, "model.sharing_options", config.model.sharing_options, "in --unit_options")
     _check(not faces.nuisance_correlation, "faces.nuisance_correlation", faces.nuisance_correlation, "in --grid.rho")

@@ -8,6 +8,7 @@ import torch
 from synthmtl.balance.filter import calibrate_judge
 from synthmtl.balance.synthesize import BalancingResult, synthesize_balancing_set
 from synthmtl.data.table import FaceTable
+from synthmtl.models.denoiser import DiffusionFERSNet
 from synthmtl.models.fersnet import FERSNet
 from synthmtl.models.recognizer import Recognizer
 
@@ -35,6 +36,15 @@ def make_generator(classes: tuple[str, ...] = CLASSES, *, seed: int = 0) -> FERS
     for layer in (generator.decoder.flow, generator.decoder.paint[-1]):
         torch.nn.init.normal_(layer.weight, std=0.2)
     torch.nn.init.normal_(generator.style.prior_moments.weight, std=0.5)
+    return generator.eval()
+
+
+def make_diffusion(classes: tuple[str, ...] = CLASSES, *, seed: int = 0) -> DiffusionFERSNet:
+    """An untrained network that reads its sources."""
+    torch.manual_seed(seed)
+    generator = DiffusionFERSNet.sized("tiny", classes=classes)
+    for parameter in generator.adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
     return generator.eval()
 
 

@@ -12,6 +12,7 @@ from synthmtl.balance.filter import REASONS, JudgeCalibration, calibrate_judge, 
 from synthmtl.balance.plan import make_plan
 from synthmtl.balance.synthesize import edit_faces, synthesize_balancing_set
 from synthmtl.errors import InputError
+from synthmtl.models.sampling import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,46 @@ def test_a_face_can_be_made_again_from_its_record(job, result):
         )
         made = to_unit(result.table.images[i : i + 1], "cpu")
         assert (again - made).abs().max() <= 1.01 / 127.5
+
+
+def test_a_seed_draws_the_style_and_then_the_grain(job):
+    generator, sources = job.make_generator(), job.make_faces({"neutral": 3}).images
+    target, seeds = torch.tensor([2, 0, 1]), [7, 8, 9]
+    edited, _ = edit_faces(generator, sources, target, seeds, spread=0.5)
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    noise = torch.cat([torch.randn(1, generator.style.dim, generator=draw) for draw in draws])
+    grain = torch.cat([torch.randn(1, 32 * 32, generator=draw) for draw in draws]).view(3, 1, 32, 32)
+    style = generator.style.draw(generator.style.prior(target), 0.5 * noise)
+    expected = generator.synthesize(to_unit(sources, "cpu"), target, style=style, grain=grain)
+    assert torch.equal(edited, expected.add(1).mul(127.5).round().to(torch.uint8))
+
+
+def test_balancing_by_a_diffusion_model(job, tmp_path):
+    generator, judge = job.make_diffusion(), job.make_judge()
+    table = job.make_faces({"neutral": 5, "happiness": 3, "fear": 2})
+    calibration = calibrate_judge(judge, job.make_faces(dict.fromkeys(job.CLASSES, 8), seed=5), quantile=0.5)
+
+    def run(**sampling):
+        return synthesize_balancing_set(
+            generator, judge, table, calibration=calibration, batch_size=4,
+            sampling=SamplingOptions(**sampling), directory=tmp_path,
+        )  # fmt: skip
+
+    result = run(steps=2)
+    assert result.kept == result.requested == {"neutral": 0, "happiness": 2, "fear": 3}
+    assert result.identity["settings"]["sampling"]["steps"] == 2
+    assert equal(run(steps=2), result)
+    record = result.records[0]
+    again = generator.synthesize(
+        to_unit(table.images[record["source_row"]][None], "cpu"),
+        result.table.expression[:1],
+        generator=torch.Generator().manual_seed(record["seed"]),
+        steps=2,
+    )
+    assert (again - to_unit(result.table.images[:1], "cpu")).abs().max() <= 1.01 / 127.5
+    for other in ({"steps": 3}, {"steps": 2, "guidance_scale": 2.0}, {"steps": 2, "solver": "ddim", "eta": 0.5}):
+        with pytest.raises(InputError, match="another settings"):
+            run(**other)
 
 
 def test_kept_faces_satisfy_the_judge(job, result):
@@ -179,6 +220,8 @@ def test_bad_parts_are_named(job):
         run(table=job.make_faces({"neutral": 6, "fear": 2}))
     with pytest.raises(InputError, match="32 pixels a side, the data have 16"):
         run(table=job.make_faces({"neutral": 6, "happiness": 2, "fear": 2}, size=16))
+    with pytest.raises(InputError, match="are for a diffusion generator"):
+        run(sampling=SamplingOptions(steps=4))
     with pytest.raises(InputError, match="unknown fill"):
         run(fill="worst")
     with pytest.raises(InputError, match="max_attempts"):

@@ -4,14 +4,20 @@ from synthmtl.errors import InputError
 from synthmtl.experiment.checks import check_config
 from synthmtl.experiment.config import FaceOptions, MainJobConfig, ModelOptions, preset
 from synthmtl.labels import EXPRESSIONS
+from synthmtl.losses import SynthesisWeights
+from synthmtl.losses.diffusion import DenoisingOptions
+from synthmtl.models import DiffusionFERSNet
+from synthmtl.models.sampling import SamplingOptions
 
 
 @pytest.mark.parametrize("name", ["smoke", "quick", "full"])
 @pytest.mark.parametrize("rendered", [True, False])
-def test_presets_are_valid_and_say_their_name(name, rendered):
-    config = preset(name, rendered=rendered)
+@pytest.mark.parametrize("generator", ["gan", "diffusion"])
+def test_presets_are_valid_and_say_their_name(name, rendered, generator):
+    config = preset(name, rendered=rendered, generator=generator)
     check_config(config, world=2)
-    assert config.preset == name
+    assert (config.preset, config.model.generator) == (name, generator)
+    assert (config.joint.ema_decay is None) == (generator == "gan")
 
 
 def test_unknown_preset():
@@ -90,6 +96,48 @@ def test_options_that_no_data_could_make_good(name):
         check_config(config)
     assert last in str(caught.value) or str(BAD[name]) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+BAD_FOR = {
+    ("gan", "model.generator"): ("nosuch", "--model.generator is 'nosuch': it must be one of gan, diffusion"),
+    ("gan", "model.prediction"): ("flow", "--model.prediction is for --model.generator diffusion, not gan"),
+    ("gan", "model.patch_size"): (1, "--model.patch_size is for"),
+    ("gan", "synthesis.denoising"): (DenoisingOptions(balancing=1.0), "--synthesis.denoising is for"),
+    ("gan", "balance.sampling"): (SamplingOptions(steps=4), "--balance.sampling is for"),
+    ("diffusion", "synthesis.weights"): (SynthesisWeights(cycle=0.0), "--synthesis.weights is for --model.generator"),
+    ("diffusion", "synthesis.guide_noise"): (0.1, "--synthesis.guide_noise is for --model.generator gan"),
+    ("diffusion", "synthesis.mode"): ("unpaired", "use mixed"),
+    ("diffusion", "model.prediction"): ("noise", "unknown prediction 'noise': use one of v, flow"),
+    ("diffusion", "model.patch_size"): (3, "patch_size 3"),
+    ("diffusion", "model.unet_channels"): ([], "--model.unet_channels is []"),
+    ("diffusion", "model.tasks"): (["expression", "synthesis", "landmarks"], "further ones need gan"),
+    ("diffusion", "balance.sampling"): (SamplingOptions(solver="flow"), "no solver 'flow' for v prediction"),
+}
+
+
+@pytest.mark.parametrize(("generator", "name"), BAD_FOR)
+def test_options_that_do_not_suit_the_generator(generator, name):
+    value, said = BAD_FOR[generator, name]
+    config = preset("smoke", rendered=True, generator=generator)
+    part, option = name.split(".")
+    setattr(getattr(config, part), option, value)
+    with pytest.raises(InputError) as caught:
+        check_config(config)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_denoiser_follows_size_and_options():
+    options = ModelOptions(size="cpu", generator="diffusion", width=0.75, prediction="flow")
+    model = options.build(EXPRESSIONS, FaceOptions(image_size=48))
+    assert isinstance(model, DiffusionFERSNet)
+    assert (model.config.unet_channels, model.config.patch_size) == ((32, 48, 64), 2)
+    assert (model.config.prediction, model.config.sharing_options) == ("flow", {"gate_bias": -2.0})
+    faces = FaceOptions(image_size=32)
+    options = ModelOptions(size="tiny", generator="diffusion", unet_channels=[8, 12], patch_size=1)
+    model, twin = (options.build(EXPRESSIONS, faces, matched_hard=hard) for hard in (False, True))
+    assert (model.config.unet_channels, model.config.patch_size) == ((8, 12), 1)
+    assert twin.config.sharing == "hard" and twin.config.unet_channels == (8, 12)
+    assert twin.recognition_parameters() == pytest.approx(model.recognition_parameters(), rel=0.02)
 
 
 def test_repeated_seeds_and_uneven_processes():

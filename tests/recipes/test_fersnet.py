@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from synthmtl.cli import main, say_errors_in_one_line
+from synthmtl.commands import main_job_config, main_job_parser
+from synthmtl.experiment.checks import check_config
 from synthmtl.report import validate_report
 from synthmtl.training import read_history
 
@@ -22,6 +24,21 @@ OPTIONS += ["--joint.optimizer", "sgd", "--joint.learning_rate", "0.05"]
 OPTIONS += ["--finetune.optimizer", "sgd", "--finetune.learning_rate", "0.01"]
 OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.log_every", "1")]
 OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.steps", "4")]
+
+
+CONFIGS = ["rendered_cpu", "fer2013_cpu", "ckplus_published"]
+CONFIGS += ["diffusion_rendered_cpu", "diffusion_fer2013_cpu", "diffusion_gpu"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_hold_options_that_exist_and_suit_each_other(name):
+    file = RECIPE.parent / f"configs/{name}.yaml"
+    faces = [] if "rendered" in name else ["--faces.path", "FACES"]
+    argv = ["--config", str(file), "--out", "run", *faces]
+    config = main_job_config(main_job_parser(argv, prog="fersnet.py").parse_args(argv))
+    check_config(config, world=4)
+    assert config.model.generator == ("diffusion" if name.startswith("diffusion") else "gan")
+    assert (config.joint.ema_decay is not None) == name.startswith("diffusion")
 
 
 def losses(path):

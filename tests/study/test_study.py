@@ -178,6 +178,7 @@ def test_few_labels_are_the_same_for_every_unit_and_of_every_class():
         (["--unit_options", "{leaky: {kernel: 3}}"], "unit 'leaky' has no option 'kernel'"),
         (["--joint.aggregator", "dwa"], "--joint.aggregator is 'dwa': it must be in --grid.aggregators"),
         (["--grid.sharring", "[leaky]"], "grid.sharring"),
+        (["--model.generator", "diffusion"], "--model.generator is 'diffusion': it must be gan in a study"),
         (["--preset", "smole"], "unknown preset 'smole': use smoke, quick or full"),
     ],
 )
