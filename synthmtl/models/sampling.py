@@ -3,19 +3,16 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from diffusers import DDIMScheduler, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.models.encoder import Encoded
 from synthmtl.models.noise import NoiseSchedule
-
-if TYPE_CHECKING:
-    from synthmtl.models.denoiser import DiffusionFERSNet
 
 Generator = torch.Generator | Sequence[torch.Generator]
 """One generator for a whole batch, or one for each face, which then is the same in every batch."""
@@ -74,8 +71,21 @@ def draw_noise(shape: Sequence[int], generator: Generator | None, device: torch.
 
 
 @torch.no_grad()
+class Denoiser(Protocol):
+    """What is sampled from, e.g. :class:`synthmtl.models.DiffusionFERSNet`."""
+
+    schedule: NoiseSchedule
+    target: nn.Module
+
+    def denoise(
+        self, noisy: Tensor, timestep: Tensor, encoded: Encoded | None, condition: Tensor | None, **kept: Tensor | None
+    ) -> Tensor:
+        """What ``schedule.target`` is of noisy faces (B, C, H, W), as far as can be told."""
+        ...
+
+
 def sample_faces(
-    model: "DiffusionFERSNet",
+    model: Denoiser,
     noise: Tensor,
     target: Tensor,
     encoded: Encoded | None = None,
