@@ -70,7 +70,6 @@ def draw_noise(shape: Sequence[int], generator: Generator | None, device: torch.
     return randn_tensor(tuple(shape), generator=generator, device=device, dtype=torch.float32)
 
 
-@torch.no_grad()
 class Denoiser(Protocol):
     """What is sampled from, e.g. :class:`synthmtl.models.DiffusionFERSNet`."""
 
@@ -84,6 +83,7 @@ class Denoiser(Protocol):
         ...
 
 
+@torch.no_grad()
 def sample_faces(
     model: Denoiser,
     noise: Tensor,
