@@ -26,7 +26,7 @@ from synthmtl.cli import say_errors_in_one_line
 from synthmtl.data import FaceTable
 from synthmtl.models import EmotionGCN, emotion_adjacency
 from synthmtl.options import recipe_options, recipe_parser
-from synthmtl.systems import System, SystemOptions, build_objective, run_system
+from synthmtl.systems import System, SystemModel, SystemOptions, build_objective, run_system
 
 VARIANTS = {
     "emotion_gcn": {},
@@ -39,13 +39,10 @@ VARIANTS = {
 
 
 @dataclass
-class Model:
+class Model(SystemModel):
     """The network.
 
     Attributes:
-        size: ``published`` (DenseNet-121, 227 px), ``cpu`` or ``tiny``
-            (``synthmtl.models.emotion_gcn.EMOTION_GCN_SIZES``).
-        tasks: what it predicts: any of expression, compound, action_units, landmarks, valence_arousal.
         head: ``gcn``, or ``linear``: no graph.
         pooling: ``max`` as published, or ``average``.
         adjacency: ``row``, ``published`` or ``identity``.
@@ -53,13 +50,8 @@ class Model:
         node_vectors: ``learned``, ``one_hot``, ``random``, or a file of word vectors.
         backbone: ``narrow``, or a classifier of torchvision by name; null = that of the size.
         pretrained: start from torchvision's weights; null = as the size says.
-        sharing: ``hard``, one trunk as published, or another unit (``synthmtl.sharing.SHARING_UNITS``).
-        sharing_options: of the unit, by name.
-        one_unit: one unit for all stages.
-        dropout: in front of the classifiers.
     """
 
-    size: Literal["published", "cpu", "tiny"] = "cpu"
     tasks: list[str] = field(default_factory=lambda: ["expression", "valence_arousal"])
     head: Literal["gcn", "linear"] = "gcn"
     pooling: Literal["max", "average"] = "max"
@@ -68,10 +60,6 @@ class Model:
     node_vectors: str = "learned"
     backbone: str | None = None
     pretrained: bool | None = None
-    sharing: str = "hard"
-    sharing_options: dict[str, Any] = field(default_factory=dict)
-    one_unit: bool = False
-    dropout: float = 0.0
 
 
 @dataclass
@@ -102,17 +90,13 @@ def build(options: Options, faces: FaceTable) -> System:
     model = EmotionGCN.sized(
         chosen.size,
         classes=faces.classes,
-        tasks=chosen.tasks,
+        **chosen.arguments(),
         head=chosen.head,
         pooling=chosen.pooling,
         adjacency=adjacency,
         node_vectors=chosen.node_vectors,
-        sharing=chosen.sharing,
-        sharing_options=chosen.sharing_options,
-        one_unit=chosen.one_unit,
         image_size=options.image_size,
         image_channels=faces.channels,
-        dropout=chosen.dropout,
         **{name: value for name, value in of_size.items() if value is not None},
     )
     return System(model, build_objective(model, options.losses, faces))

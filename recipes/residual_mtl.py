@@ -19,13 +19,13 @@ interrupted run; ``--preset smoke`` proves the installation. Scores and times: r
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from synthmtl.cli import say_errors_in_one_line
 from synthmtl.data import FaceTable
 from synthmtl.models import ResidualMTL
 from synthmtl.options import recipe_options, recipe_parser
-from synthmtl.systems import LossOptions, System, SystemOptions, build_objective, run_system
+from synthmtl.systems import LossOptions, System, SystemModel, SystemOptions, build_objective, run_system
 
 VARIANTS = {
     "residual_mtl": {},
@@ -37,26 +37,16 @@ VARIANTS = {
 
 
 @dataclass
-class Model:
+class Model(SystemModel):
     """The network.
 
     Attributes:
-        size: ``published``, ``cpu`` or ``tiny`` (``synthmtl.models.residual_mtl.RESIDUAL_MTL_SIZES``).
-        tasks: what it predicts: any of expression, compound, action_units, landmarks, valence_arousal.
-        sharing: unit between the tasks' branches (``synthmtl.sharing.SHARING_UNITS``).
-        sharing_options: of the unit, by name.
-        one_unit: one unit for all stages.
         shared_stages: stages that the tasks have in common; null = those of the size.
-        dropout: in front of the classifiers.
     """
 
-    size: Literal["published", "cpu", "tiny"] = "cpu"
     tasks: list[str] = field(default_factory=lambda: ["expression", "landmarks"])
     sharing: str = "residual"
-    sharing_options: dict[str, Any] = field(default_factory=dict)
-    one_unit: bool = False
     shared_stages: int | None = None
-    dropout: float = 0.0
 
 
 @dataclass
@@ -79,14 +69,10 @@ def build(options: Options, faces: FaceTable) -> System:
     model = ResidualMTL.sized(
         chosen.size,
         classes=faces.classes,
-        tasks=chosen.tasks,
-        sharing=chosen.sharing,
-        sharing_options=chosen.sharing_options,
-        one_unit=chosen.one_unit,
+        **chosen.arguments(),
         association=options.losses.association > 0,
         image_size=options.image_size,
         image_channels=faces.channels,
-        dropout=chosen.dropout,
         **stages,
     )
     return System(model, build_objective(model, options.losses, faces))

@@ -23,7 +23,7 @@ proves the installation. Scores and times: recipes/RESULTS.md.
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -31,7 +31,7 @@ from synthmtl.cli import say_errors_in_one_line
 from synthmtl.data import FaceTable
 from synthmtl.models import SJMT, read_out
 from synthmtl.options import recipe_options, recipe_parser
-from synthmtl.systems import System, SystemOptions, build_objective, run_system
+from synthmtl.systems import System, SystemModel, SystemOptions, build_objective, run_system
 
 VARIANTS = {
     "selective": {},
@@ -42,26 +42,15 @@ VARIANTS = {
 
 
 @dataclass
-class Model:
+class Model(SystemModel):
     """The network.
 
     Attributes:
-        size: ``published``, ``cpu`` or ``tiny`` (``synthmtl.models.sjmt.SJMT_SIZES``).
-        tasks: what it predicts: any of expression, compound, action_units, landmarks, valence_arousal.
-        sharing: ``hard``, one trunk as published, or another unit (``synthmtl.sharing.SHARING_UNITS``).
-        sharing_options: of the unit, by name.
-        one_unit: one unit for all stages.
         shared_stages: stages that the tasks have in common, where the unit gives each its own branch.
-        dropout: in front of the classifiers.
     """
 
-    size: Literal["published", "cpu", "tiny"] = "cpu"
     tasks: list[str] = field(default_factory=lambda: ["expression", "action_units"])
-    sharing: str = "hard"
-    sharing_options: dict[str, Any] = field(default_factory=dict)
-    one_unit: bool = False
     shared_stages: int = 0
-    dropout: float = 0.0
 
 
 @dataclass
@@ -82,14 +71,10 @@ def build(options: Options, faces: FaceTable) -> System:
     model = SJMT.sized(
         chosen.size,
         classes=faces.classes,
-        tasks=chosen.tasks,
-        sharing=chosen.sharing,
-        sharing_options=chosen.sharing_options,
-        one_unit=chosen.one_unit,
+        **chosen.arguments(),
         shared_stages=chosen.shared_stages,
         image_size=options.image_size,
         image_channels=faces.channels,
-        dropout=chosen.dropout,
     )
 
     def read(outputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 
 from synthmtl.data.batch import FaceBatch
 from synthmtl.errors import InputError
+from synthmtl.labels import TASKS
 from synthmtl.losses.weighting import per_row, processes, ratio, summed
-
-TASKS = ("expression", "compound", "action_units", "landmarks", "valence_arousal")
-"""Columns of a ``FaceBatch`` that a network can predict."""
 
 NORMALIZATIONS = ("global", "per_task")
 
@@ -50,7 +48,7 @@ class HeterogeneousLoss(nn.Module):
     gradients are those of one process on the joined batch.
 
     Args:
-        tasks: {task: loss}, tasks out of :data:`TASKS`, losses that follow :class:`FaceLoss` or are functions of the
+        tasks: {task: loss}, tasks out of ``labels.TASKS``, losses that follow :class:`FaceLoss` or are functions of the
             batch; ``ExpressionLoss`` serves both expression and compound.
         weights: {task: w_t}, at least 0; 1 where left out.
         normalization: ``global`` or ``per_task``.

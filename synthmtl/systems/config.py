@@ -49,6 +49,31 @@ class Source:
 
 
 @dataclass
+class SystemModel:
+    """What every system's network takes; a recipe adds its own and sets the defaults.
+
+    Attributes:
+        size: ``published``, ``cpu`` (48 px, narrow) or ``tiny``, see the ``SIZES`` of the system's network.
+        tasks: what it predicts: any of expression, compound, action_units, landmarks, valence_arousal.
+        sharing: unit between the tasks' branches (``synthmtl.sharing.SHARING_UNITS``); ``hard`` is one trunk for all.
+        sharing_options: of the unit, by name.
+        one_unit: one unit for all stages.
+        dropout: in front of the classifiers.
+    """
+
+    size: Literal["published", "cpu", "tiny"] = "cpu"
+    tasks: list[str] = field(default_factory=lambda: ["expression"])
+    sharing: str = "hard"
+    sharing_options: dict[str, Any] = field(default_factory=dict)
+    one_unit: bool = False
+    dropout: float = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        """What a network takes of these options, beside its size."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(SystemModel) if f.name != "size"}
+
+
+@dataclass
 class SystemOptions:
     """What every system's recipe takes beside its own options.
 
