@@ -11,7 +11,7 @@ from PIL import Image
 
 from synthmtl import commands
 from synthmtl.cli import main
-from synthmtl.data.image_folder import read_image_folder
+from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.experiment import METHODS
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.report import validate_report

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from synthmtl.data.formats import detect_format
-from synthmtl.data.image_folder import ALL, SPLITS, list_faces
 from synthmtl.data.images import IMAGE_SUFFIXES
 from synthmtl.data.load import read_tables
+from synthmtl.data.readers.formats import detect_format
+from synthmtl.data.readers.image_folder import ALL, SPLITS, list_faces
 from synthmtl.data.sources import Source
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError

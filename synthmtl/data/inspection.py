@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from synthmtl.data.duplicates import leaks, repeats
-from synthmtl.data.fer2013 import fer2013_rows, fer2013_tables, is_fer2013
-from synthmtl.data.formats import FORMATS, detect_format
-from synthmtl.data.image_folder import LAYOUT, build_table, by_split, list_faces, wanted_faces
-from synthmtl.data.metadata import label_columns
+from synthmtl.data.readers.fer2013 import fer2013_rows, fer2013_tables, is_fer2013
+from synthmtl.data.readers.formats import FORMATS, detect_format
+from synthmtl.data.readers.image_folder import LAYOUT, build_table, by_split, list_faces, wanted_faces
+from synthmtl.data.readers.metadata import label_columns
 from synthmtl.data.sources import Source, decode_faces
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError

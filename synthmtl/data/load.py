@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from synthmtl.data.formats import FORMATS, detect_format
-from synthmtl.data.image_folder import ALL, SPLITS
 from synthmtl.data.mixture import usable_labels
+from synthmtl.data.readers.formats import FORMATS, detect_format
+from synthmtl.data.readers.image_folder import ALL, SPLITS
 from synthmtl.data.splits import SHARES, check_classes, split_by_subject, split_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -55,7 +55,7 @@ def read_tables(
     Args:
         path: the data set.
         image_size, channels, classes, on_bad, ferplus: as for the reader.
-        format: one of :data:`~synthmtl.data.formats.FORMATS`; None = detected.
+        format: one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
 
     Raises:
         InputError: as the reader, or if the format is unknown or none is detected.
@@ -101,7 +101,7 @@ def load_splits(
         classes: read only these expressions; None = all found.
         on_bad: ``error`` stops at the first bad image, ``skip`` logs it and goes on.
         ferplus: votes beside FER2013's csv.
-        format: layout on disk, one of :data:`~synthmtl.data.formats.FORMATS`; None = detected.
+        format: layout on disk, one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
         require_expression: False takes data that carry other labels only (landmarks, action units, ...), too.
 
     Raises:

@@ -29,7 +29,7 @@ class FaceOptions:
     Attributes:
         path: image folder, zip of one, FER2013's csv, or the folder of a published set; None renders faces.
         format: layout of the data set on disk, detected by default: ``image_folder``, ``fer2013``, ``affectnet``,
-            ``rafdb``, ``ckplus``, ``affwild2``, ... (``synthmtl.data.formats.FORMATS``).
+            ``rafdb``, ``ckplus``, ``affwild2``, ... (``synthmtl.data.readers.formats.FORMATS``).
         image_size: side in pixels that faces are resized to.
         color: RGB instead of gray.
         split_seed: of splits that the data do not bring along.

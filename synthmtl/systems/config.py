@@ -19,7 +19,7 @@ class Source:
 
     Attributes:
         path: folder or file of the data set; None renders faces.
-        format: layout on disk (``synthmtl.data.formats``), detected by default.
+        format: layout on disk (``synthmtl.data.readers.formats``), detected by default.
         labels: tasks whose labels are used in training, e.g. ``[landmarks]``; None = all that it carries.
         train: whether its training faces belong to the mixture.
         score: splits that every row is scored on.

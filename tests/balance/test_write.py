@@ -7,7 +7,7 @@ from PIL import Image
 from synthmtl.balance.filter import calibrate_judge
 from synthmtl.balance.synthesize import synthesize_balancing_set
 from synthmtl.balance.write import write_balancing_set
-from synthmtl.data.image_folder import read_image_folder
+from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from synthmtl.data.image_folder import read_image_folder
+from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.data.table import FaceTable
 from synthmtl.data.writer import metadata_rows, write_image_folder
 from synthmtl.errors import InputError

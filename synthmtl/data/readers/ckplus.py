@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from synthmtl.data.image_folder import ALL
 from synthmtl.data.images import IMAGE_SUFFIXES
-from synthmtl.data.metadata import Complain
-from synthmtl.data.published import (
+from synthmtl.data.readers.image_folder import ALL
+from synthmtl.data.readers.metadata import Complain
+from synthmtl.data.readers.published import (
     POINTS,
     Annotation,
     box_around,
@@ -69,7 +69,7 @@ def read_ckplus(
 
     Args:
         root: the folder.
-        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad label
+        image_size, channels, classes, on_bad: as for ``read_image_folder``; bad label
             files are treated as bad images are.
         peaks: how many frames at the end of a sequence carry its expression; the publisher labels the last one, and
             only that has action units.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthmtl.data.affectnet import is_affectnet, read_affectnet
+from synthmtl.data.readers.affectnet import is_affectnet, read_affectnet
 from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthmtl.data.fer2013 import is_fer2013, read_fer2013
+from synthmtl.data.readers.fer2013 import is_fer2013, read_fer2013
 from synthmtl.errors import InputError
 
 VOTES = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"

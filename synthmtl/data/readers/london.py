@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthmtl.data.image_folder import read_image_folder
 from synthmtl.data.images import central_square
-from synthmtl.data.published import complainer, csv_rows, data_root
+from synthmtl.data.readers.image_folder import read_image_folder
+from synthmtl.data.readers.published import complainer, csv_rows, data_root
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
@@ -125,7 +125,7 @@ def read_london(
 
     Args:
         path: the folder.
-        image_size, channels, classes, on_bad: as for :func:`~synthmtl.data.image_folder.read_image_folder`.
+        image_size, channels, classes, on_bad: as for ``read_image_folder``.
 
     Returns:
         One table under ``all``. The prepared set has template points for its neutral faces only: smiling ones have no

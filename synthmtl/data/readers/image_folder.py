@@ -1,7 +1,7 @@
 """Image folders: ``split/<expression>/*`` or ``<expression>/*``, with or without metadata, as a folder or a zip.
 
 The layout is that of Hugging Face's ``imagefolder``. Labels come from the folders' names, from ``metadata.csv`` or
-``metadata.jsonl`` (at the root or in any folder; see :mod:`synthmtl.data.metadata`), or from both where they agree.
+``metadata.jsonl`` (at the root or in any folder; see ``readers.metadata``), or from both where they agree.
 """
 
 import logging
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.images import IMAGE_SUFFIXES, central_square
-from synthmtl.data.metadata import (
+from synthmtl.data.readers.metadata import (
     LABEL_KEYS,
     METADATA_NAMES,
     Complain,

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from synthmtl.data.metadata import Complain
-from synthmtl.data.published import (
+from synthmtl.data.readers.metadata import Complain
+from synthmtl.data.readers.published import (
     Annotation,
     code,
     complainer,
@@ -50,7 +50,7 @@ def read_bp4d(
 
     Args:
         root: the folder.
-        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad rows
+        image_size, channels, classes, on_bad: as for ``read_image_folder``; bad rows
             are treated as bad images are.
         every: read only each ``every``-th coded frame of a video, beginning with the first.
 

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from synthmtl.data.rafdb import is_rafdb, read_rafdb
+from synthmtl.data.readers.rafdb import is_rafdb, read_rafdb
 from synthmtl.errors import InputError
 from synthmtl.labels import COMPOUND_EXPRESSIONS, RAFDB_CODES, RAFDB_COMPOUND_CODES
 

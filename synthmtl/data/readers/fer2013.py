@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthmtl.data.image_folder import by_split, canonical_split
 from synthmtl.data.images import square_pixels
-from synthmtl.data.metadata import Complain, distribution, raise_input_error
+from synthmtl.data.readers.image_folder import by_split, canonical_split
+from synthmtl.data.readers.metadata import Complain, distribution, raise_input_error
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS, FER2013_CODES, ordered_classes

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from synthmtl.data.image_folder import ALL, canonical_split
 from synthmtl.data.images import IMAGE_SUFFIXES
-from synthmtl.data.metadata import Complain
-from synthmtl.data.published import (
+from synthmtl.data.readers.image_folder import ALL, canonical_split
+from synthmtl.data.readers.metadata import Complain
+from synthmtl.data.readers.published import (
     POINTS,
     Annotation,
     box_around,
@@ -58,7 +58,7 @@ def read_300w(
 
     Args:
         root: the folder.
-        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad
+        image_size, channels, classes, on_bad: as for ``read_image_folder``; bad
             ``.pts`` files are treated as bad images are.
 
     Returns:

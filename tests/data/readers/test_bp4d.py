@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synthmtl.data.bp4d import is_bp4d, read_bp4d
+from synthmtl.data.readers.bp4d import is_bp4d, read_bp4d
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from synthmtl.data.image_folder import ALL, canonical_split
 from synthmtl.data.images import IMAGE_SUFFIXES
-from synthmtl.data.metadata import Complain
-from synthmtl.data.published import (
+from synthmtl.data.readers.image_folder import ALL, canonical_split
+from synthmtl.data.readers.metadata import Complain
+from synthmtl.data.readers.published import (
     POINTS,
     Annotation,
     below,
@@ -70,7 +70,7 @@ def read_affectnet(
 
     Args:
         root: the folder, or one of its csv files.
-        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad rows
+        image_size, channels, classes, on_bad: as for ``read_image_folder``; bad rows
             are treated as bad images are.
 
     Returns:

@@ -5,19 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from synthmtl.data.affectnet import is_affectnet, read_affectnet
-from synthmtl.data.affwild2 import is_affwild2, read_affwild2
-from synthmtl.data.bp4d import is_bp4d, read_bp4d
-from synthmtl.data.ckplus import is_ckplus, read_ckplus
-from synthmtl.data.disfa import is_disfa, read_disfa
-from synthmtl.data.emotionet import is_emotionet, read_emotionet
-from synthmtl.data.fer2013 import is_fer2013, read_fer2013
-from synthmtl.data.image_folder import read_image_folder
-from synthmtl.data.landmarks_300w import is_300w, read_300w
-from synthmtl.data.london import is_london, read_london
-from synthmtl.data.rafdb import is_rafdb, read_rafdb
+from synthmtl.data.readers.affectnet import is_affectnet, read_affectnet
+from synthmtl.data.readers.affwild2 import is_affwild2, read_affwild2
+from synthmtl.data.readers.bp4d import is_bp4d, read_bp4d
+from synthmtl.data.readers.ckplus import is_ckplus, read_ckplus
+from synthmtl.data.readers.disfa import is_disfa, read_disfa
+from synthmtl.data.readers.emotionet import is_emotionet, read_emotionet
+from synthmtl.data.readers.fer2013 import is_fer2013, read_fer2013
+from synthmtl.data.readers.image_folder import read_image_folder
+from synthmtl.data.readers.landmarks_300w import is_300w, read_300w
+from synthmtl.data.readers.london import is_london, read_london
+from synthmtl.data.readers.rafdb import is_rafdb, read_rafdb
+from synthmtl.data.readers.wflw import is_wflw, read_wflw
 from synthmtl.data.table import FaceTable
-from synthmtl.data.wflw import is_wflw, read_wflw
 from synthmtl.errors import InputError
 
 logger = logging.getLogger("synthmtl")

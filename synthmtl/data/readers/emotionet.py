@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from synthmtl.data.image_folder import ALL, canonical_split
-from synthmtl.data.metadata import METADATA_NAMES, Complain
-from synthmtl.data.published import (
+from synthmtl.data.readers.image_folder import ALL, canonical_split
+from synthmtl.data.readers.metadata import METADATA_NAMES, Complain
+from synthmtl.data.readers.published import (
     Annotation,
     below,
     complainer,
@@ -51,7 +51,7 @@ def read_emotionet(
 
     Args:
         root: the folder, or the one csv to read.
-        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad rows
+        image_size, channels, classes, on_bad: as for ``read_image_folder``; bad rows
             are treated as bad images are.
 
     Returns:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from synthmtl.data.load import read_tables
-from synthmtl.data.london import COLUMNS, OUTLINE, POINTS, is_london, read_london, to_300w
+from synthmtl.data.readers.london import COLUMNS, OUTLINE, POINTS, is_london, read_london, to_300w
 from synthmtl.errors import InputError
 
 MIRRORED = [

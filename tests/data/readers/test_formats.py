@@ -1,8 +1,8 @@
 import pytest
 
-from synthmtl.data.formats import FORMATS, detect_format
 from synthmtl.data.load import load_splits, read_tables
-from synthmtl.data.london import COLUMNS
+from synthmtl.data.readers.formats import FORMATS, detect_format
+from synthmtl.data.readers.london import COLUMNS
 from synthmtl.errors import InputError
 
 POINTS = "\n".join(f"{8 + i % 9} {8 + i % 17}" for i in range(68))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synthmtl.data.wflw import WFLW_TO_68, is_wflw, read_wflw
+from synthmtl.data.readers.wflw import WFLW_TO_68, is_wflw, read_wflw
 from synthmtl.errors import InputError
 
 LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_"

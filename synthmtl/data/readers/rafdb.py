@@ -14,8 +14,8 @@ The lists name the original pictures; what is read are the aligned ones, whose n
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from synthmtl.data.metadata import Complain
-from synthmtl.data.published import (
+from synthmtl.data.readers.metadata import Complain
+from synthmtl.data.readers.published import (
     Annotation,
     below,
     code,
@@ -47,7 +47,7 @@ def read_rafdb(
 
     Args:
         root: RAF-DB's folder, or its ``basic`` or ``compound``.
-        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad rows
+        image_size, channels, classes, on_bad: as for ``read_image_folder``; bad rows
             are treated as bad images are.
 
     Returns:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from synthmtl.data.ckplus import is_ckplus, read_ckplus
 from synthmtl.data.pairs import PairIndex
+from synthmtl.data.readers.ckplus import is_ckplus, read_ckplus
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, CKPLUS_CODES
 

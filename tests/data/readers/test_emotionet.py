@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from synthmtl.data.emotionet import is_emotionet, read_emotionet
+from synthmtl.data.readers.emotionet import is_emotionet, read_emotionet
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS
 

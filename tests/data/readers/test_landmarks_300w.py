@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from synthmtl.data.landmarks_300w import is_300w, read_300w
+from synthmtl.data.readers.landmarks_300w import is_300w, read_300w
 from synthmtl.errors import InputError
 
 

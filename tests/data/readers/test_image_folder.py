@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import torch
 
-from synthmtl.data.image_folder import canonical_split, read_image_folder
+from synthmtl.data.readers.image_folder import canonical_split, read_image_folder
 from synthmtl.errors import InputError
 
 

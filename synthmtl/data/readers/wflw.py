@@ -12,8 +12,8 @@ the picture's path. The lists may also lie at the root or in ``WFLW_annotations`
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from synthmtl.data.metadata import Complain
-from synthmtl.data.published import (
+from synthmtl.data.readers.metadata import Complain
+from synthmtl.data.readers.published import (
     Annotation,
     below,
     box_around,
@@ -62,11 +62,11 @@ def read_wflw(
     """WFLW: landmarks only, mapped to the 68 by :data:`WFLW_TO_68`; subjects are unknown.
 
     Faces are cut out by the square around their points, as those of 300-W
-    (:func:`~synthmtl.data.landmarks_300w.read_300w`); a picture with several faces gives several.
+    (:func:`~synthmtl.data.readers.landmarks_300w.read_300w`); a picture with several faces gives several.
 
     Args:
         root: the folder, or a list in it.
-        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad rows
+        image_size, channels, classes, on_bad: as for ``read_image_folder``; bad rows
             are treated as bad images are.
 
     Returns:

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from synthmtl.data.metadata import distribution, label_columns, parse_metadata, raise_input_error
+from synthmtl.data.readers.metadata import distribution, label_columns, parse_metadata, raise_input_error
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS
 

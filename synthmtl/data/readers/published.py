@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 
-from synthmtl.data.image_folder import ALL, by_split, wanted_faces
 from synthmtl.data.images import IMAGE_SUFFIXES, Box, central_square
-from synthmtl.data.metadata import Complain, numbered, raise_input_error
+from synthmtl.data.readers.image_folder import ALL, by_split, wanted_faces
+from synthmtl.data.readers.metadata import Complain, numbered, raise_input_error
 from synthmtl.data.sources import Source, decode_faces
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError

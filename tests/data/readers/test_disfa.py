@@ -1,6 +1,6 @@
 import pytest
 
-from synthmtl.data.disfa import is_disfa, read_disfa
+from synthmtl.data.readers.disfa import is_disfa, read_disfa
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS
 

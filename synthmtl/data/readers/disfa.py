@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from synthmtl.data.metadata import Complain
-from synthmtl.data.published import (
+from synthmtl.data.readers.metadata import Complain
+from synthmtl.data.readers.published import (
     Annotation,
     code,
     complainer,
@@ -47,7 +47,7 @@ def read_disfa(
 
     Args:
         root: the folder.
-        image_size, channels, classes, on_bad: as for :func:`synthmtl.data.image_folder.read_image_folder`; bad rows
+        image_size, channels, classes, on_bad: as for ``read_image_folder``; bad rows
             are treated as bad images are.
         every: read only each ``every``-th frame of a video, beginning with the first.
 

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from synthmtl.data.affwild2 import is_affwild2, read_affwild2
+from synthmtl.data.readers.affwild2 import is_affwild2, read_affwild2
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS
 

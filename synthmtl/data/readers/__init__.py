@@ -1,0 +1,1 @@
+"""One published layout a file, each read into tables by split; ``formats`` knows them all."""
