@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from synthmtl.cli import say_errors_in_one_line
+from synthmtl.commands.options import recipe_options, recipe_parser
 from synthmtl.data import FaceTable
 from synthmtl.models import EmotionGCN, emotion_adjacency
-from synthmtl.options import recipe_options, recipe_parser
 from synthmtl.systems import System, SystemModel, SystemOptions, build_objective, run_system
 
 VARIANTS = {

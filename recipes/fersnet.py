@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 
 from synthmtl.cli import say_errors_in_one_line
-from synthmtl.commands import main_job_config, main_job_parser, print_scores
+from synthmtl.commands.main_job import main_job_config, main_job_parser, print_scores
 from synthmtl.experiment import run_main_job
 
 

@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 
 from synthmtl.cli import say_errors_in_one_line
-from synthmtl.options import recipe_options
+from synthmtl.commands.options import recipe_options
+from synthmtl.commands.study import say_results, study_parser
 from synthmtl.study import StudyConfig, run_study
-from synthmtl.study_command import say_results, study_parser
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 
 from synthmtl.cli import say_errors_in_one_line
+from synthmtl.commands.options import recipe_options, recipe_parser
 from synthmtl.data import FaceTable
 from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.data.duplicates import leaks
@@ -35,7 +36,6 @@ from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import bootstrap_intervals, recognition_metrics
 from synthmtl.models import Recognizer
 from synthmtl.models.inference import predict_table
-from synthmtl.options import recipe_options, recipe_parser
 from synthmtl.training import Player, TrainingConfig, build_accelerator, fit
 
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from synthmtl.cli import say_errors_in_one_line
+from synthmtl.commands.options import recipe_options, recipe_parser
 from synthmtl.data import FaceTable
 from synthmtl.models import ResidualMTL
-from synthmtl.options import recipe_options, recipe_parser
 from synthmtl.systems import LossOptions, System, SystemModel, SystemOptions, build_objective, run_system
 
 VARIANTS = {

@@ -28,9 +28,9 @@ from typing import Any
 from torch import Tensor
 
 from synthmtl.cli import say_errors_in_one_line
+from synthmtl.commands.options import recipe_options, recipe_parser
 from synthmtl.data import FaceTable
 from synthmtl.models import SJMT, read_out
-from synthmtl.options import recipe_options, recipe_parser
 from synthmtl.systems import System, SystemModel, SystemOptions, build_objective, run_system
 
 VARIANTS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from synthmtl.cli import main, say_errors_in_one_line
-from synthmtl.commands import main_job_config, main_job_parser
+from synthmtl.commands.main_job import main_job_config, main_job_parser
 from synthmtl.experiment.checks import check_config
 from synthmtl.report import validate_report
 from synthmtl.training import read_history

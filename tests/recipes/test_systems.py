@@ -95,7 +95,7 @@ def test_published_configs_on_published_layouts(name, makers, tmp_path, monkeypa
 
 def test_mixture_configs_name_data_and_options_that_exist():
     """They are for photographs, so their options are checked here, and their mixtures in the tests of the room."""
-    from synthmtl.options import recipe_options, recipe_parser
+    from synthmtl.commands.options import recipe_options, recipe_parser
     from synthmtl.systems.config import check_options
 
     for name in SYSTEMS:

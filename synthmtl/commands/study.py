@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from synthmtl.options import add_out_options, preset_of, recipe_options
+from synthmtl.commands.options import add_out_options, preset_of, recipe_options
 
 
 def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:

@@ -29,6 +29,11 @@ def generator_of(argv: Sequence[str]) -> str:
     return _early(argv, "model.generator", "gan")
 
 
+def path_of(argv: Sequence[str]) -> str:
+    """The ``faces.path``, which decides between the presets for rendered and for other faces; empty = rendered."""
+    return _early(argv, "faces.path", "")
+
+
 def _early(argv: Sequence[str], name: str, default: str) -> str:
     given = _given(argv, f"--{name}")
     config = _given(argv, "--config")

@@ -1,0 +1,61 @@
+"""What ``synthmtl render`` and ``synthmtl inspect`` take and do: faces without a network."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, Namespace
+
+from synthmtl.commands.options import add_out_options
+from synthmtl.commands.shared import DATA_HELP, settings
+from synthmtl.errors import InputError
+
+
+def configure_render(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """All options of rendering."""
+    parser.add_argument("--count", type=int, default=800, help="faces in all, spread evenly over the expressions")
+    parser.add_argument("--size", type=int, default=48, help="side in pixels, 32 to 256")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
+    parser.add_argument("--subjects", type=int, default=100, help="people")
+    parser.add_argument("--color", action="store_true", help="RGB instead of gray")
+    parser.add_argument("--style", type=str, default="studio", help="studio, or wild: as in photographs from the web")
+    add_out_options(parser)
+
+
+def run_render(options: Namespace) -> None:
+    """Write rendered faces."""
+    from synthmtl.data.writer import write_image_folder
+    from synthmtl.experiment import claim, open_out
+    from synthmtl.faces import RenderConfig, render_faces
+    from synthmtl.labels import EXPRESSIONS
+
+    if options.count < 1:
+        raise InputError(f"--count is {options.count}: at least one face")
+    each, rest = divmod(options.count, len(EXPRESSIONS))
+    config = RenderConfig(
+        counts={name: each + (i < rest) for i, name in enumerate(EXPRESSIONS)},
+        image_size=options.size,
+        channels=3 if options.color else 1,
+        subjects=options.subjects,
+        seed=options.seed,
+        style=options.style,
+    )
+    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    claim(out, {"command": "render"} | settings(options))
+    if not (out / "train" / "metadata.jsonl").is_file():
+        write_image_folder(render_faces(config), out)
+    print(f"{options.count} faces → {out}")
+
+
+def configure_inspect(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """All options of the inspection."""
+    parser.add_argument("data", type=str, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run_inspect(options: Namespace) -> None:
+    """Print what a data set holds."""
+    from synthmtl.data.inspection import format_inspection, inspect_data
+
+    report = inspect_data(options.data)
+    sys.stdout.write((json.dumps(report, indent=2) if options.json else format_inspection(report)).rstrip() + "\n")

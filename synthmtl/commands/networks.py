@@ -1,0 +1,122 @@
+"""What ``synthmtl evaluate``, ``predict`` and ``synthesize`` take and do: a trained network at work."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from synthmtl.commands.options import add_out_options
+from synthmtl.commands.shared import (
+    DATA_HELP,
+    add_sampling_options,
+    default_device,
+    load_generator,
+    readable_faces,
+    settings,
+)
+from synthmtl.errors import InputError
+
+
+def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """All options of the evaluation."""
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved network")
+    parser.add_argument("--data", type=str, required=True, help=DATA_HELP)
+    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    parser.add_argument("--split_seed", type=int, default=0, help="of splits that the data do not bring along")
+    parser.add_argument("--out", type=str, required=True, help="JSON file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out")
+
+
+def run_evaluate(options: Namespace) -> None:
+    """Score a network on one split, into a JSON file."""
+    from synthmtl.data.load import load_splits, read_tables
+    from synthmtl.experiment import write_json
+    from synthmtl.metrics import bootstrap_intervals, recognition_metrics
+    from synthmtl.models.inference import load_network, predict_table
+
+    out = Path(options.out)
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give the name of a JSON file")
+    if out.exists() and not options.overwrite:
+        raise InputError(f"{out}: exists; --overwrite replaces it")
+    if options.split not in ("train", "validation", "test"):
+        raise InputError(f"unknown split {options.split!r}: use train, validation or test")
+    model = load_network(options.model)
+    wanted = {
+        "image_size": model.config.image_size, "channels": model.config.image_channels, "classes": model.classes,
+    }  # fmt: skip
+    # A split that is there needs no other one beside it, nor every class.
+    table, notes = read_tables(options.data, **wanted).get(options.split), []
+    if table is None:
+        splits = load_splits(options.data, split_seed=options.split_seed, **wanted)
+        table, notes = getattr(splits, options.split), splits.notes
+    elif options.split != "train":
+        table = table.select(~table.synthetic)
+    table = table.with_classes(model.classes)
+    device = default_device()
+    probabilities = predict_table(model.to(device), table, device=device)
+    scores = dataclasses.asdict(recognition_metrics(probabilities, table.expression, table.classes))
+    intervals = bootstrap_intervals(probabilities, table.expression, table.classes)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"split": options.split, "notes": notes, "classes": table.classes} | scores | {"ci95": intervals})
+    print(f"accuracy {scores['accuracy']:.4f}  macro-F1 {scores['macro_f1']:.4f}  ({scores['count']} faces) → {out}")
+
+
+def configure_predict(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """All options of the prediction."""
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved network")
+    parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
+
+
+def run_predict(options: Namespace) -> None:
+    """Print one JSON line an image."""
+    from synthmtl.models.inference import load_network
+
+    model = load_network(options.model)
+    device = default_device()
+    model = model.to(device)
+    for file, image in readable_faces(options.images, model):
+        probabilities = model.recognize(image.to(device))[0].tolist()
+        named = dict(zip(model.classes, (round(p, 6) for p in probabilities), strict=True))
+        print(json.dumps({"file": file, "expression": max(named, key=named.get), "probabilities": named}), flush=True)
+
+
+def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """All options of editing."""
+    parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved generator")
+    parser.add_argument("--expression", type=str, required=True, help="wanted expression")
+    parser.add_argument("--seed", type=int, default=0, help="of the style, or of a diffusion model's noise")
+    add_sampling_options(parser)
+    parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
+    add_out_options(parser, "folder for the edited faces")
+
+
+def run_synthesize(options: Namespace) -> None:
+    """Edit images, and print the names of the files."""
+    import torch
+    from PIL import Image
+
+    from synthmtl.experiment import check_out, claim, open_out
+    from synthmtl.labels import class_index
+    from synthmtl.models.generators import class_targets, sampling_arguments
+
+    check_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    model, sampling = load_generator(options)
+    index = class_index(model.classes, options.expression)
+    device = default_device()
+    model = model.to(device)
+    target = class_targets(model, torch.tensor([index])).to(device)
+    how = sampling_arguments(model, sampling) | {"spread": options.spread}
+    out = None
+    for number, (file, image) in enumerate(readable_faces(options.images, model)):
+        if out is None:
+            out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+            claim(out, {"command": "synthesize"} | settings(options))
+        style = torch.Generator().manual_seed(options.seed)
+        edited = model.synthesize(image.to(device), target, generator=style, **how)
+        name = out / f"{number:05d}-{Path(file).stem}-{model.classes[index]}.png"
+        pixels = edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(name)
+        print(name)

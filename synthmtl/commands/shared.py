@@ -1,0 +1,60 @@
+"""What several commands share: the way in for data, networks and devices."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from synthmtl.errors import InputError
+
+DATA_HELP = "image folder, zip of one, FER2013's csv, or the folder of a published data set"
+
+
+def settings(options: Namespace) -> dict:
+    """What the content of ``--out`` depends on."""
+    return {name: value for name, value in options.as_dict().items() if name not in ("out", "resume", "overwrite")}
+
+
+def default_device() -> Any:
+    """The ``torch.device`` that networks run on."""
+    from synthmtl.training import build_accelerator
+
+    return build_accelerator().device
+
+
+def add_sampling_options(parser: ArgumentParser) -> None:
+    """How faces are drawn: ``--spread`` and ``--sampling.*``."""
+    from synthmtl.models.sampling import SamplingOptions
+
+    parser.add_argument("--spread", type=float, default=1.0, help="variety of styles, in standard deviations")
+    parser.add_class_arguments(SamplingOptions, "sampling")
+
+
+def load_generator(options: Namespace) -> tuple[Any, Any]:
+    """The network that ``--model`` names and its sampling options, which suit it."""
+    from synthmtl.models.generators import FaceGenerator, sampling_arguments
+    from synthmtl.models.inference import load_network
+    from synthmtl.models.sampling import SamplingOptions
+
+    generator = load_network(options.model, part="generator")
+    if not isinstance(generator, FaceGenerator):
+        raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
+    sampling = SamplingOptions(**options.sampling.as_dict())
+    sampling_arguments(generator, sampling)
+    return generator, sampling
+
+
+def readable_faces(files: Sequence[str], model: Any):
+    """Each readable file and its face (1, C, H, W) in [-1, 1]; the others are named at the end, in one error."""
+    from synthmtl.data.images import read_face
+
+    bad = []
+    for file in files:
+        try:
+            face = read_face(file, model.config.image_size, model.config.image_channels)
+        except InputError as error:
+            bad.append(str(error))
+            continue
+        yield file, face[None].float().div(127.5).sub(1)
+    if bad:
+        raise InputError(f"{len(bad)} of {len(files)} images could not be read: {'; '.join(bad[:3])}")
