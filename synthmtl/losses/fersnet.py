@@ -12,7 +12,7 @@ from synthmtl.data.batch import EditBatch, FaceBatch
 from synthmtl.losses.adversarial import differentiable_augment, least_squares
 from synthmtl.losses.expression import ExpressionLoss
 from synthmtl.losses.heterogeneous import HeterogeneousLoss
-from synthmtl.losses.reconstruction import change_weights, pixel_loss, smoothness
+from synthmtl.losses.reconstruction import change_weights, folding, pixel_loss, smoothness
 from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models.blocks import unrecorded_statistics
 from synthmtl.models.decoder import Edit
@@ -33,6 +33,7 @@ class SynthesisWeights:
         identity: a face edited to its own expression with its own style stays itself, on unpaired faces.
         subject: the edited face keeps the source's coarse picture (8×8).
         smoothness: squared differences of the flow.
+        folding: where the flow smears the face or folds it over.
         residual: squared residual beyond the warp.
         sharing: what the sharing units ask for, which they weigh themselves.
     """
@@ -46,6 +47,7 @@ class SynthesisWeights:
     identity: float = 3.0
     subject: float = 1.0
     smoothness: float = 0.02
+    folding: float = 20.0
     residual: float = 0.5
     sharing: float = 1.0
 
@@ -72,7 +74,7 @@ class RecognitionObjective(nn.Module):
             logits, penalty = self.model.classify(encoded), encoded.penalty
         else:
             logits = self.model(batch.image)
-        loss = self.expression_loss(logits, batch.expression, batch.weight)
+        loss = self.expression_loss(logits, batch.expression, batch.weight, batch.expression_distribution)
         terms = {"expression": loss.detach()}
         if penalty is not None and self.sharing:
             loss = loss + self.sharing * penalty
@@ -147,7 +149,9 @@ class FERSNetObjective(nn.Module):
         ]
         further = [features[:labelled] for features in encoded.further]
         logits = model.classify(parts[0])
-        terms = {"expression": self.expression_loss(logits, batch.labelled.expression, batch.labelled.weight)}
+        faces = batch.labelled
+        expression = self.expression_loss(logits, faces.expression, faces.weight, faces.expression_distribution)
+        terms = {"expression": expression}
         total = recognition = self.recognition * terms["expression"]
         synthesis = []
 
@@ -182,6 +186,8 @@ class FERSNetObjective(nn.Module):
                 add("perceptual", w.perceptual, weighted_mean(perceptual(made, goal), counted))
         if edit.flow is not None and w.smoothness:
             add("smoothness", w.smoothness, smoothness(edit.flow).mean())
+        if edit.flow is not None and w.folding:
+            add("folding", w.folding, folding(edit.flow).mean())
         if edit.residual is not None and w.residual:
             add("residual", w.residual, edit.residual.square().mean())
         if w.subject:

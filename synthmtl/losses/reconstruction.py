@@ -39,6 +39,19 @@ def smoothness(flow: Tensor) -> Tensor:
     ).square().mean((1, 2, 3))
 
 
+def folding(flow: Tensor, *, least: float = 0.5) -> Tensor:
+    """How far a flow (B, 2, H, W) smears or folds the picture: mean of relu(least - det J)^2 over each face, (B,).
+
+    J is the Jacobian of the place that a pixel fetches from. Its determinant says how large an area of the source a
+    pixel shows: 1 where nothing is stretched, 0 where a line is smeared over an area, negative where the picture is
+    folded over.
+    """
+    x, y = flow[:, 0] * (flow.shape[-1] / 2), flow[:, 1] * (flow.shape[-2] / 2)
+    x_x, x_y = 1 + x[:, :-1, 1:] - x[:, :-1, :-1], x[:, 1:, :-1] - x[:, :-1, :-1]
+    y_x, y_y = y[:, :-1, 1:] - y[:, :-1, :-1], 1 + y[:, 1:, :-1] - y[:, :-1, :-1]
+    return F.relu(least - (x_x * y_y - x_y * y_x)).square().mean((1, 2))
+
+
 class FeatureDistance(nn.Module):
     """Perceptual distance in the features of a frozen network (Johnson et al., 2016), one value per pair of faces.
 

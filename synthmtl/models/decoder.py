@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthmtl.models.blocks import AdaptiveInstanceNorm
-from synthmtl.models.warp import warp
+from synthmtl.models.warp import smooth_field, warp
 
 
 class Edit(NamedTuple):
@@ -43,8 +43,9 @@ class EditDecoder(nn.Module):
     The target enters here only, as adaptive instance normalization of (class embedding, style): in the encoder a
     target code would leak the source's label, since sources never have the target's class.
 
-    ``output="flow"`` warps the source by a learned flow and adds a learned residual (teeth, wrinkles, an opened
-    mouth); both start at zero, the identity. ``output="direct"`` paints the face anew through tanh, as published.
+    ``output="flow"`` warps the source by a learned flow, which is smoothed (a guide would tear it into stripes), and
+    adds a learned residual (teeth, wrinkles, an opened mouth); both start at zero, the identity. ``output="direct"``
+    paints the face anew through tanh, as published.
 
     Args:
         in_channels: channels of the joint features (B, in, h, w).
@@ -115,7 +116,7 @@ class EditDecoder(nn.Module):
         painted = self.paint(torch.cat([wide, source.to(wide.dtype)], 1)).float()
         if self.flow is None:
             return Edit(torch.tanh(painted))
-        flow = self.max_flow * torch.tanh(self.flow(x).float())
+        flow = smooth_field(self.max_flow * torch.tanh(self.flow(x).float()))
         flow = F.interpolate(flow, size=size, mode="bilinear", align_corners=False)
         residual, warped = 2 * torch.tanh(painted), warp(source, flow)
         return Edit((warped + residual).clamp(-1, 1), flow, warped, residual)

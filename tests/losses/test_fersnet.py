@@ -93,7 +93,7 @@ def test_every_parameter_learns(kind, parts):
         assert gradient is not None and gradient.isfinite().all() and gradient.count_nonzero() > 0, name
     paired = {"pixel"} | ({"perceptual"} if "guide" in PARTS[parts] else set())
     unpaired = {"identity", "cycle"}
-    wanted = {"loss", "expression", "divergence", "smoothness", "residual", "subject"}
+    wanted = {"loss", "expression", "divergence", "smoothness", "folding", "residual", "subject"}
     wanted |= {"guide"} if "guide" in PARTS[parts] else set()
     wanted |= {"adversarial"} if "critic" in PARTS[parts] else set()
     wanted |= paired if kind != "unpaired" else set()
@@ -112,7 +112,7 @@ def test_rivals_and_the_direct_decoder_learn_too(sharing, output, kind):
     terms["loss"].backward()
     assert terms["loss"].isfinite()
     assert all(g is not None and g.isfinite().all() for g in gradients(goal.model).values())
-    assert ("smoothness" in terms) == (output == "flow")
+    assert ("smoothness" in terms) == ("folding" in terms) == (output == "flow")
 
 
 def test_loss_is_the_sum_of_its_tasks():

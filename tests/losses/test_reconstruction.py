@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from synthmtl.losses.reconstruction import FeatureDistance, change_weights, pixel_loss, smoothness
+from synthmtl.losses.reconstruction import FeatureDistance, change_weights, folding, pixel_loss, smoothness
 from synthmtl.models import Recognizer
 
 
@@ -45,6 +45,26 @@ def test_smoothness_is_in_squared_pixels():
     assert smoothness(ramp).item() == pytest.approx(1)
     assert smoothness(ramp.mT).item() == pytest.approx(1)
     assert smoothness(3 * ramp).item() == pytest.approx(9)
+
+
+@pytest.mark.parametrize(("stretch", "least", "expected"), [
+    (0.0, 0.5, 0.0),  # the picture as it is
+    (1.0, 0.5, 0.0),  # squeezed to half its width: every pixel shows twice its area
+    (-0.75, 0.5, 0.25**2),  # stretched four times
+    (-1.0, 0.5, 0.5**2),  # one column smeared over the face
+    (-2.0, 0.5, 1.5**2),  # mirrored
+])  # fmt: skip
+def test_folding_grows_with_stretch_and_mirroring(stretch, least, expected):
+    ramp = (torch.arange(8.0) * 2 / 8).expand(8, 8) * stretch
+    flow = torch.stack([ramp, torch.zeros(8, 8)])[None]
+    for each in (flow, flow.flip(1).mT):  # in x, and in y
+        assert folding(each, least=least).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_turn_folds_nothing():
+    at = (torch.arange(8.0) - 3.5) * 2 / 8
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    assert folding(torch.stack([-y - x, x - y])[None]).item() == pytest.approx(0, abs=1e-6)  # by 90 degrees
 
 
 def test_feature_distance():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from synthmtl.models.warp import warp
+from synthmtl.models.warp import smooth_field, warp
 
 
 def image(height=6, width=8):
@@ -51,3 +51,20 @@ def test_low_precision_gives_float32():
     out = warp(picture.bfloat16(), flow(picture, 0, 0).bfloat16())
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, picture, atol=0.01, rtol=0)
+
+
+def test_smoothing_keeps_what_is_constant_and_removes_what_alternates():
+    constant = torch.tensor([0.3, -0.2])[None, :, None, None].expand(2, 2, 12, 10)
+    torch.testing.assert_close(smooth_field(constant), constant)
+    alternating = torch.ones(1, 2, 12, 10)
+    alternating[..., ::2, :] = -1
+    assert smooth_field(alternating)[..., 2:-2, :].abs().max() < 1e-6
+
+
+def test_smoothing_spreads_one_pixel_binomially_and_mixes_no_channels():
+    field = torch.zeros(1, 2, 9, 9)
+    field[0, 1, 4, 4] = 1
+    smooth = smooth_field(field)
+    taps = torch.tensor([1, 4, 6, 4, 1]) / 16
+    torch.testing.assert_close(smooth[0, 1, 2:7, 2:7], taps.outer(taps))
+    assert not smooth[0, 0].any()
