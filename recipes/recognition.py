@@ -24,9 +24,10 @@ from synthmtl.cli import say_errors_in_one_line
 from synthmtl.commands.options import recipe_options, recipe_parser
 from synthmtl.data import FaceTable
 from synthmtl.data.augmentation import AugmentationConfig
-from synthmtl.data.duplicates import leaks
+from synthmtl.data.leaks import guard, leaks
 from synthmtl.data.load import read_tables
 from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
+from synthmtl.data.splits import check_classes
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment import check_out, claim, open_out, write_json
@@ -35,8 +36,8 @@ from synthmtl.experiment.stages import load_data
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import bootstrap_intervals, recognition_metrics
 from synthmtl.models import Recognizer
-from synthmtl.models.inference import predict_table
-from synthmtl.training import Player, TrainingConfig, build_accelerator, fit
+from synthmtl.models.inference import predict_table, save_network
+from synthmtl.training import Player, TrainingConfig, build_accelerator, check_same_data, fit
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Options:
     """What a run depends on.
 
     Attributes:
-        faces: where faces come from; without a path they are rendered.
+        faces: where faces come from; without a path they are rendered. Training keeps faces that the other splits
+            show, too, unless ``on_leak`` says otherwise: every split is scored without them as well.
         network: of the recognizer.
         training: its training.
         augmentation: random views of the training faces.
@@ -69,7 +71,7 @@ class Options:
         preset: ``smoke`` trains four steps, whatever ``training`` says, to prove the installation.
     """
 
-    faces: FaceOptions = field(default_factory=FaceOptions)
+    faces: FaceOptions = field(default_factory=lambda: FaceOptions(on_leak="warn"))
     network: Network = field(default_factory=Network)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(ema_decay=0.99))
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -86,17 +88,19 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
     """The splits that the data bring along, or rendered ones."""
     if options.path is None:
         return load_data(options)[0].tables()
-    on_bad = "skip" if options.skip_bad else "error"
     tables = read_tables(
         options.path,
         image_size=options.image_size,
         channels=options.channels,
-        on_bad=on_bad,
+        on_bad=options.on_bad_image,
         format=options.format,
     )
     if "train" not in tables or len(tables) < 2:
         raise InputError(f"{options.path}: needs a train split and another one to score; it has {', '.join(tables)}")
-    return {"train": tables.pop("train")} | {name: table.select(~table.synthetic) for name, table in tables.items()}
+    tables = {"train": tables.pop("train")} | {name: table.select(~table.synthetic) for name, table in tables.items()}
+    tables, _ = guard(tables, options.on_leak, options.path)
+    check_classes(tables["train"], f"{options.path}, train")
+    return tables
 
 
 def scores(probabilities: torch.Tensor, table: FaceTable) -> dict:
@@ -116,6 +120,7 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
 
     # 1. Faces; nothing is replaced before they are read.
     tables = read(options.faces)
+    check_same_data(accelerator, tables)
     faces = tables["train"]
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
@@ -165,7 +170,7 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
         rows = torch.where(fresh)[0]
         report["splits"][name] = scores(outputs, table) | {"without_leaks": scores(outputs[rows], table.select(rows))}
     if accelerator.is_main_process:
-        model.save_pretrained(out / "model")
+        save_network(model, out / "model")
         write_json(out / "scores.json", report)
         for name, each in report["splits"].items():
             low, high = each["ci95"]["macro_f1"]

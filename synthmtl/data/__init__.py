@@ -1,9 +1,10 @@
 """Faces and labels: the batch, the table, readers, splits, leak guard."""
 
 from synthmtl.data.batch import FaceBatch
-from synthmtl.data.duplicates import Duplicates, Leak, leaks, near_duplicates
+from synthmtl.data.duplicates import Duplicates, near_duplicates
 from synthmtl.data.images import read_face
 from synthmtl.data.inspection import format_inspection, inspect_data
+from synthmtl.data.leaks import Leak, leaks
 from synthmtl.data.load import Splits, load_splits
 from synthmtl.data.readers.fer2013 import read_fer2013
 from synthmtl.data.readers.formats import FORMATS, detect_format

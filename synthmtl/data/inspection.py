@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synthmtl.data.duplicates import leaks, repeats
+from synthmtl.data.duplicates import repeats
+from synthmtl.data.leaks import leaks
 from synthmtl.data.readers.fer2013 import fer2013_rows, fer2013_tables, is_fer2013
 from synthmtl.data.readers.formats import FORMATS, detect_format
+from synthmtl.data.readers.hugging_face import is_hugging_face
 from synthmtl.data.readers.image_folder import LAYOUT, build_table, by_split, list_faces, wanted_faces
 from synthmtl.data.readers.metadata import label_columns
 from synthmtl.data.sources import Source, decode_faces
@@ -31,9 +33,10 @@ def inspect_data(
 
     Returns:
         ``path``, ``layout``, ``faces``, ``classes``; by split ``counts`` {expression: faces}, ``missing`` {label:
-        faces without it}, ``subjects`` (None = unknown) and ``repeats`` {exact, near}; ``sizes`` {WxH: files} and
-        ``modes`` {Pillow mode: files}; ``leaks`` (see :class:`~synthmtl.data.duplicates.Leak`); ``renamed``; and lists
-        of messages: ``bad_files``, ``problems`` (labels), ``ignored`` (files), ``warnings`` (what training refuses).
+        faces without it}, ``subjects`` (None = unknown), ``synthetic`` (faces marked as synthesized) and ``repeats``
+        {exact, near, mirrored} (see :func:`~synthmtl.data.duplicates.repeats`); ``sizes`` {WxH: files} and ``modes``
+        {Pillow mode: files}; ``leaks`` (see :class:`~synthmtl.data.leaks.Leak`); ``renamed``; and lists of messages:
+        ``bad_files``, ``problems`` (labels), ``ignored`` (files), ``warnings`` (what training refuses or leaves out).
 
     Raises:
         InputError: only if there is nothing to inspect (a path that is missing or holds no faces).
@@ -50,7 +53,7 @@ def inspect_data(
     }
     if path.is_file() and path.suffix.lower() == ".csv":
         tables = _inspect_csv(path, image_size, channels, ferplus, report)
-    elif path.is_dir() and (layout := detect_format(path)) != "image_folder":
+    elif (path.is_dir() or is_hugging_face(path)) and (layout := detect_format(path)) != "image_folder":
         tables = _inspect_published(path, layout, image_size, channels, report)
     else:
         tables = _inspect_images(path, image_size, channels, report)
@@ -63,9 +66,8 @@ def inspect_data(
         "counts": {name: table.counts() for name, table in tables.items()},
         "missing": {name: _missing(table) for name, table in tables.items()},
         "subjects": {name: _people(table) for name, table in tables.items()},
-        "repeats": {
-            name: dict(zip(("exact", "near"), repeats(table.images), strict=True)) for name, table in tables.items()
-        },
+        "synthetic": {name: int(table.synthetic.sum()) for name, table in tables.items()},
+        "repeats": {name: repeats(table.images) for name, table in tables.items()},
         "leaks": [leak.to_dict() for leak in leaks(tables)],
         "warnings": _warnings(tables),
     }
@@ -154,6 +156,8 @@ def _warnings(tables: Mapping[str, FaceTable]) -> list[str]:
                 found.append(f"{split} has {count} images of {name}: training needs at least two")
             elif count == 0:
                 found.append(f"{split} has no images of {name}")
+        if split in ("validation", "test") and table.synthetic.any():
+            found.append(f"{split} has {int(table.synthetic.sum())} synthesized faces, which training leaves out")
     if tables and not {"train", "all"} & tables.keys():
         found.append(f"no train split, only {', '.join(tables)}")
     return found
@@ -168,8 +172,9 @@ def format_inspection(report: Mapping[str, Any]) -> str:
         body.append(["(no expression)", *(report["missing"][split]["expression"] for split in splits)])
         people = [report["subjects"][split] for split in splits]
         body.append(["subjects", *("unknown" if count is None else count for count in people)])
-        body.append(["repeats, identical", *(report["repeats"][split]["exact"] for split in splits)])
-        body.append(["repeats, all", *(report["repeats"][split]["near"] for split in splits)])
+        body.append(["synthesized", *(report["synthetic"][split] for split in splits)])
+        for title, kind in (("identical", "exact"), ("mirrored", "mirrored"), ("all", "near")):
+            body.append([f"repeats, {title}", *(report["repeats"][split][kind] for split in splits)])
         for label in ("subject", "compound", *_LABELS):
             body.append([f"without {label}", *(report["missing"][split][label] for split in splits)])
         lines += ["", *_table(["", *splits], body)]
@@ -180,7 +185,8 @@ def format_inspection(report: Mapping[str, Any]) -> str:
         lines += [
             f"{leak['split']} in {leak['other']}: {leak['near']} look-alikes ({share:.1f} %; "
             f"{leak['near_other_label']} with another label), {leak['exact']} of them identical "
-            f"({leak['exact_other_label']} with another label); {leak['subjects']} subjects in both"
+            f"({leak['exact_other_label']} with another label) and {leak['mirrored']} mirrored; "
+            f"{leak['subjects']} subjects in both"
         ]
     if report["renamed"]:
         pairs = ", ".join(f"{spelling} → {meaning}" for spelling, meaning in report["renamed"].items())

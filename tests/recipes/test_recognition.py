@@ -45,7 +45,8 @@ def test_scores_with_and_without_seen_faces(faces, tmp_path, monkeypatch, capsys
     scores = json.loads((out / "scores.json").read_text())
     assert list(scores["splits"]) == ["validation"]
     validation = scores["splits"]["validation"]
-    assert validation["count"] == 48 and validation["without_leaks"]["count"] == 40
+    # The same people in the same sessions, with another expression, may look alike, too.
+    assert validation["count"] == 48 and 32 <= validation["without_leaks"]["count"] <= 40
     low, high = validation["ci95"]["macro_f1"]
     assert low <= validation["macro_f1"] <= high
     model = Recognizer.from_pretrained(out / "model", low_cpu_mem_usage=False)
@@ -53,10 +54,17 @@ def test_scores_with_and_without_seen_faces(faces, tmp_path, monkeypatch, capsys
 
     assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS) == 2
     assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS, "--seed", "1", "--resume") == 2
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("synthmtl: ")]
     assert "--resume continues it" in said[-2] and "another seed" in said[-1]
     assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS, "--resume") == 0
     assert json.loads((out / "scores.json").read_text())["splits"] == scores["splits"]
+
+
+def test_leaks_are_refused_if_so_wished(faces, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS, "--faces.on_leak", "error") == 2
+    assert "of 48 validation faces have a look-alike in train (8 equal in every pixel" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_data_without_a_second_split_is_refused(faces, tmp_path, monkeypatch, capsys):
@@ -83,4 +91,4 @@ def test_the_format_reaches_the_reader(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, *where, "--faces.format", "rafdb", *OPTIONS) == 2
     assert "no faces found: give the folder of RAF-DB" in capsys.readouterr().err
     assert run(monkeypatch, *where, "--faces.format", "raf", *OPTIONS) == 2
-    assert "unknown format 'raf': use one of affectnet, rafdb" in capsys.readouterr().err
+    assert "unknown format 'raf': use one of " in capsys.readouterr().err
