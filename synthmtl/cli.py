@@ -1,6 +1,7 @@
 """The command line: parse, call, and turn bad input into one line and exit code 2."""
 
 import argparse
+import errno
 import logging
 import os
 import re
@@ -34,8 +35,8 @@ def say_errors_in_one_line(call: Callable[[], int | None]) -> int:
     """Run ``call`` with the log on stderr, and turn bad usage and bad input into one line there.
 
     Returns:
-        The exit code: what ``call`` returns, None = 0, or 2 for bad usage or bad input. Any other error escapes as it
-        is (exit code 1).
+        The exit code: what ``call`` returns, None = 0, or 2 for bad usage, bad input, a full disk or a file that may
+        not be read or written. Any other error escapes as it is (exit code 1).
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -48,12 +49,17 @@ def say_errors_in_one_line(call: Callable[[], int | None]) -> int:
     except (InputError, ArgumentError, argparse.ArgumentError) as error:
         print(f"synthmtl: {_one_line(error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output has gone, as in `synthmtl predict ... | head`
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in _CURES:
+            raise
+        print(f"synthmtl: {error.filename or 'the disk'}: {error.strerror}: {_CURES[error.errno]}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("synthmtl: interrupted; --resume goes on from what is there", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `synthmtl predict ... | head`
-        sys.stderr.close()
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +80,17 @@ def _one_line(error: Exception) -> str:
     return text or type(error).__name__
 
 
+_ROOM = "free some space and call again; --resume goes on from what is there"
+_RIGHTS = "change its permissions, or give another path"
+_CURES = {
+    errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM,
+    errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
+}  # fmt: skip
+"""What a user can do about an error of the system."""
+
 _PLAINER = (
+    (r"^Unexpected config: .*", "the configuration file has no options: write lines of NAME: VALUE"),
+    (r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got "),
     (r"Parser key \"([\w.]+)\": ", r"--\1: "),
     (r"[Ee]xpected an? <class '(\w+)'>\. Got value: ", r"expected \1, got "),
     (r"Subcommand '\w+' does not accept option '([\w.]+)'", r"the configuration file has the unknown option \1"),

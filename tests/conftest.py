@@ -1,6 +1,8 @@
 """What several rooms' tests share."""
 
+import contextlib
 import os
+import resource
 
 import pytest
 import torch
@@ -9,6 +11,22 @@ from synthmtl.cli import main
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the other cores have processes of their own
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def files_of_at_most():
+    """A context in which the system refuses to write beyond so many bytes of a file, as a full disk does."""
+
+    @contextlib.contextmanager
+    def limited(size):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture(scope="session")

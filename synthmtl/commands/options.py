@@ -8,6 +8,18 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from synthmtl.errors import InputError
+
+
+class ConfigFile(ActionConfigFile):
+    """``--config FILE.yaml``, which says it if the file is no text."""
+
+    def __call__(self, parser: ArgumentParser, cfg: Namespace, values: str, option_string: str | None = None) -> None:
+        try:
+            super().__call__(parser, cfg, values, option_string)
+        except UnicodeDecodeError:
+            raise InputError(f"{values}: not UTF-8 text: give a YAML file") from None
+
 
 def add_out_options(parser: ArgumentParser, what: str = "folder for everything that is made") -> None:
     """``--out``, ``--resume`` and ``--overwrite``."""
@@ -59,7 +71,7 @@ def _given(argv: Sequence[str], option: str) -> str | None:
 def recipe_parser(kind: type, *, prog: str) -> ArgumentParser:
     """The parser of a recipe whose options are a dataclass, beside ``--config``, ``--out``, ``--resume``, ..."""
     parser = ArgumentParser(prog=prog, exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     add_out_options(parser)
     parser.add_class_arguments(kind, as_group=False)
     return parser

@@ -1,13 +1,22 @@
 """What several commands share: the way in for data, networks and devices."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 from synthmtl.errors import InputError
 
-DATA_HELP = "image folder, zip of one, FER2013's csv, or the folder of a published data set"
+DATA_HELP = "image folder, zip of one, FER2013's csv, the folder of a published data set, or hf:NAME (Hugging Face)"
+
+
+def add_bad_image_option(parser: ArgumentParser) -> None:
+    """``--on-bad-image``."""
+    parser.add_argument(
+        "--on-bad-image", type=Literal["error", "skip"], default="error",
+        help="error: stop at files that cannot be read and list them; skip: leave them out",
+    )  # fmt: skip
 
 
 def settings(options: Namespace) -> dict:
@@ -41,12 +50,15 @@ def load_generator(options: Namespace) -> tuple[Any, Any]:
         raise InputError(f"{options.model}: holds a recognizer without a synthesis branch; give a run with a generator")
     sampling = SamplingOptions(**options.sampling.as_dict())
     sampling_arguments(generator, sampling)
+    if not 0 <= options.spread < math.inf:
+        raise InputError(f"--spread is {options.spread}: give a finite number from 0 up")
     return generator, sampling
 
 
 def readable_faces(files: Sequence[str], model: Any):
     """Each readable file and its face (1, C, H, W) in [-1, 1]; the others are named at the end, in one error."""
     from synthmtl.data.images import read_face
+    from synthmtl.data.sources import first_of
 
     bad = []
     for file in files:
@@ -57,4 +69,4 @@ def readable_faces(files: Sequence[str], model: Any):
             continue
         yield file, face[None].float().div(127.5).sub(1)
     if bad:
-        raise InputError(f"{len(bad)} of {len(files)} images could not be read: {'; '.join(bad[:3])}")
+        raise InputError(f"{len(bad)} of {len(files)} images could not be read: {first_of(bad)}")

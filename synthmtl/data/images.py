@@ -44,12 +44,14 @@ class DecodedFace:
         pixels: (C, S, S) uint8.
         width, height: of the upright image before the crop, in pixels.
         mode: Pillow's name of the stored pixel format (``L``, ``RGB``, ``I;16``, ...).
+        synthetic: whether a text chunk of the file says that a generator made it, as in this suite's own PNG files.
     """
 
     pixels: np.ndarray
     width: int
     height: int
     mode: str
+    synthetic: bool = False
 
 
 def read_face(path: str | Path, image_size: int, channels: int) -> Tensor:
@@ -112,6 +114,7 @@ def decode_face(data: bytes, name: str, image_size: int, channels: int, box: Box
             mode = image.mode
             _check(image, name)
             image.load()
+            synthetic = image.info.get("synthetic") == "true"
             # Broken EXIF data say nothing about the pixels, so they must not cost the image.
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(image, in_place=True)
@@ -119,7 +122,7 @@ def decode_face(data: bytes, name: str, image_size: int, channels: int, box: Box
             image, box = _eight_bit(image, name), box or central_square(width, height)
             if not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
                 image, box = _extended(image, box, image_size, name)
-            return DecodedFace(square_pixels(image, image_size, channels, box), width, height, mode)
+            return DecodedFace(square_pixels(image, image_size, channels, box), width, height, mode, synthetic)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -1,6 +1,7 @@
 """A data set's files, in a folder or straight from a zip archive, by names relative to its root."""
 
 import functools
+import logging
 import os
 import zipfile
 import zlib
@@ -11,9 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from synthmtl.data.images import MAX_BYTES, Box, DecodedFace, decode_face, strict_size_warnings, too_many_bytes
+from synthmtl.data.storage import new_faces
 from synthmtl.errors import InputError
 
+logger = logging.getLogger("synthmtl")
+
 _CHUNK = 512
+_LISTED = 10
 _LARGE = 20_000  # bytes; decoding a smaller file holds the interpreter's lock for most of its time
 
 
@@ -62,12 +67,29 @@ class Source:
         """Bytes of a file (unpacked)."""
         return self._zip.getinfo(name).file_size if self._zip is not None else (self.path / name).stat().st_size
 
+    @functools.cached_property
+    def _roots(self) -> tuple[str, ...]:
+        """Where files may really lie: below the folder, or in the store that a snapshot of the Hub links to."""
+        absolute = Path(os.path.abspath(self.path))
+        snapshots = [folder for folder in (absolute, *absolute.parents) if folder.parent.name == "snapshots"]
+        stores = [folder.parent.parent / "blobs" for folder in snapshots]
+        return tuple(os.path.join(os.path.realpath(folder), "") for folder in (absolute, *stores))
+
+    def _inside(self, name: str) -> bool:
+        return os.path.realpath(self.path / name).startswith(self._roots)
+
     def read(self, name: str) -> bytes:
         """The bytes of a file.
 
         Raises:
-            InputError: if it cannot be read, or is larger than ``images.MAX_BYTES``.
+            InputError: if it cannot be read, is larger than ``images.MAX_BYTES``, or is a link (or lies behind one)
+                out of the folder.
         """
+        if self._zip is None and not self._inside(name):
+            raise InputError(
+                f"{self.where(name)}: lies outside of the data folder, by a link or its name: copy the file into the "
+                "folder, or give the folder that the link leads to"
+            )
         try:
             size = self.size(name)
             if size > MAX_BYTES:
@@ -118,7 +140,7 @@ def decode_faces(
         source: where the files are.
         names: N files of ``source``.
         image_size, channels: as for :func:`~synthmtl.data.images.read_face`.
-        on_bad: ``error`` raises at the first file that cannot be read, ``skip`` goes on.
+        on_bad: ``error`` raises when some files cannot be read, ``skip`` leaves that to the caller.
         boxes: the N faces' boxes in the pictures; None = their central squares.
         see: called with the index and :class:`DecodedFace` of each good file.
 
@@ -127,11 +149,11 @@ def decode_faces(
         messages by index.
 
     Raises:
-        InputError: at the first bad file, unless ``on_bad`` is ``skip``.
+        InputError: with the first ten bad files and their number, unless ``on_bad`` is ``skip``.
     """
     if on_bad not in ("error", "skip"):
         raise InputError(f"on_bad must be error or skip, not {on_bad!r}")
-    images = np.zeros((len(names), channels, image_size, image_size), np.uint8)
+    images = new_faces((len(names), channels, image_size, image_size))
     sizes = np.ones((len(names), 2), np.int64)
     bad = {}
 
@@ -149,12 +171,38 @@ def decode_faces(
             spread = threads.map if _large(source, names[start]) else map
             for index, face in spread(decode, indices):
                 if isinstance(face, str):
-                    if on_bad == "error":
-                        raise InputError(face)
                     bad[index] = face
                     continue
                 images[index] = face.pixels
                 sizes[index] = face.width, face.height
                 if see is not None:
                     see(index, face)
+    if on_bad == "error":
+        refuse_bad(list(bad.values()), len(names))
     return images, sizes, bad
+
+
+def refuse_bad(messages: Sequence[str], count: int) -> None:
+    """End the reading if some of ``count`` images are bad, each of which has a message.
+
+    Raises:
+        InputError: with the first ten messages and their number.
+    """
+    if len(messages) == 1:
+        raise InputError(messages[0])
+    if messages:
+        raise InputError(f"{len(messages)} of {count} images cannot be read: {first_of(messages)}")
+
+
+def report_bad(messages: Sequence[str], count: int) -> None:
+    """Log how many of ``count`` images are left out, and which."""
+    if messages:
+        logger.warning("left out %d of %d images, which cannot be read:", len(messages), count)
+    for message in messages:
+        logger.warning("left out: %s", message)
+
+
+def first_of(messages: Sequence[str]) -> str:
+    """The first ten messages in one line, and how many more there are."""
+    more = f"; and {len(messages) - _LISTED} more" if len(messages) > _LISTED else ""
+    return "; ".join(messages[:_LISTED]) + more

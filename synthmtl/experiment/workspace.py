@@ -1,11 +1,15 @@
 """A run's folder: what is finished, and that it is continued by the same configuration only."""
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
 
 from synthmtl.errors import InputError
+from synthmtl.files import write_text
+
+logger = logging.getLogger("synthmtl")
 
 OPTIONS = "options.json"
 """The file by which a folder is known as ours: the options that its content belongs to."""
@@ -13,29 +17,54 @@ OPTIONS = "options.json"
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON so that a killed process leaves the old file or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def check_out(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Check that :func:`open_out` may open a folder, and leave the disk as it is.
 
     Raises:
-        InputError: if it exists and neither is asked for, both are, it is not ours, or a file is in its place.
+        InputError: if it exists and neither is asked for, both are, it is not ours, a file is in its place, or it may
+            not be written.
     """
     out = Path(out)
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder")
-    if out.exists() and any(out.iterdir()):
+    # A process that was killed while it claimed the folder leaves the file that was to become its options.
+    if out.exists() and any(path.name != f".{OPTIONS}.part" for path in out.iterdir()):
         if not resume and not overwrite:
             raise InputError(f"{out}: exists; --resume continues it, --overwrite replaces it")
         if not (out / OPTIONS).is_file():
             what = "continued" if resume else "replaced"
             raise InputError(f"{out}: exists and was not made by synthmtl, so it is not {what}; give another --out")
+    _check_writable(out)
     return out
+
+
+def check_file(out: str | Path, *, overwrite: bool = False, kind: str = "JSON") -> Path:
+    """Check that a file of results may be written when there are some, and leave the disk as it is.
+
+    Raises:
+        InputError: if it exists and is not to be replaced, a folder is in its place, or its folder may not be written.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give the name of a {kind} file")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out}: exists; --overwrite replaces it")
+    _check_writable(out.parent)
+    return out
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that may not be written, or made."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"{folder}: cannot be made, {there} is a file; give another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: may not be written, {there} is read-only; give another --out")
 
 
 def open_out(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
@@ -47,23 +76,36 @@ def open_out(out: str | Path, *, resume: bool = False, overwrite: bool = False) 
     out = check_out(out, resume=resume, overwrite=overwrite)
     try:
         if overwrite and out.exists():
-            shutil.rmtree(out)
+            _empty(out)
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}); give another --out") from None
     return out
 
 
+def _empty(out: Path) -> None:
+    """Remove what is in a folder; killed meanwhile, it is still known as ours."""
+    for path in sorted(out.iterdir(), key=lambda path: path.name == OPTIONS):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def claim(out: Path, config: dict) -> None:
     """Record the configuration of a run, or check that it is the one recorded.
 
     Raises:
-        InputError: if the folder belongs to another configuration; names the first option that differs.
+        InputError: if the folder belongs to another configuration, of which the first option that differs is named;
+            or if the recorded one cannot be read.
     """
     path = out / OPTIONS
     config = json.loads(json.dumps(config))
     if path.is_file():
-        recorded = json.loads(path.read_text())
+        try:
+            recorded = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{path}: damaged; give another --out, or --overwrite") from None
         if recorded != config:
             name = _first_difference(recorded, config)
             raise InputError(f"{out}: belongs to a run with another {name}; give its options, or another --out")
@@ -80,21 +122,27 @@ def _first_difference(a: object, b: object, name: str = "") -> str:
 
 
 class Unit:
-    """One resumable part of a run: a folder that is finished once its ``result.json`` is there."""
+    """One resumable part of a run: a folder that is finished once its ``result.json`` is there, and whole."""
 
     def __init__(self, out: Path, name: str):
         self.name = name
         self.directory = out / name
         self.directory.mkdir(parents=True, exist_ok=True)
+        if (self.directory / "result.json").is_file():  # killed while it finished, it left them
+            shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)
 
     @property
     def result(self) -> dict | None:
         """What :meth:`finish` recorded, or None."""
         path = self.directory / "result.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except ValueError:
+            logger.warning("%s: damaged, made again", path)
+            return None
 
     def finish(self, result: dict) -> dict:
-        """Record the result; the checkpoints that led to it are not needed any more."""
-        shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)
+        """Record the result, and only then remove the checkpoints that led to it."""
         write_json(self.directory / "result.json", result)
+        shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)
         return result

@@ -1,6 +1,9 @@
 """Running trained networks over whole tables."""
 
 import json
+import logging
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,8 @@ from torch import Tensor, nn
 from synthmtl.data.augmentation import flip_landmarks
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.files import flush_file, plain_errors
+from synthmtl.labels import EXPRESSIONS, ordered_classes
 from synthmtl.models.denoiser import DiffusionFERSNet
 from synthmtl.models.emotion_gcn import EmotionGCN
 from synthmtl.models.fersnet import FERSNet
@@ -21,6 +26,8 @@ from synthmtl.models.sjmt import SJMT
 
 KINDS = {kind.__name__: kind for kind in (FERSNet, DiffusionFERSNet, Recognizer, ResidualMTL, SJMT, EmotionGCN)}
 """Networks by the name that their configuration carries."""
+
+CONFIG = "config.json"
 
 
 @torch.no_grad()
@@ -112,28 +119,77 @@ def _batches(
     model.train(training)
 
 
+def save_network(model: nn.Module, directory: str | Path) -> None:
+    """``model.save_pretrained(directory)``, of which no file is ever seen half-written; the configuration comes last.
+
+    Args:
+        model: one of :data:`KINDS`.
+        directory: made if missing.
+    """
+    directory = Path(directory)
+    partial = directory.with_name(f".{directory.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with plain_errors(directory):
+            model.save_pretrained(partial)
+            directory.mkdir(parents=True, exist_ok=True)
+            for file in sorted(partial.iterdir(), key=lambda file: (file.name == CONFIG, file.name)):
+                flush_file(file)
+                os.replace(file, directory / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def load_network(
     directory: str | Path, *, part: str = "model"
 ) -> FERSNet | DiffusionFERSNet | Recognizer | MultiTaskModel:
     """A network saved by ``save_pretrained``, or the named ``part`` of a finished run (``model`` or ``generator``).
 
     Raises:
-        InputError: if there is no such network in ``directory``.
+        InputError: if there is no such network in ``directory``, or its weights are not exactly those that its
+            configuration asks for.
     """
     directory = Path(directory)
     for folder in (directory, directory / part):
-        config = folder / "config.json"
+        config = folder / CONFIG
         if config.is_file():
             break
     else:
-        raise InputError(f"{directory}: no model here (config.json is missing); give a run's folder or a saved model")
+        raise InputError(f"{directory}: no model here ({CONFIG} is missing); give a run's folder or a saved model")
     try:
-        name = json.loads(config.read_text()).get("_class_name")
-    except json.JSONDecodeError:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
         raise InputError(f"{config}: not a model's configuration (broken JSON)") from None
-    if name not in KINDS:
+    name = settings.get("_class_name") if isinstance(settings, dict) else settings
+    if not isinstance(name, str) or name not in KINDS:
         raise InputError(f"{config}: describes {name!r}, not one of {', '.join(KINDS)}")
     try:
-        return KINDS[name].from_pretrained(folder, low_cpu_mem_usage=False, use_safetensors=True).eval()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{folder}: cannot load the weights ({str(error).splitlines()[0]})") from None
+        with _silent_library():
+            model, found = KINDS[name].from_pretrained(
+                folder, low_cpu_mem_usage=False, use_safetensors=True, output_loading_info=True
+            )
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"{folder}: cannot load the weights ({reason})") from None
+    # The library would fill what is missing with random numbers and leave out what it does not know.
+    for key, what in (("missing_keys", "lack"), ("unexpected_keys", "have the unknown"), ("error_msgs", "do not fit:")):
+        if found[key]:
+            names = ", ".join(found[key][:3]) + (f" and {len(found[key]) - 3} more" if len(found[key]) > 3 else "")
+            raise InputError(f"{folder}: the weights {what} {names}; they are not those of this configuration")
+    if any(not tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise InputError(f"{folder}: the weights are not finite (NaN or inf): train the network anew")
+    if model.classes != ordered_classes(name for name in model.classes if name in EXPRESSIONS):
+        raise InputError(f"{config}: classes are {model.classes}: use some of {', '.join(EXPRESSIONS)}, in this order")
+    return model.eval()
+
+
+@contextmanager
+def _silent_library() -> Iterator[None]:
+    """Within it diffusers keeps its warnings to itself; what matters of them is said in other ways."""
+    library = logging.getLogger("diffusers")
+    level = library.level
+    library.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        library.setLevel(level)

@@ -1,6 +1,6 @@
 """Training: accelerator, checkpoints, the loop."""
 
-from synthmtl.training.accelerator import build_accelerator, resolve_precision
+from synthmtl.training.accelerator import build_accelerator, check_same_data, resolve_precision
 from synthmtl.training.aggregation import AGGREGATORS
 from synthmtl.training.checkpoint import fingerprint, latest, load_checkpoint, save_checkpoint
 from synthmtl.training.config import TrainingConfig, learning_rate_factor
@@ -16,6 +16,7 @@ __all__ = [
     "Player",
     "TrainingConfig",
     "build_accelerator",
+    "check_same_data",
     "fingerprint",
     "fit",
     "latest",

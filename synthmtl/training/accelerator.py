@@ -1,15 +1,16 @@
 """One way to build the Accelerator, for every command and recipe."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 
+from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
@@ -95,6 +96,30 @@ def build_accelerator(
     if accelerator.device.type == "cpu" and local > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(max(1, _cores() // local))
     return accelerator
+
+
+def check_same_data(accelerator: Accelerator, tables: Mapping[str, FaceTable]) -> None:
+    """Compare the faces and labels that the processes have read, which they would train on as if they were the same.
+
+    Args:
+        accelerator: of this process; every process must call.
+        tables: by split.
+
+    Raises:
+        InputError: in every process, if one of them has other data; names the first split that differs.
+    """
+    if accelerator.num_processes == 1:
+        return
+    own = {name: (len(table), table.fingerprint()) for name, table in tables.items()}
+    everyone = gather_object([own])
+    for name in everyone[0]:
+        found = [each.get(name) for each in everyone]
+        if any(one != found[0] for one in found):
+            differs = ", ".join(str(rank) for rank, one in enumerate(found) if one != found[0])
+            raise InputError(
+                f"process {differs} of {len(found)} has read other {name} faces than process 0: give all processes the "
+                "same files in the same place, and the same version of every library"
+            )
 
 
 def _cores() -> int:

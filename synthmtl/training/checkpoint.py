@@ -6,6 +6,7 @@ fingerprint) and, once a model was chosen, ``best.safetensors``.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
+from synthmtl.files import replacing, write_tensors, write_text
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -90,25 +92,30 @@ def save_checkpoint(
     for leftover in directory.glob(".step-*"):
         shutil.rmtree(leftover)
     temporary, final = directory / f".step-{step:06d}", directory / f"step-{step:06d}"
-    temporary.mkdir()
-    _save(distinct_state(modules), temporary / "weights.safetensors")
-    torch.save(dict(training), temporary / "training.pt")
-    if best is not None:
-        _save(best, temporary / "best.safetensors")
     state = {
         "step": step,
         "fingerprint": fingerprint(configuration),
         "configuration": json.loads(_canonical(configuration)),
         "progress": dict(progress),
     }
-    (temporary / "state.json").write_text(json.dumps(state, indent=1))
-    for file in temporary.iterdir():
-        _flush(file)
-    if final.exists():
-        shutil.rmtree(final)
+    try:
+        temporary.mkdir()
+        write_tensors(temporary / "weights.safetensors", distinct_state(modules))
+        with replacing(temporary / "training.pt") as partial:
+            # Through memory, since torch's own writer does not say that the disk is full.
+            buffer = io.BytesIO()
+            torch.save(dict(training), buffer)
+            partial.write_bytes(buffer.getbuffer())
+        if best is not None:
+            write_tensors(temporary / "best.safetensors", best)
+        write_text(temporary / "state.json", json.dumps(state, indent=1))
+    except OSError:  # what there is of it would only fill the disk
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _remove(final)
     os.replace(temporary, final)
     for old in _checkpoints(directory)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return final
 
 
@@ -161,15 +168,9 @@ def _changes(saved: Any, given: Any, name: str = "") -> list[str]:
     return [] if saved == given else [f"{name}: {saved} there, {given} here"]
 
 
-def _save(state: Mapping[str, Tensor], file: Path) -> None:
-    # safetensors stores plain memory only; the format of the weights in use is not changed by it.
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
-
-
-def _flush(file: Path) -> None:
-    """Have the system put a written file on the disk."""
-    descriptor = os.open(file, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, if it is there; killed meanwhile, it leaves none that looks whole."""
+    if checkpoint.exists():
+        hidden = checkpoint.with_name(f".{checkpoint.name}-old")
+        os.replace(checkpoint, hidden)
+        shutil.rmtree(hidden)

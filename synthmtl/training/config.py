@@ -85,6 +85,12 @@ class TrainingConfig:
             value = getattr(self, name)
             if (value is None and name in counts) or (value is not None and value < 1):
                 raise InputError(f"training {name} must be at least 1, not {value}")
+        for name in ("learning_rate", "weight_decay", "clip_norm", "checkpoint_every_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"training {name} must be a finite number from 0 up, not {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"training betas must lie in [0, 1), not {self.betas}")
         if not 0 <= self.warmup < 1:
             raise InputError(f"training warmup is a share of the steps in [0, 1), not {self.warmup}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:

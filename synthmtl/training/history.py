@@ -1,18 +1,14 @@
-"""What a run leaves to be read: ``losses.jsonl``, the trackers' curves, the line of progress."""
+"""What a run leaves to be read: ``losses.jsonl`` and the trackers' curves."""
 
 import json
-import logging
 import math
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from tqdm import tqdm
 
-logger = logging.getLogger("synthmtl")
+from synthmtl.files import write_text
 
 
 def read_history(path: Path | str) -> list[dict[str, Any]]:
@@ -56,9 +52,7 @@ class History:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in self.records))
-            os.replace(temporary, self.path)
+            write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
 
     def add(self, step: int, **values: Any) -> None:
         """Append a record; numbers that are not finite are written as null."""
@@ -107,45 +101,6 @@ class Means:
     def steps_per_second(self) -> float:
         """How often :meth:`add` was called per second since the last :meth:`take` of this call."""
         return self._steps / max(time.monotonic() - self._since, 1e-9)
-
-
-class ProgressLine:
-    """Steps done and time left: a bar on a terminal, otherwise a log line now and then.
-
-    Args:
-        total, done: steps in all, and before this call.
-        description: in front of the bar.
-        show: whether this process shows anything.
-        every: seconds between log lines.
-    """
-
-    def __init__(self, total: int, done: int, description: str, show: bool, every: float = 30.0):
-        self.total, self.first, self.done = total, done, done
-        self.description, self.show, self.every = description or "training", show, every
-        self.started = self.said = time.monotonic()
-        self.bar = None
-        if show and sys.stderr.isatty():
-            self.bar = tqdm(total=total, initial=done, desc=self.description, unit="step", leave=False)
-
-    def advance(self, loss: float) -> None:
-        """One more step is done, with this loss."""
-        self.done += 1
-        now = time.monotonic()
-        if self.bar is not None:
-            self.bar.update()
-            if now - self.said >= 1:
-                self.said = now
-                self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        elif self.show and now - self.said >= self.every:
-            self.said = now
-            left = (self.total - self.done) * (now - self.started) / (self.done - self.first)
-            said = f"{self.description}: step {self.done} of {self.total}, loss {loss:.4f}"
-            logger.info("%s, about %s left", said, tqdm.format_interval(left))
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self.bar is not None:
-            self.bar.close()
 
 
 def _plain(value: Any) -> Any:

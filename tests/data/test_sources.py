@@ -1,9 +1,11 @@
+import logging
+import shutil
 import zipfile
 
 import pytest
 
 from synthmtl.data import sources
-from synthmtl.data.sources import Source, decode_faces
+from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad
 from synthmtl.errors import InputError
 
 
@@ -49,3 +51,84 @@ def test_threads_and_loop_give_the_same(folder, monkeypatch):
         monkeypatch.setattr(sources, "_LARGE", 0)
         many = decode_faces(source, source.names, image_size=8, channels=1)
     assert (few[0] == many[0]).all() and (few[1] == many[1]).all() and (few[1] == 16).all()
+
+
+def decode(source, **options):
+    return decode_faces(source, source.names, image_size=8, channels=1, **options)
+
+
+def test_bad_files_are_counted_and_the_first_ten_named(folder):
+    root = folder({"anger": 14})
+    files = sorted(root.rglob("*.png"))
+    for file in files[:12]:
+        file.write_bytes(b"")
+    with Source(root) as source:
+        with pytest.raises(InputError) as caught:
+            decode(source)
+        message = str(caught.value)
+        assert message.startswith("12 of 14 images cannot be read: ") and message.endswith("; and 2 more")
+        assert [str(file) in message for file in files] == [True] * 10 + [False] * 4 and "\n" not in message
+        assert sorted(decode(source, on_bad="skip")[2]) == list(range(12))
+
+
+def test_one_bad_file_speaks_for_itself(caplog):
+    with pytest.raises(InputError, match="^a.png: broken$"):
+        refuse_bad(["a.png: broken"], 9)
+    refuse_bad([], 9)
+    with caplog.at_level(logging.WARNING, "synthmtl"):
+        report_bad([], 9)
+        assert not caplog.records
+        report_bad(["a.png: broken", "b.png: empty"], 9)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "left out 2 of 9 images, which cannot be read:", "left out: a.png: broken", "left out: b.png: empty",
+    ]  # fmt: skip
+
+
+def test_a_file_that_vanished_since_it_was_listed(folder):
+    root = folder({"anger": 3})
+    with Source(root) as source:
+        (root / source.names[1]).unlink()
+        with pytest.raises(InputError, match="cannot be read .*No such file"):
+            decode(source)
+        assert list(decode(source, on_bad="skip")[2]) == [1]
+
+
+def test_links_may_not_leave_the_folder(folder, tmp_path):
+    root = folder({"anger": 3})
+    first, second, third = sorted(root.rglob("*.png"))
+    private = tmp_path / "private"
+    private.mkdir()
+    shutil.move(first, private / "0.png")
+    first.symlink_to(private / "0.png")
+    second.unlink()
+    second.symlink_to(third)
+    (root / "anger" / "more").symlink_to(private, target_is_directory=True)
+    with Source(root) as source:
+        assert len(source.names) == 4
+        bad = {source.names[index]: message for index, message in decode(source, on_bad="skip")[2].items()}
+        assert sorted(bad) == sorted([first.relative_to(root).as_posix(), "anger/more/0.png"])
+        assert all("lies outside of the data folder" in message for message in bad.values())
+        with pytest.raises(InputError, match="outside"):
+            source.read("../private/0.png")
+
+
+def test_a_linked_folder_may_be_given_itself(folder, tmp_path):
+    root = folder({"anger": 2})
+    (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    with Source(tmp_path / "link") as source:
+        assert decode(source)[2] == {}
+
+
+@pytest.mark.parametrize("given", ["abc", "abc/train"])
+def test_snapshots_of_the_hub_link_to_their_store(folder, tmp_path, given):
+    root = folder({"anger": 2})
+    store, snapshot = tmp_path / "datasets--x" / "blobs", tmp_path / "datasets--x" / "snapshots" / "abc"
+    store.mkdir(parents=True)
+    for i, file in enumerate(sorted(root.rglob("*.png"))):
+        shutil.move(file, store / f"{i}")
+        link = snapshot / "train" / "anger" / f"{i}.png"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"../../../../blobs/{i}")
+    with Source(tmp_path / "datasets--x" / "snapshots" / given) as source:
+        assert len(source.names) == 2 and decode(source)[2] == {}

@@ -1,9 +1,11 @@
 import json
+import os
+import shutil
 
 import pytest
 
 from synthmtl.errors import InputError
-from synthmtl.experiment.workspace import OPTIONS, Unit, check_out, claim, open_out, write_json
+from synthmtl.experiment.workspace import OPTIONS, Unit, check_file, check_out, claim, open_out, write_json
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"):
         open_out(tmp_path / "file", overwrite=True)
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="file/below: cannot be made, .*/file is a file"):
         open_out(tmp_path / "file" / "below")
 
 
@@ -81,3 +83,79 @@ def test_broken_writing_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_process_killed_while_it_claimed_a_folder_may_go_on(tmp_path):
+    (tmp_path / f".{OPTIONS}.part").write_text('{"ste')
+    claim(open_out(tmp_path, resume=True), {"steps": 3})
+    assert [path.name for path in tmp_path.iterdir()] == [OPTIONS]
+
+
+def test_a_process_killed_while_it_emptied_a_folder_may_go_on(run, monkeypatch):
+    (run / "zebra").mkdir()
+    (run / "zebra" / "stripes").write_text("x")
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_out(run, overwrite=True)
+    assert (run / OPTIONS).is_file()
+    assert list(open_out(run, overwrite=True).iterdir()) == []
+
+
+def test_emptying_leaves_alone_what_links_lead_to(run, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.png").write_text("precious")
+    (run / "link").symlink_to(tmp_path / "photos", target_is_directory=True)
+    open_out(run, overwrite=True)
+    assert (tmp_path / "photos" / "mine.png").read_text() == "precious"
+
+
+def test_damaged_options_are_named(run):
+    (run / OPTIONS).write_text('{"ste')
+    with pytest.raises(InputError, match="options.json: damaged; give another --out, or --overwrite"):
+        claim(run, {"steps": 3})
+
+
+def test_read_only_folders_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=f"new: may not be written, {tmp_path} is read-only"):
+        check_out(tmp_path / "new")
+    with pytest.raises(InputError, match="is read-only"):
+        check_file(tmp_path / "scores.json")
+
+
+def test_files_of_results(tmp_path):
+    (tmp_path / "scores.json").write_text("{}")
+    with pytest.raises(InputError, match="scores.json: exists; --overwrite replaces it"):
+        check_file(tmp_path / "scores.json")
+    assert check_file(tmp_path / "scores.json", overwrite=True) == tmp_path / "scores.json"
+    with pytest.raises(InputError, match="is a folder; give the name of a PNG file"):
+        check_file(tmp_path, overwrite=True, kind="PNG")
+    assert not check_file(tmp_path / "new" / "scores.json").parent.exists()
+
+
+def test_checkpoints_go_only_after_the_result_is_there(tmp_path, monkeypatch):
+    unit = Unit(tmp_path, "judge")
+    (unit.directory / "checkpoints").mkdir()
+
+    def killed(path, **options):
+        assert (unit.directory / "result.json").is_file()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            unit.finish({"score": 0.5})
+    assert (unit.directory / "checkpoints").is_dir()
+    assert Unit(tmp_path, "judge").result == {"score": 0.5}
+    assert not (unit.directory / "checkpoints").exists()
+
+
+def test_a_damaged_result_is_made_again(tmp_path, caplog):
+    unit = Unit(tmp_path, "judge")
+    (unit.directory / "result.json").write_text("")
+    assert Unit(tmp_path, "judge").result is None and "damaged, made again" in caplog.text

@@ -1,4 +1,7 @@
-"""A small adversarial run, started by the tests: launched.py OUT STEPS GLOBAL_BATCH [KILL_AT]."""
+"""A small adversarial run, started by the tests: launched.py OUT STEPS GLOBAL_BATCH [KILL_AT].
+
+Five steps are an epoch of 50 faces in batches of ten.
+"""
 
 import json
 import os
@@ -54,7 +57,7 @@ class Criticism(nn.Module):
         return {"loss": self.critic(features).square().mean() + (self.critic(zeros) - 1).square().mean()}
 
 
-def main(out: Path, steps: int, global_batch: int, kill_at: int | None) -> None:
+def main(out: Path, steps: int, global_batch: int, kill_at: int | None = None, checkpoint_every: int = 5) -> None:
     accelerator = build_accelerator()
     rank, world = accelerator.process_index, accelerator.num_processes
     generator = torch.Generator().manual_seed(1)
@@ -89,7 +92,7 @@ def main(out: Path, steps: int, global_batch: int, kill_at: int | None) -> None:
         ema_decay=0.9,
         log_every=3,
         evaluate_every=4,
-        checkpoint_every_steps=5,
+        checkpoint_every_steps=checkpoint_every,
         learning_rate=1e-2,
     )
     result = fit(

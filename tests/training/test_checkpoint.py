@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -100,3 +101,33 @@ def test_weights_of_another_network_are_refused(tmp_path):
     path = save(tmp_path, 1, networks())
     with pytest.raises(InputError, match="the weights differ in"):
         load_checkpoint(path, modules=nn.ModuleDict({"a": nn.Linear(1, 1)}), configuration=CONFIGURATION)
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_and_no_rest(tmp_path, files_of_at_most):
+    modules = networks()
+    first = save(tmp_path, 1, modules)
+    for size in (10, 300, 1200):
+        with files_of_at_most(size), pytest.raises(OSError, match="File too large") as caught:
+            save(tmp_path, 2, modules)
+        assert caught.value.filename.startswith(str(tmp_path))
+        assert list(tmp_path.iterdir()) == [first]
+    assert latest(save(tmp_path, 2, modules).parent).name == "step-000002"
+
+
+def test_a_remover_that_is_killed_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    modules = networks()
+    for step in (1, 2):
+        save(tmp_path, step, modules)
+
+    def killed(path, **options):
+        next(path.glob("*.safetensors")).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save(tmp_path, 3, modules)
+    whole = sorted(path.name for path in tmp_path.glob("step-*"))
+    assert whole == ["step-000002", "step-000003"]
+    save(tmp_path, 4, modules)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000003", "step-000004"]

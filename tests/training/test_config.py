@@ -60,6 +60,10 @@ def test_vectors_do_not_decay(optimizer):
         {"evaluate_every": 0},
         {"warmup": 1.0},
         {"ema_decay": 1.0},
+        {"learning_rate": -1e-3},
+        {"weight_decay": float("nan")},
+        {"clip_norm": float("inf")},
+        {"betas": (0.9, 1.0)},
     ],
 )
 def test_bad_settings_are_named(settings):

@@ -1,11 +1,10 @@
 """The history: append-only, rolled back on resume, readable at any moment."""
 
 import json
-import logging
 import math
 
 from synthmtl.training import History, build_accelerator, read_history
-from synthmtl.training.history import Means, ProgressLine
+from synthmtl.training.history import Means
 
 
 def test_records_are_lines_and_a_cut_line_is_left_out(tmp_path):
@@ -51,14 +50,3 @@ def test_means_leave_missing_numbers_out():
     means.add({"a": 6.0, "b": math.nan})
     taken = means.take()
     assert taken["a"] == 3.0 and math.isnan(taken["b"]) and means.take() == {}
-
-
-def test_without_a_terminal_progress_is_logged(caplog):
-    caplog.set_level(logging.INFO, "synthmtl")
-    line = ProgressLine(10, 4, "plain, seed 1", show=True, every=0.0)
-    line.advance(0.5)
-    line.close()
-    assert "plain, seed 1: step 5 of 10, loss 0.5000, about" in caplog.text and "left" in caplog.text
-    caplog.clear()
-    ProgressLine(10, 4, "", show=False, every=0.0).advance(0.5)
-    assert not caplog.text

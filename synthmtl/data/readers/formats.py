@@ -12,6 +12,7 @@ from synthmtl.data.readers.ckplus import is_ckplus, read_ckplus
 from synthmtl.data.readers.disfa import is_disfa, read_disfa
 from synthmtl.data.readers.emotionet import is_emotionet, read_emotionet
 from synthmtl.data.readers.fer2013 import is_fer2013, read_fer2013
+from synthmtl.data.readers.hugging_face import is_hugging_face, read_hugging_face
 from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.data.readers.landmarks_300w import is_300w, read_300w
 from synthmtl.data.readers.london import is_london, read_london
@@ -32,6 +33,7 @@ class Format(NamedTuple):
 
 
 FORMATS = {
+    "huggingface": Format(is_hugging_face, read_hugging_face),
     "affectnet": Format(is_affectnet, read_affectnet),
     "rafdb": Format(is_rafdb, read_rafdb),
     "ckplus": Format(is_ckplus, read_ckplus),

@@ -24,7 +24,7 @@ from synthmtl.data.readers.metadata import (
     parse_metadata,
     raise_input_error,
 )
-from synthmtl.data.sources import Source, decode_faces
+from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS, canonical_expression, ordered_classes
@@ -94,7 +94,7 @@ def read_image_folder(
         image_size: side of the faces in pixels; see :func:`synthmtl.data.images.read_face` for crop and filter.
         channels: 1 for gray, 3 for RGB.
         classes: read only these expressions (and faces without one); None = those found in any split.
-        on_bad: ``error`` stops at the first image that is missing or unreadable, ``skip`` logs it and goes on.
+        on_bad: ``error`` refuses images that are missing or unreadable, ``skip`` logs them and goes on.
 
     Returns:
         A table for each of ``train``, ``validation``, ``test`` that is there, or one table under ``all``. All have
@@ -106,8 +106,8 @@ def read_image_folder(
     """
     with Source(root) as source:
         listing = list_faces(source)
-        if listing.absent and on_bad == "error":
-            raise InputError(listing.absent[0])
+        if on_bad == "error":
+            refuse_bad(listing.absent, len(listing.faces) + len(listing.absent))
         if listing.ignored:
             count, first = len(listing.ignored), source.where(listing.ignored[0])
             logger.warning("ignored %d image files in no class folder and no metadata (first: %s)", count, first)
@@ -118,10 +118,20 @@ def read_image_folder(
             raise InputError(f"{source.path}: no faces found: {LAYOUT}")
         labels = label_columns([face.record for face in faces], classes, raise_input_error)
         names = [face.name for face in faces]
-        images, sizes, bad = decode_faces(source, names, image_size=image_size, channels=channels, on_bad=on_bad)
+        marked = []
+        images, sizes, bad = decode_faces(
+            source,
+            names,
+            image_size=image_size,
+            channels=channels,
+            on_bad=on_bad,
+            see=lambda i, face: marked.append(i) if face.synthetic else None,
+        )
+        if marked:  # what was written as synthesized stays so, wherever its file has gone
+            synthetic = labels.setdefault("synthetic", torch.zeros(len(faces), dtype=torch.bool))
+            synthetic[marked] = True
         table = build_table(source, faces, classes, labels, images, sizes)
-    for message in (*listing.absent, *bad.values()):
-        logger.warning("left out: %s", message)
+    report_bad([*listing.absent, *bad.values()], len(faces) + len(listing.absent))
     if len(bad) == len(faces):
         raise InputError(f"{source.path}: none of the {len(faces)} images can be read (first: {bad[0]})")
     return by_split(table, [face.split for face in faces], exclude=set(bad))
@@ -150,7 +160,7 @@ def build_table(
 ) -> FaceTable:
     """One table of all faces, with landmarks moved from the whole image to its central square."""
     if "landmarks" in labels:
-        labels = labels | {"landmarks": _cropped(labels["landmarks"], sizes)}
+        labels = labels | {"landmarks": cropped_landmarks(labels["landmarks"], sizes)}
     index = [classes.index(face.expression) if face.expression is not None else -1 for face in faces]
     return FaceTable(
         images=torch.from_numpy(images),
@@ -170,7 +180,8 @@ def by_split(table: FaceTable, splits: Sequence[str], exclude: set[int]) -> dict
     return {name: table.select(torch.tensor(index)) for name, index in rows.items() if index}
 
 
-def _cropped(landmarks: Tensor, sizes: np.ndarray) -> Tensor:
+def cropped_landmarks(landmarks: Tensor, sizes: np.ndarray) -> Tensor:
+    """Landmarks (N, 68, 2) moved from whole images, (N, 2) width and height, to their central squares."""
     landmarks = landmarks.clone()
     for i in np.flatnonzero(sizes[:, 0] != sizes[:, 1]):
         width, height = sizes[i].tolist()
@@ -267,7 +278,9 @@ def _records(
         folder = posixpath.dirname(file)
         for row in rows:
             name = posixpath.normpath(posixpath.join(folder, row.get("file_name").replace("\\", "/")))
-            if name not in images:
+            if name.startswith(("/", "../")):
+                complain(f"{row.where}: {row.get('file_name')} leaves the data folder: name files below it")
+            elif name not in images:
                 listing.absent.append(f"{row.where}: no image {source.where(name)}: delete the row or add the image")
             elif name in records:
                 complain(f"{row.where}: {name} has a row already ({records[name].where}): keep one of them")

@@ -118,7 +118,7 @@ def _csv(text: str, file: str) -> list[Record]:
                 raise InputError(f"{file}:{reader.line_num}: the row does not have {have} cells as the header: mend it")
             records.append(Record(row, file, reader.line_num))
     except csv.Error as error:
-        raise InputError(f"{file}:{reader.line_num}: broken csv ({error}): mend this line") from None
+        raise InputError(f"{file}:{reader.line_num + 1}: broken csv ({error}): mend this line") from None
     return records
 
 
@@ -129,8 +129,9 @@ def _jsonl(text: str, file: str) -> list[Record]:
             continue
         try:
             values = json.loads(row)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file}:{line}: broken JSON ({error.msg}): mend this line") from None
+        except (ValueError, RecursionError) as error:  # also numbers too long and brackets too deep for Python
+            reason = getattr(error, "msg", error)
+            raise InputError(f"{file}:{line}: broken JSON ({reason}): mend this line") from None
         if not isinstance(values, dict):
             raise InputError(f"{file}:{line}: not a JSON object: write one {{...}} a line")
         records.append(Record(values, file, line))
@@ -212,7 +213,7 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 

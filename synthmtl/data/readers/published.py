@@ -14,7 +14,7 @@ import torch
 from synthmtl.data.images import IMAGE_SUFFIXES, Box, central_square
 from synthmtl.data.readers.image_folder import ALL, by_split, wanted_faces
 from synthmtl.data.readers.metadata import Complain, numbered, raise_input_error
-from synthmtl.data.sources import Source, decode_faces
+from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS
@@ -96,8 +96,8 @@ def face_tables(
         annotations: its faces.
         image_size, channels: as for :func:`~synthmtl.data.images.read_face`.
         classes: read only these expressions (and faces without one); None = those found in any split.
-        on_bad: ``error`` stops at the first picture that is missing or unreadable, or whose landmarks lie elsewhere;
-            ``skip`` logs it and goes on.
+        on_bad: ``error`` refuses pictures that are missing or unreadable, or whose landmarks lie elsewhere; ``skip``
+            logs them and goes on.
         layout: what to give where no faces are found.
 
     Returns:
@@ -107,17 +107,18 @@ def face_tables(
     Raises:
         InputError: if no faces are left, or one is bad and ``on_bad`` is ``error``.
     """
-    complain = complainer(on_bad)
-    faces, unlabelled = [], 0
+    faces, absent, unlabelled = [], [], 0
     for face in annotations:
         if not face.labelled():
             unlabelled += 1
         elif not (root / face.file).is_file():
-            complain(f"{face.where}: no image {(root / face.file).as_posix()}: delete the row or add the image")
+            absent.append(f"{face.where}: no image {(root / face.file).as_posix()}: delete the row or add the image")
         else:
             faces.append(face)
     if unlabelled:
         logger.info("%s: left out %d faces without any label", root, unlabelled)
+    handle = refuse_bad if on_bad == "error" else report_bad
+    handle(absent, len(faces) + len(absent))
     faces, classes = wanted_faces(faces, classes)
     if not faces:
         raise InputError(f"{root}: no faces found: {layout}")
@@ -138,8 +139,7 @@ def face_tables(
             for i in torch.where(far)[0].tolist()
             if i not in bad
         }
-    for message in bad.values():
-        complain(message)
+    handle(list(bad.values()), len(faces))
     if len(bad) == len(faces):
         raise InputError(f"{root}: none of the {len(faces)} faces can be read (first: {bad[0]})")
     table = FaceTable(

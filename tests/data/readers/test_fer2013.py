@@ -112,3 +112,47 @@ def test_missing_and_foreign_files(write, tmp_path):
         read(tmp_path / "binary.csv")
     with pytest.raises(InputError, match="channels"):
         read(write([(0, None, "Training")]), channels=2)
+
+
+def test_the_competitions_other_files(write, tmp_path):
+    pixels = " ".join(["7"] * 48 * 48)
+    (tmp_path / "icml_face_data.csv").write_text(
+        f"emotion, Usage, pixels\n3,Training,{pixels}\n0,PrivateTest,{pixels}\n"
+    )
+    (tmp_path / "train.csv").write_text(f"emotion,pixels\n3,{pixels}\n6,{pixels}\n")
+    (tmp_path / "test.csv").write_text(f"pixels\n{pixels}\n")
+    icml = tmp_path / "icml_face_data.csv"
+    assert all(is_fer2013(tmp_path / f"{name}.csv") for name in ("icml_face_data", "train", "test"))
+    assert {n: t.counts() for n, t in read(icml).items()} == {
+        "train": {"happiness": 1, "anger": 0}, "test": {"happiness": 0, "anger": 1},
+    }  # fmt: skip
+    assert {n: t.counts() for n, t in read(tmp_path / "train.csv").items()} == {"train": {"neutral": 1, "happiness": 1}}
+    test = read(tmp_path / "test.csv")["test"]
+    assert test.expression.tolist() == [-1] and int(test.images.sum()) == 7 * 48 * 48
+
+
+def test_rules_of_votes(write, tmp_path, caplog):
+    file = write([(3, None, "Training"), (0, None, "Training"), (0, None, "Training"), (5, None, "Training")])
+    votes = [
+        "Training,a.png,4,6,0,0,0,0,0,0,0,0",  # happiness has more than half
+        "Training,b.png,0,0,0,0,3,0,0,4,0,3",  # contempt has most, though not more than half
+        "Training,c.png,0,0,0,0,4,0,0,0,4,2",  # as many say unknown as anger
+        "Training,d.png,0,0,0,0,0,0,0,9,1,0",  # contempt, which FER2013 does not know
+    ]
+    (tmp_path / "votes.csv").write_text("\n".join([VOTES, *votes]))
+
+    def named(rule):
+        table = read(file, ferplus=tmp_path / "votes.csv", ferplus_rule=rule)["train"]
+        return [table.classes[i] for i in table.expression.tolist()], table
+
+    names, table = named("distribution")
+    assert names == ["happiness", "anger", "anger", "surprise"]
+    torch.testing.assert_close(table.expression_distribution.nansum(1), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    with caplog.at_level(logging.INFO, "synthmtl"):
+        names, table = named("drop-unknown")
+    assert names == ["happiness", "anger", "surprise"] and "left out 1 of 4 faces by the FER+ rule" in caplog.text
+    assert not table.expression_distribution[0].isnan().any()
+    names, table = named("majority")
+    assert names == ["happiness", "contempt"] and table.expression_distribution.isnan().all()
+    with pytest.raises(InputError, match="unknown rule 'most' for FER\\+: use one of distribution, majority"):
+        named("most")

@@ -56,8 +56,8 @@ def test_fer2013_and_the_formats_by_name(lay_out):
     pixels = " ".join(["7"] * 2304)
     root = lay_out({"fer.csv": f"emotion,pixels,Usage\n3,{pixels},Training\n"})
     assert detect_format(root / "fer.csv") == "fer2013" and len(read(root / "fer.csv")["train"]) == 1
-    assert {"fer2013", *LAYOUTS} == set(FORMATS)
-    with pytest.raises(InputError, match="unknown format 'fer': use one of affectnet, .*image_folder"):
+    assert {"fer2013", "huggingface", *LAYOUTS} == set(FORMATS)
+    with pytest.raises(InputError, match="unknown format 'fer': use one of huggingface, affectnet, .*image_folder"):
         read(root, format="fer")
     with pytest.raises(InputError, match="no such folder or file"):
         read(root / "none", format="rafdb")
