@@ -3,7 +3,7 @@
 from synthmtl.balance.feedback import Feedback, FeedbackConfig, dilution, feed_back
 from synthmtl.balance.filter import JudgeCalibration, calibrate_judge
 from synthmtl.balance.plan import BalancePlan, make_plan
-from synthmtl.balance.resample import SynthesisBalancer
+from synthmtl.balance.resample import ExpressionBalancer
 from synthmtl.balance.strategy import STRATEGIES, resolve_strategy
 from synthmtl.balance.synthesize import BalancingResult, synthesize_balancing_set
 from synthmtl.balance.write import write_balancing_set
@@ -15,7 +15,7 @@ __all__ = [
     "Feedback",
     "FeedbackConfig",
     "JudgeCalibration",
-    "SynthesisBalancer",
+    "ExpressionBalancer",
     "calibrate_judge",
     "dilution",
     "feed_back",

@@ -1,6 +1,9 @@
 """The data card of a balancing set."""
 
-from synthmtl.balance.synthesize import BalancingResult
+from collections import Counter
+
+from synthmtl.balance.result import BalancingResult
+from synthmtl.data.table import FaceTable
 
 _COLUMNS = """\
 | column | meaning |
@@ -11,33 +14,34 @@ _COLUMNS = """\
 | `source_file`, `source_row`, `source_expression` | the face that was edited, its row in the table, and what it shows |
 | `generator` | first 16 hex digits of the SHA-256 of the generator's weights |
 | `seed`, `attempt` | seed of what was drawn, and which attempt it was, from 0 |
-| `agreement` | the judge's probability of `expression` |
+| `agreement` | the judge's probability of `expression`; missing without the filter |
 | `below_threshold` | `true` where the judge rejected every attempt and the best one fills the set up |
+| `filtered` | `false` where faces were taken as they came, without a judge |
 """
 
+_FILES = {
+    "imagefolder": "`train/<expression>/<name>.png` with `train/metadata.jsonl`",
+    "parquet": "`data/train-*.parquet`, pictures in the column `image`, `expression` as class label",
+    "webdataset": "`data/train-*.tar` with `<name>.png`, `<name>.json` and `<name>.cls`, the number of the expression",
+}
 
-def data_card(result: BalancingResult, *, originals: bool, license_note: str) -> str:
-    """``README.md`` of a balancing set, with the front matter that Hugging Face reads."""
-    plan, settings = result.plan, result.identity["settings"]
-    calibration = result.calibration
-    lines = [
-        "| expression | before | requested | synthesized | of these below threshold | missing | after |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for name, before in plan.counts.items():
-        kept = result.kept[name]
-        lines.append(
-            f"| {name} | {before} | {result.requested[name]} | {kept} | {result.below_threshold[name]} "
-            f"| {result.missing[name]} | {before + kept} |"
-        )
-    reasons = [f"{name}: {', '.join(f'{r} {n}' for r, n in row.items() if n)}" for name, row in result.rejected.items()]
-    rejected = "; ".join(line for line in reasons if not line.endswith(": ")) or "none"
-    borrowed = f" Too few faces, threshold borrowed: {', '.join(calibration.borrowed)}." if calibration.borrowed else ""
-    sampling = settings.get("sampling", {})
+
+def data_card(result: BalancingResult, table: FaceTable, *, originals: bool, format: str, license_note: str) -> str:
+    """``README.md`` of a balancing set, with the front matter that Hugging Face reads.
+
+    Args:
+        result: the set.
+        table: the training faces that were balanced.
+        originals: whether they are written, too.
+        format: one of :data:`~synthmtl.balance.formats.FORMATS`.
+        license_note: what follows "License:".
+    """
+    settings, sampling = result.identity["settings"], result.identity["settings"].get("sampling", {})
     network = "DiffusionFERSNet" if sampling else "FERSNet"
     arguments = {"spread": settings["spread"]} | {name: value for name, value in sampling.items() if value is not None}
     shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     seed_line = f"{network}.synthesize(source, expression, generator=torch.Generator().manual_seed(seed), {shown})"
+    strategy = result.plan.strategy
     return "\n".join(
         [
             "---",
@@ -45,46 +49,62 @@ def data_card(result: BalancingResult, *, originals: bool, license_note: str) ->
             "pretty_name: Synthesized faces that balance an expression data set",
             "task_categories: [image-classification]",
             "tags: [facial-expression-recognition, synthetic]",
+            f"size_categories: [{_size(len(result.table) + originals * int((~table.synthetic).sum()))}]",
             "---",
             "",
             "# Balancing set",
             "",
             "Faces synthesized to give rare facial expressions more training samples"
             + (", beside the originals." if originals else "; the originals are not included."),
-            'Load it with `datasets.load_dataset("imagefolder", data_dir=...)`. '
-            "It is for training only: never evaluate on it.",
+            f'Load it with `datasets.load_dataset("{format}", data_dir=...)`. Files: {_FILES[format]}. Classes, in the '
+            f"order of their numbers: {', '.join(table.classes)}.",
+            "",
+            "## Intended use",
+            "",
+            "Training recognizers of facial expressions, and studies of class imbalance and of synthesized training "
+            "data. It is for training only: never evaluate on it, and keep faces of its sources' subjects out of the "
+            "data that you evaluate on. Not for identifying, judging or monitoring people, nor as photographs of "
+            "anybody.",
             "",
             "## Counts",
             "",
-            f"Strategy: {plan.strategy if isinstance(plan.strategy, str) else 'a total for each class'}.",
+            f"Strategy: {strategy if isinstance(strategy, str) else 'a total for each class'}.",
             "",
-            *lines,
+            *_counts(result),
+            "",
+            *(f"- {sentence}." for sentence in result.shortfalls.values()),
             "",
             "## How it was made",
             "",
-            "Each synthesized face is a real training face of another expression, edited by a "
-            f"{network} generator (weights `{result.identity['generator']}`). Sources are spread evenly over "
-            "subjects. A recognizer that "
-            f"did not train with the generator (weights `{result.identity['judge']}`) judged each face: it is kept if "
-            f"the probability of its expression reaches the {calibration.quantile:g} quantile of real validation "
-            f"faces of that expression.{borrowed} Up to {settings['max_attempts']} attempts a face. Faces that hardly "
-            "differ from their source or from a training face were rejected and never used.",
+            _how(result, network),
             "",
-            f"Rejected candidates: {rejected}.",
+            f"Rejected candidates: {_rejected(result)}.",
             "",
             "A face can be made again from its source and seed, up to rounding: "
             f"`{seed_line}`. `balance.json` holds all settings and hashes; `contact_sheet.png` shows sources and "
-            "edits.",
+            "edits. Every synthesized PNG says in its own text chunks that it is synthetic, by which generator, from "
+            "which source file and with which seed.",
             "",
-            "## Columns of `train/metadata.jsonl`",
+            "| made of | first 16 hex digits of the SHA-256 |",
+            "|---|---|",
+            f"| generator (weights) | `{result.identity['generator']}` |",
+            f"| judge (weights) | {_code(result.identity['judge'])} |",
+            f"| training faces (pixels and expressions) | `{result.identity['faces']}` |",
+            f"| plan (targets, sources, seeds) | `{result.identity['plan']}` |",
+            "",
+            "## Columns",
             "",
             _COLUMNS,
             "## Limits and fair use",
             "",
-            "- The label is what the generator was asked for and a recognizer agreed with; no person has checked it. "
-            "Agreement of a recognizer does not prove that a face looks natural: look at the contact sheet.",
+            "- The label is what the generator was asked for"
+            + (" and a recognizer agreed with" if result.calibration else "; no recognizer looked at it")
+            + "; no person has checked it. Agreement of a recognizer does not prove that a face looks natural: look at "
+            "the contact sheet.",
             "- The generator learned from the same training faces; it adds no new people, and repeats the biases of "
             "the source in age, sex, skin color and culture, and of posed or caricatured expressions.",
+            "- Synthesized faces share traces of their generator (blur, grain). Where only some classes hold such "
+            "faces, a recognizer can learn the traces instead of the expressions.",
             "- An expression is not an emotion: do not infer what a person feels, and do not use the set to judge "
             "individuals.",
             "- Synthesized faces derive from photographs of real persons where the source holds such, and still show "
@@ -94,3 +114,54 @@ def data_card(result: BalancingResult, *, originals: bool, license_note: str) ->
             "",
         ]
     )
+
+
+def _counts(result: BalancingResult) -> list[str]:
+    lines = [
+        "| expression | before | requested | synthesized | of these below threshold | missing | after |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, before in result.plan.counts.items():
+        kept = result.kept[name]
+        lines.append(
+            f"| {name} | {before} | {result.requested[name]} | {kept} | {result.below_threshold[name]} "
+            f"| {result.missing[name]} | {before + kept} |"
+        )
+    return lines
+
+
+def _how(result: BalancingResult, network: str) -> str:
+    plan, calibration = result.plan, result.calibration
+    uses = Counter(record["source_row"] for record in result.records)
+    text = (
+        "Each synthesized face is a real training face of another expression, edited by a "
+        f"{network} generator. Sources are spread evenly over subjects; no face is the source of more than "
+        f"{max(uses.values(), default=0)} of the {len(result.records)} faces. "
+    )
+    if plan.match:
+        text += f"They were chosen to keep the joint distribution of {', '.join(plan.match)} within each class. "
+    if calibration is None:
+        return text + "**No filter:** the first candidate of every face was taken, whatever it shows."
+    borrowed = f" Too few faces, threshold borrowed: {', '.join(calibration.borrowed)}." if calibration.borrowed else ""
+    return (
+        f"{text}A recognizer that did not train with the generator judged each face: it is kept if the probability of "
+        f"its expression reaches the {calibration.quantile:g} quantile of real validation faces of that "
+        f"expression.{borrowed} Up to {result.identity['settings']['max_attempts']} attempts a face. Faces that hardly "
+        "differ from their source or from any training face, or repeat another person's, mirrored or not, were "
+        "rejected and never used."
+    )
+
+
+def _rejected(result: BalancingResult) -> str:
+    reasons = {name: [f"{r} {n}" for r, n in row.items() if n] for name, row in result.rejected.items()}
+    return "; ".join(f"{name}: {', '.join(row)}" for name, row in reasons.items() if row) or "none"
+
+
+def _size(count: int) -> str:
+    """Hugging Face's name for so many rows."""
+    limits = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M"}
+    return next((name for limit, name in limits.items() if count < limit), "1M<n<10M")
+
+
+def _code(digits: str | None) -> str:
+    return f"`{digits}`" if digits else "none"

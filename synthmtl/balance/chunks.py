@@ -3,17 +3,17 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
+from synthmtl.files import write_tensors, write_text
 
 logger = logging.getLogger("synthmtl")
 
@@ -33,15 +33,8 @@ def tensor_hash(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # no copy of the faces
     return digest.hexdigest()[:16]
-
-
-def write_atomically(path: Path, text: str, *, tag: str = "") -> None:
-    """Write a text file so that readers see the old one or the new one, never a part."""
-    part = path.with_name(f"{path.name}{tag}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 @dataclass
@@ -92,7 +85,7 @@ class ChunkStore:
             )
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(identity, indent=2) + "\n", tag=self.tag)
+            write_text(file, json.dumps(identity, indent=2) + "\n", tag=self.tag)
 
     @staticmethod
     def _check(file: Path, identity: dict) -> None:
@@ -116,11 +109,7 @@ class ChunkStore:
 
     def save(self, number: int, chunk: Chunk) -> None:
         """Write a chunk, whole or not at all."""
-        part = self.path(number).with_suffix(f"{self.tag}.part")
-        save_file({name: value.contiguous() for name, value in vars(chunk).items()}, part)
-        with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(part, self.path(number))
+        write_tensors(self.path(number), vars(chunk), tag=self.tag)
 
     def load(self, number: int) -> Chunk | None:
         """A finished chunk; None if it is missing or damaged, e.g. by a power failure."""

@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from synthmtl.balance.copies import TrainingFaces, mean_difference
+from synthmtl.data.duplicates import MIN_CORRELATION
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
 REASONS = ("broken", "unchanged", "copy", "disagreement")
-"""Why a face is rejected: pixels that are not finite; hardly differs from its source; hardly differs from a training
-face; the judge does not see the target."""
+"""Why a face is rejected: pixels that are not finite; hardly differs from its source; repeats a training face; the
+judge does not see the target."""
 
 
 @contextmanager
@@ -143,18 +144,21 @@ class Verdict(NamedTuple):
 
 
 class FaceFilter:
-    """Keeps a face of target c if the judge's p(c) reaches its threshold and the face is no near-copy.
+    """Keeps a face of target c if the judge's p(c) reaches its threshold and the face repeats no training face.
 
     Args:
         judge: as for :func:`calibrate_judge`.
         calibration: of this judge.
         references: (N, C, H, W) uint8, the training faces.
         classes: expressions that targets index.
+        subject: (N,) int64, whom the training faces show; None = unknown.
         min_change: least mean |edited − source|, as a share of the pixel range. Below it the face shows the source's
             expression under another name.
-        min_distance: least mean |edited − training face|, as a share of the pixel range. Below it the face adds
-            nothing to the training set. Compared with the training face that is nearest after averaging to 12 × 12
-            pixels, which a near-copy's original practically always is.
+        min_distance: least mean |edited − training face|, as a share of the pixel range, whomever it shows. Below it
+            the face adds nothing to the training set.
+        max_correlation: pixels of a face that correlate above it with a training face of another person than the
+            source's, mirrored or not, were memorized. Faces of the source's own person may come that near: the edit
+            keeps all but the expression.
     """
 
     def __init__(
@@ -164,8 +168,10 @@ class FaceFilter:
         references: Tensor,
         classes: tuple[str, ...],
         *,
+        subject: Tensor | None = None,
         min_change: float = 0.002,
         min_distance: float = 0.004,
+        max_correlation: float = MIN_CORRELATION,
         device: torch.device | str = "cpu",
     ):
         if calibration.classes != tuple(judge.classes):
@@ -173,39 +179,36 @@ class FaceFilter:
         self.judge, self.device = judge.to(device), device
         self.columns = judge_columns(judge, classes)
         self.thresholds = calibration.thresholds[self.columns]
-        self.min_change, self.min_distance = min_change, min_distance
-        self.references = references
-        self.signatures = torch.cat([_signature(part) for part in references.split(4096)]).to(device)
+        self.min_change, self.min_distance, self.max_correlation = min_change, min_distance, max_correlation
+        self.references = TrainingFaces(references, subject, device=device)
 
-    def __call__(self, images: Tensor, sources: Tensor, target: Tensor, *, finite: Tensor) -> Verdict:
+    def __call__(
+        self, images: Tensor, sources: Tensor, target: Tensor, *, finite: Tensor, rows: Tensor | None = None
+    ) -> Verdict:
         """Judge edited faces.
 
         Args:
             images, sources: (B, C, H, W) uint8.
             target: (B,) int64.
             finite: (B,) bool, False where the generator's pixels were not numbers.
+            rows: (B,) int64, which training faces the sources are; None = none of them.
         """
         probabilities = judge_probabilities(self.judge, images, batch_size=max(1, len(images)), device=self.device)
         agreement = probabilities[torch.arange(len(images)), self.columns[target]]
         threshold = self.thresholds[target]
+        distance, correlation = self.references.distance(images, rows)
         reason = torch.full((len(images),), -1, dtype=torch.int64)
         # From the weakest reason to the strongest: the strongest is the one that is counted.
         reason[~(agreement >= threshold)] = REASONS.index("disagreement")
-        reason[_distance(images, self._nearest(images)) < self.min_distance] = REASONS.index("copy")
-        reason[_distance(images, sources) < self.min_change] = REASONS.index("unchanged")
+        reason[(distance < self.min_distance) | (correlation > self.max_correlation)] = REASONS.index("copy")
+        reason[mean_difference(images, sources) < self.min_change] = REASONS.index("unchanged")
         reason[~finite] = REASONS.index("broken")
         return Verdict(reason, agreement, agreement / threshold.clamp(min=1e-6))
 
-    def _nearest(self, images: Tensor) -> Tensor:
-        own = _signature(images).to(self.device)
-        # |a - b|^2 without |a|^2, which is the same for all references.
-        distance = self.signatures.square().sum(1) - 2 * own @ self.signatures.T
-        return self.references[distance.argmin(1).cpu()]
 
-
-def _signature(images: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(images.float() / 255, 12).flatten(1)
-
-
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return (a.float() - b.float()).abs().flatten(1).mean(1) / 255
+def no_filter(
+    images: Tensor, sources: Tensor, target: Tensor, *, finite: Tensor, rows: Tensor | None = None
+) -> Verdict:
+    """In place of a :class:`FaceFilter`, for studies: keeps every face whose pixels are numbers, asks no judge."""
+    reason = torch.where(finite, -1, REASONS.index("broken"))
+    return Verdict(reason, torch.full((len(images),), float("nan")), torch.full((len(images),), float("nan")))

@@ -1,16 +1,21 @@
 """Which faces to synthesize, from which sources, with which seeds."""
 
 import hashlib
-import heapq
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from synthmtl.balance.spread import Key, deal
+from synthmtl.balance.strata import quotas, strata
 from synthmtl.balance.strategy import Strategy, resolve_strategy, strategy_for_report
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+
+logger = logging.getLogger("synthmtl")
 
 SOURCES = ("any", "neutral_first")
 """Which faces may be edited: any of another expression, or neutral ones wherever there are some."""
@@ -28,6 +33,9 @@ class BalancePlan:
         target: (M,) int64, the wanted expression.
         sources: (M, A) int64, rows of the table to edit, each of another expression; the first is tried first.
         seeds: (M,) int64, one for each wanted face.
+        unsourced: of ``requested``, faces per class without a source that may still be used; they are not among the M.
+        max_uses: wanted faces that may name the same source.
+        match: attributes whose joint distribution was kept.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +45,9 @@ class BalancePlan:
     target: Tensor
     sources: Tensor
     seeds: Tensor
+    unsourced: dict[str, int] = field(default_factory=dict)
+    max_uses: int | None = None
+    match: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.target)
@@ -60,7 +71,14 @@ class BalancePlan:
 
 
 def make_plan(
-    table: FaceTable, strategy: Strategy = "auto", *, seed: int = 0, sources: str = "any", candidates: int = 2
+    table: FaceTable,
+    strategy: Strategy = "auto",
+    *,
+    seed: int = 0,
+    sources: str = "any",
+    candidates: int = 2,
+    max_uses: int | None = None,
+    match: Sequence[str] = (),
 ) -> BalancePlan:
     """Plan the faces that a table lacks.
 
@@ -76,33 +94,71 @@ def make_plan(
         sources: ``any``, or ``neutral_first``: of each subject only neutral faces, where it has some; of faces of
             unknown subject only neutral ones, where there are some. Targets other than neutral only.
         candidates: A, sources of each wanted face.
+        max_uses: wanted faces, over all classes, that may name the same source; a class for which this leaves too few
+            sources falls short (``unsourced``). None = no limit beyond even use.
+        match: attributes of the table, such as age or ethnicity, that an edit keeps. Sources are chosen so that within
+            each class real and synthesized faces together come as near as they can to the joint distribution of these
+            attributes over all real labelled faces (:func:`~synthmtl.balance.strata.strata`).
 
     Raises:
-        InputError: as ``resolve_strategy``, or if a class that needs faces has no face of another expression to edit.
+        InputError: as ``resolve_strategy`` and ``strata``, or if a class that needs faces has no face of another
+            expression to edit.
     """
     if sources not in SOURCES:
         raise InputError(f"unknown sources {sources!r}: use one of {', '.join(SOURCES)}")
     if candidates < 1:
         raise InputError(f"candidates must be at least 1, not {candidates}")
+    if max_uses is not None and max_uses < 1:
+        raise InputError(f"max_uses must be at least 1, not {max_uses}: leave it out for no limit")
     counts = table.counts()
     requested = resolve_strategy(counts, strategy)
-    numbers = [(name, i) for name, count in requested.items() for i in range(count)]
-    columns = _spread(
-        {name: _pool(table, name, sources) for name, count in requested.items() if count},
-        requested,
+    pools, shares = _by_stratum(
+        table, {name: _pool(table, name, sources) for name, count in requested.items() if count}, requested, match
+    )
+    chosen = deal(
+        pools,
+        shares,
         _groups(table),
         candidates,
         torch.Generator().manual_seed(derive_seed("plan", seed)),
+        max_uses=max_uses,
     )
+    rows = {name: [row for key in chosen if key[0] == name for row in chosen[key] if row] for name in requested}
+    numbers = [(name, i) for name in requested for i in range(len(rows[name]))]
     return BalancePlan(
         classes=table.classes,
         strategy=strategy_for_report(counts, strategy),
         counts=counts,
         requested=requested,
         target=torch.tensor([table.classes.index(name) for name, _ in numbers], dtype=torch.int64),
-        sources=torch.tensor([columns[n][i] for n, i in numbers], dtype=torch.int64).reshape(len(numbers), candidates),
+        sources=torch.tensor([rows[n][i] for n, i in numbers], dtype=torch.int64).reshape(len(numbers), candidates),
         seeds=torch.tensor([derive_seed("face", seed, name, i) for name, i in numbers], dtype=torch.int64),
+        unsourced={name: count - len(rows[name]) for name, count in requested.items()},
+        max_uses=max_uses,
+        match=tuple(match),
     )
+
+
+def _by_stratum(
+    table: FaceTable, pools: dict[str, Tensor], requested: dict[str, int], match: Sequence[str]
+) -> tuple[dict[Key, Tensor], dict[Key, int]]:
+    """Pools and wanted faces of each class, divided among the strata of the attributes; one stratum without any."""
+    stratum = strata(table, match)
+    usable = (table.expression >= 0) & ~table.synthetic
+    share = torch.bincount(stratum[usable], minlength=int(stratum.max()) + 1 if len(stratum) else 1)
+    parts, counts = {}, {}
+    for name, pool in pools.items():
+        available = torch.bincount(stratum[pool], minlength=len(share)) > 0
+        if lacking := int(share[~available].sum()):
+            logger.warning(
+                "%s: no face to edit in the strata of %s that %d faces belong to; the others stand in for them",
+                name, ", ".join(match), lacking,
+            )  # fmt: skip
+        own = torch.bincount(stratum[table.expression == table.classes.index(name)], minlength=len(share))
+        for number, count in enumerate(quotas(own, share * available, requested[name])):
+            if count:
+                parts[name, number], counts[name, number] = pool[stratum[pool] == number], count
+    return parts, counts
 
 
 def _groups(table: FaceTable) -> Tensor:
@@ -122,60 +178,3 @@ def _pool(table: FaceTable, target: str, sources: str) -> Tensor:
         # Unknown subjects share the value -1 here: one neutral face of any of them is enough.
         usable &= neutral | ~torch.isin(table.subject, table.subject[neutral])
     return torch.where(usable)[0]
-
-
-def _spread(
-    pools: dict[str, Tensor], requested: dict[str, int], groups: Tensor, candidates: int, generator: torch.Generator
-) -> dict[str, list[list[int]]]:
-    """Rows for each face of each class: the group, then the row in it, that this class used least, then all did."""
-    group_of = groups.tolist()
-    group_uses, row_uses = dict.fromkeys(group_of, 0), dict.fromkeys(range(len(groups)), 0)
-    members: dict[str, dict[int, list[int]]] = {}
-    by_group, by_row = {}, {name: {} for name in pools}
-    for name, pool in pools.items():
-        rows_of = members[name] = {}
-        for row in pool[torch.randperm(len(pool), generator=generator)].tolist():
-            rows_of.setdefault(group_of[row], []).append(row)
-        known, order = list(rows_of), torch.randperm(len(rows_of), generator=generator).tolist()
-        by_group[name] = _LeastUsed([known[i] for i in order], group_uses)
-    chosen = {name: [[] for _ in range(requested[name])] for name in pools}
-    # Classes advance together, so that each can spare the groups that the others use.
-    turns = sorted(((i + 0.5) / requested[name], name, i) for name in pools for i in range(requested[name]))
-    for _ in range(candidates):  # all first choices before any second one, so that they are spread best
-        for _, name, i in turns:
-            before = chosen[name][i]
-            group = by_group[name].take(avoid=group_of[before[-1]] if before else None)
-            if group not in by_row[name]:
-                by_row[name][group] = _LeastUsed(members[name][group], row_uses)
-            before.append(by_row[name][group].take())
-    return chosen
-
-
-class _LeastUsed:
-    """Deals out keys: the one that it dealt out least, of these the least in ``total``, then in the given order.
-
-    ``total`` counts uses and may be shared with others.
-    """
-
-    def __init__(self, keys: list[int], total: dict[int, int]):
-        self.total = total
-        self.heap = [(0, total[key], place, key) for place, key in enumerate(keys)]
-        heapq.heapify(self.heap)
-
-    def take(self, avoid: int | None = None) -> int:
-        """The next key; another one than ``avoid`` where there are several."""
-        entry = self._pop()
-        if entry[-1] == avoid and self.heap:
-            avoided, entry = entry, self._pop()
-            heapq.heappush(self.heap, avoided)
-        own, _, place, key = entry
-        self.total[key] += 1
-        heapq.heappush(self.heap, (own + 1, self.total[key], place, key))
-        return key
-
-    def _pop(self) -> tuple[int, int, int, int]:
-        while True:
-            own, total, place, key = heapq.heappop(self.heap)
-            if total == self.total[key]:
-                return own, total, place, key
-            heapq.heappush(self.heap, (own, self.total[key], place, key))  # others used it meanwhile

@@ -15,6 +15,7 @@ from synthmtl.balance.synthesize import edit_faces
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.files import replacing
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.sampling import SamplingOptions
 
@@ -90,6 +91,6 @@ def draw_sheet(cells: Tensor, columns: Sequence[str], path: str | Path, *, scale
     for i, title in enumerate(columns):
         middle = _GAP + i * (faces.shape[-1] + _GAP) + faces.shape[-1] / 2
         draw.text((middle, head / 2), title, "black", font, anchor="mm")
-    path = Path(path)
-    sheet.save(path)
-    return path
+    with replacing(path) as partial:
+        sheet.save(partial, "PNG")
+    return Path(path)

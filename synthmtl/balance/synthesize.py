@@ -1,17 +1,23 @@
 """From a plan to a filtered set of synthesized faces, in chunks that survive a kill and are shared among processes."""
 
 import logging
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from synthmtl.balance.attempts import Draft
 from synthmtl.balance.chunks import Chunk, ChunkStore, tensor_hash, weights_hash
-from synthmtl.balance.filter import REASONS, FaceFilter, JudgeCalibration, evaluating, to_unit
+from synthmtl.balance.filter import FaceFilter, JudgeCalibration, Verdict, evaluating, no_filter, to_unit
 from synthmtl.balance.plan import BalancePlan, make_plan
+from synthmtl.balance.result import FILLS, BalancingResult, Origin, gather
 from synthmtl.balance.strategy import Strategy
+from synthmtl.data.duplicates import MIN_CORRELATION
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.models.generators import FaceGenerator, class_targets, sampling_arguments
@@ -19,58 +25,7 @@ from synthmtl.models.sampling import SamplingOptions
 
 logger = logging.getLogger("synthmtl")
 
-FILLS = ("best", "leave")
-"""What happens to a wanted face whose candidates were all rejected: its best-agreeing one is taken, or none is."""
-
-
-@dataclass
-class BalancingResult:
-    """A balancing set and how it came about.
-
-    Attributes:
-        table: the synthesized faces. Each has the wanted expression, its source's subject, session and domain,
-            ``synthetic`` = True, the attribute ``agreement`` and, as ``files``, its name in a written set. It has no
-            further labels, since the edit changed them.
-        records: of each face: ``source_file``, ``source_row``, ``source_expression``, ``seed``, ``attempt`` (from 0),
-            ``generator``, ``agreement``, ``below_threshold``.
-        plan: what was wanted.
-        kept: faces in the table per class; ``requested`` minus ``kept`` is missing.
-        below_threshold: of these, faces that the judge rejected and that fill the set up (``fill="best"``).
-        rejected: {class: {reason: candidates}}, over all attempts.
-        identity: hashes and settings that the set depends on.
-        calibration: of the judge.
-    """
-
-    table: FaceTable
-    records: list[dict]
-    plan: BalancePlan
-    kept: dict[str, int]
-    below_threshold: dict[str, int]
-    rejected: dict[str, dict[str, int]]
-    identity: dict
-    calibration: JudgeCalibration
-
-    @property
-    def requested(self) -> dict[str, int]:
-        """Faces to add per class."""
-        return self.plan.requested
-
-    @property
-    def missing(self) -> dict[str, int]:
-        """Faces that could not be made, per class."""
-        return {name: count - self.kept[name] for name, count in self.requested.items()}
-
-    def summary(self) -> dict:
-        """The ``balance`` of ``report.json``; ``rejected`` counts candidates, of which a wanted face has several."""
-        return {
-            "strategy": self.plan.strategy,
-            "requested": self.requested,
-            "kept": self.kept,
-            "below_threshold": self.below_threshold,
-            "missing": self.missing,
-            "rejected": {name: sum(reasons.values()) for name, reasons in self.rejected.items()},
-            "rejected_by_reason": self.rejected,
-        }
+_AHEAD = 2  # chunks under way at once: one is made while the other is judged
 
 
 def edit_faces(
@@ -114,25 +69,30 @@ def edit_faces(
 
 def synthesize_balancing_set(
     generator: FaceGenerator,
-    judge: nn.Module,
+    judge: nn.Module | None,
     table: FaceTable,
     plan: BalancePlan | Strategy = "auto",
     *,
-    calibration: JudgeCalibration,
+    calibration: JudgeCalibration | None = None,
+    filter: bool = True,
     max_attempts: int = 3,
     fill: str = "best",
     sources: str = "any",
+    max_uses: int | None = None,
+    match: Sequence[str] = (),
     seed: int = 0,
     spread: float = 1.0,
     sampling: SamplingOptions | None = None,
     min_change: float = 0.002,
     min_distance: float = 0.004,
+    max_correlation: float = MIN_CORRELATION,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     directory: str | Path | None = None,
     rank: int = 0,
     world: int = 1,
     on_chunk: Callable[[int, int], None] | None = None,
+    on_faces: Callable[[FaceTable, list[dict]], None] | None = None,
 ) -> BalancingResult:
     """Synthesize what a table lacks, and keep what the judge agrees with.
 
@@ -140,7 +100,7 @@ def synthesize_balancing_set(
     ``best`` takes the candidate with the highest agreement relative to its class's threshold, marks it
     ``below_threshold`` and counts it: the classes come out exactly as wanted, and the filter works as a best-of-n
     choice. ``leave`` leaves it out. Broken, unchanged and copied faces are never taken, so that ``missing`` can be
-    above 0 either way.
+    above 0 either way; ``shortfalls`` of the result then says why.
 
     Work is done in chunks of ``batch_size`` wanted faces. A chunk depends on the arguments and its number only. With
     a ``directory`` each finished chunk is written at once, and a restart makes the missing ones only: the set is the
@@ -150,28 +110,34 @@ def synthesize_balancing_set(
 
     Args:
         generator: the trained network; its classes are the table's.
-        judge: recognizer that did not train with the generator.
+        judge: recognizer that did not train with the generator; None without ``filter``.
         table: the training faces, real ones to edit among them.
-        plan: a plan for this table, or a strategy from which ``sources`` and ``seed`` make one.
-        calibration: of the judge, from :func:`~synthmtl.balance.filter.calibrate_judge`.
-        max_attempts: candidates of each wanted face, at most.
+        plan: a plan for this table, or a strategy from which ``sources``, ``max_uses``, ``match`` and ``seed`` make
+            one.
+        calibration: of the judge, from :func:`~synthmtl.balance.filter.calibrate_judge`; None without ``filter``.
+        filter: False takes the first candidate of every face whose pixels are numbers, for studies of the filter.
+        max_attempts: candidates of each wanted face, at most: the cap on rejections.
         fill: ``best`` or ``leave``.
-        sources, seed: as for :func:`~synthmtl.balance.plan.make_plan`.
+        sources, max_uses, match, seed: as for :func:`~synthmtl.balance.plan.make_plan`.
         spread: of the styles, in standard deviations of the class's prior, or of a diffusion model's noise.
         sampling: of a diffusion model; None = its defaults.
-        min_change, min_distance: as for :class:`~synthmtl.balance.filter.FaceFilter`.
+        min_change, min_distance, max_correlation: as for :class:`~synthmtl.balance.filter.FaceFilter`.
         batch_size: wanted faces of a chunk.
         device: where networks run.
         directory: where chunks are kept; None keeps them in memory, for one process only.
         rank, world: this process and how many share the directory.
         on_chunk: called with the chunks finished so far and their number.
+        on_faces: called, by another thread, with the faces and records of each finished chunk, e.g. to write them
+            while the next ones are made; see :class:`BalancingResult`.
 
     Raises:
-        InputError: if classes, sizes or channels differ, the judge is the generator, an option is out of range or not
-            for this generator, or the directory holds chunks of another job.
+        InputError: if classes, sizes or channels differ, the judge is the generator or missing, an option is out of
+            range or not for this generator, or the directory holds chunks of another job.
     """
     _check_parts(generator, judge, table)
     options = sampling_arguments(generator, sampling)
+    if filter and (judge is None or calibration is None):
+        raise InputError("the filter needs a judge and its calibration: give both, or turn the filter off")
     if fill not in FILLS:
         raise InputError(f"unknown fill {fill!r}: use one of {', '.join(FILLS)}")
     if max_attempts < 1 or batch_size < 1:
@@ -179,36 +145,119 @@ def synthesize_balancing_set(
     if not 0 <= rank < world or (world > 1 and directory is None):
         raise InputError(f"process {rank} of {world}: ranks count from 0, and several processes need a directory")
     if not isinstance(plan, BalancePlan):
-        plan = make_plan(table, plan, seed=seed, sources=sources, candidates=(max_attempts + 1) // 2)
+        plan = make_plan(
+            table, plan, seed=seed, sources=sources, candidates=(max_attempts + 1) // 2, max_uses=max_uses, match=match
+        )
     _check_plan(plan, table)
     generator.to(device)
+    limits = {"min_change": min_change, "min_distance": min_distance, "max_correlation": max_correlation}
     identity = {
         "plan": plan.fingerprint(),
         "generator": weights_hash(generator),
-        "judge": weights_hash(judge),
-        "thresholds": tensor_hash(calibration.thresholds),
+        "judge": weights_hash(judge) if filter else None,
+        "thresholds": tensor_hash(calibration.thresholds) if filter else None,
         "faces": tensor_hash(table.images, table.expression),
-        "settings": {
-            "max_attempts": max_attempts, "spread": spread, "min_change": min_change, "min_distance": min_distance,
-            "batch_size": batch_size,
-        } | ({"sampling": options} if options else {}),
-    }  # fmt: skip
-    judging = FaceFilter(
-        judge, calibration, table.images, table.classes, min_change=min_change, min_distance=min_distance, device=device
-    )
+        "settings": {"max_attempts": max_attempts, "spread": spread, "batch_size": batch_size}
+        | (limits if filter else {"filter": False})
+        | ({"sampling": options} if options else {}),
+    }
+    judging = no_filter
+    if filter:
+        judging = FaceFilter(
+            judge, calibration, table.images, table.classes, subject=table.subject, device=device, **limits
+        )
     store = ChunkStore(directory, identity, rank=rank) if directory is not None else None
-    parts = torch.arange(len(plan)).split(batch_size) if len(plan) else ()
+    origin = Origin(table, plan, fill, identity, batch_size)
+    work = _Work(generator, judging, origin, store, max_attempts, spread, sampling, on_faces)
+    count = -(-len(plan) // batch_size)
     chunks: dict[int, Chunk] = {}
-    for number in _turns(len(parts), rank, world):
-        chunk = store.load(number) if store else None
-        if chunk is None:
-            chunk = _make_chunk(generator, judging, table, plan, parts[number], max_attempts, spread, sampling)
-            if store:
-                store.save(number, chunk)
+    for number, chunk in _make_chunks(work, _turns(count, rank, world)):
         chunks[number] = chunk
         if on_chunk is not None:
-            on_chunk(len(chunks), len(parts))
-    return _gather([chunks[number] for number in range(len(parts))], table, plan, fill, identity, calibration)
+            on_chunk(len(chunks), count)
+
+    def images_of(number: int) -> Tensor:
+        chunk = store.load(number) if store else chunks[number]
+        if chunk is None:
+            raise InputError(f"{store.path(number)}: vanished or was damaged meanwhile: --resume makes it again")
+        return chunk.images
+
+    result = gather([chunks[n] for n in range(count)], origin, calibration if filter else None, images_of)
+    for sentence in result.shortfalls.values():
+        logger.warning(sentence)
+    return result
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What chunks are made of and where they go."""
+
+    generator: FaceGenerator
+    judging: Callable[..., Verdict]
+    origin: Origin
+    store: ChunkStore | None
+    max_attempts: int
+    spread: float
+    sampling: SamplingOptions | None
+    on_faces: Callable[[FaceTable, list[dict]], None] | None
+
+
+def _make_chunks(work: _Work, numbers: Sequence[int]) -> Iterator[tuple[int, Chunk]]:
+    """Each chunk by its number, made or loaded, in about this order; pixels only where there is no store.
+
+    Generation has this thread to itself: another one judges, stores and hands on what has been made, while the next
+    chunk, or the next attempt at the one before, is on its way.
+    """
+    started, generating, made = time.monotonic(), 0.0, 0
+    waiting: deque[tuple[int, Draft | Chunk, Future]] = deque()
+    numbers = deque(numbers)
+    with ThreadPoolExecutor(1) as behind:
+        while numbers or waiting:
+            if numbers and len(waiting) < _AHEAD:
+                number = numbers.popleft()
+                found = work.store.load(number) if work.store else None
+                if found is not None:
+                    waiting.append((number, found, behind.submit(_hand_on, work, number, found)))
+                    continue
+                size = work.origin.chunk_size
+                faces = torch.arange(number * size, min((number + 1) * size, len(work.origin.plan)))
+                draft = Draft(work.origin.table, work.origin.plan, faces, work.max_attempts)
+            else:
+                number, draft, judged = waiting.popleft()
+                judged.result()
+                if isinstance(draft, Chunk) or draft.done:
+                    chunk = draft if isinstance(draft, Chunk) else draft.chunk
+                    if work.store:
+                        chunk.images = chunk.images[:0]
+                    yield number, chunk
+                    continue
+            rows, target, seeds = draft.candidates()
+            before, sources = time.monotonic(), work.origin.table.images[rows]
+            images, finite = edit_faces(
+                work.generator, sources, target, seeds, spread=work.spread, sampling=work.sampling
+            )
+            generating += time.monotonic() - before
+            made += len(images)
+            waiting.append((number, draft, behind.submit(_judge, work, number, draft, images, finite)))
+    seconds = max(time.monotonic() - started, 1e-9)
+    if made:
+        logger.info(
+            "made %d candidates in %.1f s (%.0f a second), %.0f %% of it in the generator",
+            made, seconds, made / seconds, 100 * generating / seconds,
+        )  # fmt: skip
+
+
+def _judge(work: _Work, number: int, draft: Draft, images: Tensor, finite: Tensor) -> None:
+    draft.judge(work.judging, images, finite)
+    if draft.done:
+        if work.store:
+            work.store.save(number, draft.chunk)
+        _hand_on(work, number, draft.chunk)
+
+
+def _hand_on(work: _Work, number: int, chunk: Chunk) -> None:
+    if work.on_faces is not None:
+        work.on_faces(*work.origin.faces(number, chunk))
 
 
 def _turns(count: int, rank: int, world: int) -> list[int]:
@@ -217,124 +266,7 @@ def _turns(count: int, rank: int, world: int) -> list[int]:
     return [*own, *(n for n in reversed(range(count)) if n not in own)]
 
 
-def _make_chunk(
-    generator: FaceGenerator,
-    judging: FaceFilter,
-    table: FaceTable,
-    plan: BalancePlan,
-    faces: Tensor,
-    max_attempts: int,
-    spread: float,
-    sampling: SamplingOptions | None,
-) -> Chunk:
-    n = len(faces)
-    target = plan.target[faces]
-    chunk = Chunk(
-        images=torch.zeros((n, *table.images.shape[1:]), dtype=torch.uint8),
-        reason=torch.full((n,), REASONS.index("broken")),
-        agreement=torch.zeros(n),
-        source=torch.full((n,), -1),
-        seed=torch.full((n,), -1),
-        attempt=torch.full((n,), -1),
-        rejected=torch.zeros(len(table.classes), len(REASONS), dtype=torch.int64),
-    )
-    best = torch.full((n,), float("-inf"))
-    pending = torch.arange(n)
-    for attempt in range(max_attempts):
-        rows, seeds = plan.candidate(faces[pending], attempt)
-        sources, wanted = table.images[rows], target[pending]
-        images, finite = edit_faces(generator, sources, wanted, seeds, spread=spread, sampling=sampling)
-        verdict = judging(images, sources, wanted, finite=finite)
-        kept = verdict.reason < 0
-        chunk.rejected.index_put_(
-            (wanted[~kept], verdict.reason[~kept]), torch.ones((), dtype=torch.int64), accumulate=True
-        )
-        rank = torch.where(verdict.reason == REASONS.index("disagreement"), verdict.margin, float("-inf"))
-        rank[kept] = float("inf")
-        better = rank > best[pending]
-        here = pending[better]
-        best[here] = rank[better]
-        chunk.images[here], chunk.reason[here] = images[better], verdict.reason[better]
-        chunk.agreement[here], chunk.source[here] = verdict.agreement[better], rows[better]
-        chunk.seed[here], chunk.attempt[here] = torch.tensor(seeds)[better], attempt
-        pending = pending[~kept]
-        if not len(pending):
-            break
-    return chunk
-
-
-def _gather(
-    chunks: list[Chunk],
-    table: FaceTable,
-    plan: BalancePlan,
-    fill: str,
-    identity: dict,
-    calibration: JudgeCalibration,
-) -> BalancingResult:
-    empty = table.images[:0], *(torch.empty(0, dtype=torch.int64) for _ in range(5))
-
-    def column(name: str, default: Tensor) -> Tensor:
-        return torch.cat([getattr(chunk, name) for chunk in chunks]) if chunks else default
-
-    names = ("images", "reason", "agreement", "source", "seed", "attempt")
-    images, reason, agreement, source, seed, attempt = map(column, names, empty)
-    below = reason == REASONS.index("disagreement")
-    usable = (reason < 0) | (below if fill == "best" else torch.zeros_like(below))
-    taken = torch.where(usable)[0]
-    rejected = sum(
-        (chunk.rejected for chunk in chunks), torch.zeros(len(plan.classes), len(REASONS), dtype=torch.int64)
-    )
-    target, source = plan.target[taken], source[taken]
-    records = [
-        {
-            "source_file": table.files[row] or None,
-            "source_row": row,
-            "source_expression": table.classes[table.expression[row]],
-            "seed": int(seed[i]),
-            "attempt": int(attempt[i]),
-            "generator": identity["generator"],
-            "agreement": round(float(agreement[i]), 6),
-            "below_threshold": bool(below[i]),
-        }
-        for i, row in zip(taken.tolist(), source.tolist(), strict=True)
-    ]
-    made = FaceTable(
-        images=images[taken],
-        classes=plan.classes,
-        expression=target,
-        subject=table.subject[source],
-        session=table.session[source],
-        domain=table.domain[source],
-        synthetic=torch.ones(len(taken), dtype=torch.bool),
-        attributes={"agreement": agreement[taken].float()},
-        files=[f"train/{plan.classes[t]}/synthesized-{i:06d}.png" for i, t in zip(taken.tolist(), target, strict=True)],
-    )
-    by_class = [torch.bincount(t, minlength=len(plan.classes)).tolist() for t in (target, target[below[taken]])]
-    kept, filled = (dict(zip(plan.classes, counts, strict=True)) for counts in by_class)
-    result = BalancingResult(
-        table=made,
-        records=records,
-        plan=plan,
-        kept=kept,
-        below_threshold=filled,
-        rejected={
-            name: dict(zip(REASONS, row, strict=True))
-            for name, row in zip(plan.classes, rejected.tolist(), strict=True)
-            if plan.requested[name]
-        },
-        identity=identity,
-        calibration=calibration,
-    )
-    for name, count in result.missing.items():
-        if count or filled[name]:
-            logger.warning(
-                "%s: of %d wanted faces %d are missing and %d lie below the judge's threshold",
-                name, plan.requested[name], count, filled[name],
-            )  # fmt: skip
-    return result
-
-
-def _check_parts(generator: FaceGenerator, judge: nn.Module, table: FaceTable) -> None:
+def _check_parts(generator: FaceGenerator, judge: nn.Module | None, table: FaceTable) -> None:
     if judge is generator:
         raise InputError("the judge is the generator itself: give a recognizer that did not train with it")
     if generator.classes != table.classes:

@@ -1,25 +1,44 @@
-"""A balancing set as a Hugging Face ``imagefolder`` with provenance, data card and contact sheet."""
+"""A balancing set as a Hugging Face data set with provenance, data card and contact sheet."""
 
+import itertools
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import synthmtl
 from synthmtl.balance.card import data_card
-from synthmtl.balance.chunks import write_atomically
+from synthmtl.balance.formats import (
+    FORMATS,
+    Face,
+    FaceFiles,
+    folder_of,
+    png_bytes,
+    shortener,
+    write_metadata,
+    write_shards,
+)
+from synthmtl.balance.result import BalancingResult
 from synthmtl.balance.sheet import contact_cells, draw_sheet, sheet_rows
-from synthmtl.balance.synthesize import BalancingResult
 from synthmtl.data.table import FaceTable
-from synthmtl.data.writer import write_image_folder
+from synthmtl.data.writer import metadata_rows
 from synthmtl.errors import InputError
+from synthmtl.files import write_text
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.sampling import SamplingOptions
 
 LICENSE_NOTE = "that of the source data set applies to everything derived from it."
+
+_TYPED_BY = 5
+
+_Named = tuple[str, Tensor, dict | None, dict]
+
+_PROVENANCE = (
+    "source_file", "source_row", "source_expression", "seed", "attempt", "generator", "below_threshold", "filtered",
+)  # fmt: skip
 
 
 def write_balancing_set(
@@ -29,15 +48,23 @@ def write_balancing_set(
     generator: FaceGenerator,
     table: FaceTable,
     originals: bool = False,
+    format: str = "imagefolder",
+    files: FaceFiles | None = None,
     license_note: str = LICENSE_NOTE,
     sheet_faces: int = 8,
     draw: Callable[[Tensor, Sequence[str], Path], object] = draw_sheet,
 ) -> Path:
-    """Write a balancing set; ``datasets.load_dataset("imagefolder", data_dir=directory)`` loads it.
+    """Write a balancing set; ``datasets.load_dataset(format, data_dir=directory)`` loads it.
 
-    ``train/<expression>/<name>.png`` and ``train/metadata.jsonl`` (labels and, for each synthesized face, the records
-    of :class:`BalancingResult`), ``README.md`` (data card), ``balance.json`` and ``contact_sheet.png``. The metadata
-    come last: writing that was interrupted is done again, writing that was finished does nothing.
+    ``README.md`` (data card), ``balance.json`` and ``contact_sheet.png`` beside the faces with their labels and, for
+    each synthesized one, the records of :class:`BalancingResult`. Text chunks of every synthesized PNG say so, too:
+    ``synthetic``, ``generator``, ``source_file`` and ``seed``. What makes the set complete comes last: writing that was
+    interrupted is done again, writing that was finished does nothing.
+
+    - ``imagefolder``: ``train/<expression>/<name>.png`` and ``train/metadata.jsonl``;
+    - ``parquet``: ``data/train-00000-of-0000N.parquet`` with the column ``image`` {bytes, path};
+    - ``webdataset``: ``data/train-000000.tar``, ... with ``<name>.png``, ``.json`` and ``.cls``, the number of the
+      expression in ``table.classes``.
 
     Args:
         result: of :func:`~synthmtl.balance.synthesize.synthesize_balancing_set`.
@@ -45,6 +72,8 @@ def write_balancing_set(
         generator: that made the faces, for the contact sheet.
         table: the training faces that were balanced.
         originals: write them too, so that the folder is a balanced data set by itself.
+        format: one of :data:`~synthmtl.balance.formats.FORMATS`.
+        files: what has written faces of an ``imagefolder`` while they were made.
         license_note: the card's line on the license.
         sheet_faces: rows of the contact sheet.
         draw: draws the sheet from cells (uint8 (R, 1 + K, C, H, W)), column titles and path.
@@ -53,47 +82,103 @@ def write_balancing_set(
         The directory.
 
     Raises:
-        InputError: if there is nothing to write, or the directory holds another set.
+        InputError: if there is nothing to write, the directory holds another set, the format is unknown, or its
+            library is missing.
     """
     directory = Path(directory)
-    faces = FaceTable.concatenate([table.select(~table.synthetic), result.table]) if originals else result.table
-    if not len(faces):
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
+    real = table.select(~table.synthetic if originals else [])
+    if not len(result.table) + len(real):
         raise InputError("no synthesized face to write: the classes are balanced, or every candidate was rejected")
-    if _claim(result, directory, originals):
+    if _claim(result, directory, originals, format):
         return directory
-    write_atomically(directory / "README.md", data_card(result, originals=originals, license_note=license_note))
+    card = data_card(result, table, originals=originals, format=format, license_note=license_note)
+    write_text(directory / "README.md", card)
     sampling = SamplingOptions(**result.identity["settings"].get("sampling", {}))
     cells = contact_cells(generator, table, sheet_rows(table, sheet_faces), sampling=sampling)
     if len(cells):
         draw(cells, ["source", *table.classes], directory / "contact_sheet.png")
-    real = len(faces) - len(result.table)
-    shorten = _shortener(table.files)
-    missing = dict.fromkeys(("source_row", "source_expression", "seed", "attempt", "generator", "below_threshold"))
-    copied = [{"source_file": shorten(file)} | missing for file in faces.files[:real]]
-    made = [record | {"source_file": shorten(record["source_file"])} for record in result.records]
-    names = [f"original-{i:06d}" for i in range(real)] + [PurePosixPath(file).stem for file in result.table.files]
-    extra = [{k: v for k, v in record.items() if k != "agreement"} for record in copied + made]  # a column of the table
-    write_image_folder(faces, directory, "train", names=names, extra=extra)
+    faces = _faces(result, real, table)
+    if format == "imagefolder":
+        _write_folder(directory, faces, files or FaceFiles(directory, table))
+    else:
+        if format == "webdataset":
+            first = _telling(faces)
+            rest = (face for i, face in enumerate(_faces(result, real, table)) if i not in first)
+            faces = itertools.chain(first.values(), rest)
+        encoded = (Face(name, png_bytes(image, record), row) for name, image, record, row in faces)
+        write_shards(directory, format, encoded, len(real) + len(result.table), table.classes)
     return directory
 
 
-def _claim(result: BalancingResult, directory: Path, originals: bool) -> bool:
+def _telling(faces: Iterable[_Named]) -> dict[int, _Named]:
+    """The first faces that have a column which none before them has, by their places.
+
+    The library ``datasets`` takes the types of an archive's columns from its first five samples.
+    """
+    told, chosen = set(), {}
+    for i, face in enumerate(faces):
+        known = {name for name, value in face[-1].items() if value is not None}
+        if not known <= told and len(chosen) < _TYPED_BY:
+            chosen[i] = face
+            told |= known
+    return chosen
+
+
+def _write_folder(directory: Path, faces: Iterator[_Named], files: FaceFiles) -> None:
+    def written() -> Iterator[dict]:
+        for name, image, record, row in faces:
+            file = f"{folder_of(row)}/{name}.png"
+            files.write(f"train/{file}", lambda image=image, record=record: png_bytes(image, record))
+            yield {"file_name": file} | row
+
+    (directory / "train").mkdir(parents=True, exist_ok=True)
+    write_metadata(directory, written())
+
+
+def _faces(result: BalancingResult, real: FaceTable, table: FaceTable) -> Iterator[_Named]:
+    """Name, pixels, record (None for an original) and row of each face, originals first."""
+    # Pixels stay where they are: only the labels are joined, for which columns the rows have is up to all of them.
+    parts = [part.replace(images=part.images[:, :, :0, :0]) for part in (real, result.table)]
+    labels = FaceTable.concatenate(parts)
+    # A set that was balanced before brings such columns along.
+    labels.attributes = {name: column for name, column in labels.attributes.items() if name not in _PROVENANCE}
+    shorten = shortener(table.files)
+    for i, row in enumerate(metadata_rows(labels)):
+        made = i - len(real)
+        if made < 0:
+            further: dict[str, Any] = dict.fromkeys(_PROVENANCE) | {"source_file": shorten(real.files[i])}
+            yield f"original-{i:06d}", real.images[i], None, row | further
+        else:
+            record = result.records[made] | {"source_file": shorten(result.records[made]["source_file"])}
+            name = PurePosixPath(result.table.files[made]).stem
+            yield name, result.table.images[made], record, row | {key: record[key] for key in _PROVENANCE}
+
+
+def _claim(result: BalancingResult, directory: Path, originals: bool, format: str) -> bool:
     """Put ``balance.json`` there, or check the one that is; True if the set is there whole."""
     content = {
         **result.summary(),
+        "shortfalls": result.shortfalls,
         "counts_before": result.plan.counts,
         "counts_after": {name: count + result.kept[name] for name, count in result.plan.counts.items()},
+        "classes": list(result.plan.classes),
         "originals": originals,
-        "calibration": result.calibration.as_dict(),
+        "format": format,
+        "max_uses": result.plan.max_uses,
+        "match": list(result.plan.match),
+        "calibration": result.calibration.as_dict() if result.calibration else None,
         "identity": result.identity,
     }
-    file, metadata = directory / "balance.json", directory / "train" / "metadata.jsonl"
+    file = directory / "balance.json"
+    whole = directory / "train" / "metadata.jsonl" if format == "imagefolder" else directory / "data"
     if not file.exists():
-        if metadata.exists():
-            raise InputError(f"{metadata}: belongs to another data set: choose another directory")
+        if whole.exists():
+            raise InputError(f"{whole}: belongs to another data set: choose another directory")
         directory.mkdir(parents=True, exist_ok=True)
         versions = {"synthmtl": synthmtl.__version__, "torch": torch.__version__}
-        write_atomically(file, json.dumps(content | {"versions": versions}, indent=2) + "\n")
+        write_text(file, json.dumps(content | {"versions": versions}, indent=2) + "\n")
         return False
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -102,17 +187,4 @@ def _claim(result: BalancingResult, directory: Path, originals: bool) -> bool:
     found.pop("versions", None)
     if found != json.loads(json.dumps(content)):
         raise InputError(f"{file}: holds another balancing set: choose another directory, or delete this one")
-    return metadata.exists()
-
-
-def _shortener(files: Sequence[str]) -> Callable[[str | None], str | None]:
-    """Names without the folders above the data, which say who keeps them where and nothing about the faces."""
-    absolute = [os.path.dirname(file) for file in files if os.path.isabs(file)]
-    above = os.path.dirname(os.path.commonpath(absolute)) if absolute else ""
-
-    def shorten(file: str | None) -> str | None:
-        if not file:
-            return None
-        return PurePosixPath(os.path.relpath(file, above)).as_posix() if os.path.isabs(file) else file
-
-    return shorten
+    return whole.exists()

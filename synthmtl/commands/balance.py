@@ -3,11 +3,18 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
 from synthmtl.commands.options import add_out_options
-from synthmtl.commands.shared import DATA_HELP, add_sampling_options, default_device, load_generator, settings
+from synthmtl.commands.shared import (
+    DATA_HELP,
+    add_bad_image_option,
+    add_sampling_options,
+    load_generator,
+    settings,
+)
 from synthmtl.errors import InputError
 
 
@@ -16,65 +23,123 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved generator")
     parser.add_argument("--judge", type=str | None, default=None, help="saved recognizer; default: the run's judge")
     parser.add_argument("--data", type=str, required=True, help=f"faces to balance: {DATA_HELP}")
+    add_bad_image_option(parser)
+    parser.add_argument(
+        "--on-leak", type=Literal["drop", "warn", "error"], default="drop",
+        help="drop: nothing is made of training faces that validation or test show, too; warn: they are counted; "
+        "error: they stop it",
+    )  # fmt: skip
     parser.add_argument(
         "--strategy", type=str | dict[str, int], default="auto",
         help="auto, minority, not minority, not majority, all, or {class: total}",
     )  # fmt: skip
     parser.add_argument("--quantile", type=float, default=0.2, help="strictness of the judge, in [0, 1)")
-    parser.add_argument("--attempts", type=int, default=3, help="tries per wanted face")
+    parser.add_argument("--attempts", type=int, default=3, help="tries per wanted face, at most")
+    parser.add_argument("--no-filter", action="store_true", help="take the first try of every face, for studies")
+    parser.add_argument(
+        "--max_uses", type=int | None, default=None, help="faces that may be made of one source; default: no limit"
+    )
+    parser.add_argument(
+        "--match", type=list[str], default=[],
+        help="attributes (columns of numbers in the metadata, e.g. [age, ethnicity]) whose mix to keep in each class",
+    )  # fmt: skip
     add_sampling_options(parser)
     parser.add_argument(
         "--fill", type=str, default="best",
         help="best: exact counts, by the best candidate if all were rejected; leave: accepted faces only",
     )  # fmt: skip
+    parser.add_argument(
+        "--format", type=str, default="imagefolder",
+        help="imagefolder, parquet (needs the extra [hub]) or webdataset, all read by Hugging Face's datasets",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch_size", type=int, default=128, help="faces that are made, and kept on the disk, at once"
+    )
     parser.add_argument("--originals", action="store_true", help="write the real training faces too")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     add_out_options(parser)
 
 
 def run_balance(options: Namespace) -> None:
-    """Balance the data of a parsed command line, and print what was kept."""
+    """Balance the data of a parsed command line, and print what was kept.
+
+    Under a launcher every process makes its share of the faces, and the first one writes.
+    """
     from synthmtl.balance import calibrate_judge, make_plan, synthesize_balancing_set, write_balancing_set
-    from synthmtl.balance.synthesize import FILLS
+    from synthmtl.balance.formats import FaceFiles
     from synthmtl.data.load import load_splits
     from synthmtl.experiment import check_out, claim, open_out
     from synthmtl.models.inference import load_network
+    from synthmtl.training import build_accelerator, check_same_data
 
-    check_out(options.out, resume=options.resume, overwrite=options.overwrite)
-    if options.attempts < 1:
-        raise InputError(f"--attempts is {options.attempts}: at least one")
-    if options.fill not in FILLS:
-        raise InputError(f"--fill is {options.fill!r}: use one of {', '.join(FILLS)}")
+    _check(options)
+    accelerator = build_accelerator()
+    main, device = accelerator.is_main_process, accelerator.device
+    if main:
+        check_out(options.out, resume=options.resume, overwrite=options.overwrite)
     generator, sampling = load_generator(options)
-    judge_path = Path(options.judge or Path(options.model) / "judge")
-    if not judge_path.is_dir():
-        raise InputError(f"{judge_path}: no judge there; give --judge, a recognizer that did not train with the model")
-    judge = load_network(judge_path)
+    judge = None
+    if not options.no_filter:
+        path = Path(options.judge or Path(options.model) / "judge")
+        if not path.is_dir():
+            raise InputError(f"{path}: no judge there; give --judge, a recognizer that did not train with the model")
+        judge = load_network(path)
     splits = load_splits(
         options.data, image_size=generator.config.image_size, channels=generator.config.image_channels,
-        split_seed=0, classes=generator.classes,
+        split_seed=0, classes=generator.classes, on_bad=options.on_bad_image,
+        on_leak=options.on_leak,
     )  # fmt: skip
-    plan = make_plan(splits.train, options.strategy, seed=options.seed, candidates=(options.attempts + 1) // 2)
+    check_same_data(accelerator, splits.tables())
+    table = splits.train
+    plan = make_plan(
+        table, options.strategy, seed=options.seed, candidates=(options.attempts + 1) // 2,
+        max_uses=options.max_uses, match=options.match,
+    )  # fmt: skip
     if not len(plan.target):
         raise InputError(f"{options.data}: strategy {options.strategy} wants no further face: nothing to balance")
-    device = default_device()
-    judge, generator = judge.to(device), generator.to(device)
-    calibration = calibrate_judge(judge, splits.validation, quantile=options.quantile, device=device)
-    out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
-    claim(out, {"command": "balance"} | settings(options))
+    calibration = judge and calibrate_judge(judge, splits.validation, quantile=options.quantile, device=device)
+    del splits  # the faces to evaluate on need not wait in memory
+    out = Path(options.out)
+    if main:
+        open_out(out, resume=options.resume, overwrite=options.overwrite)
+        claim(out, {"command": "balance"} | settings(options))
+    accelerator.wait_for_everyone()
+    files = FaceFiles(out, table) if main and options.format == "imagefolder" else None
     result = synthesize_balancing_set(
         generator,
         judge,
-        splits.train,
+        table,
         plan,
         calibration=calibration,
+        filter=judge is not None,
         max_attempts=options.attempts,
         fill=options.fill,
         spread=options.spread,
         sampling=sampling,
-        seed=options.seed,
+        batch_size=options.batch_size,
         device=device,
         directory=out / ".chunks",
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        on_faces=files.add if files else None,
     )
-    write_balancing_set(result, out, generator=generator, table=splits.train, originals=options.originals)
-    print(json.dumps(result.summary()))
+    if main:
+        write_balancing_set(
+            result, out, generator=generator, table=table, originals=options.originals, format=options.format,
+            files=files,
+        )  # fmt: skip
+        print(json.dumps(result.summary()))
+
+
+def _check(options: Namespace) -> None:
+    from synthmtl.balance.formats import FORMATS
+    from synthmtl.balance.result import FILLS
+    from synthmtl.data.readers.hugging_face import need_datasets
+
+    if options.attempts < 1:
+        raise InputError(f"--attempts is {options.attempts}: at least one")
+    for name, known in (("fill", FILLS), ("format", FORMATS)):
+        if options[name] not in known:
+            raise InputError(f"--{name} is {options[name]!r}: use one of {', '.join(known)}")
+    if options.format == "parquet":
+        need_datasets("--format parquet")

@@ -5,18 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from synthmtl.commands.options import add_out_options, generator_of, path_of, preset_of, recipe_options
+from synthmtl.commands.options import ConfigFile, add_out_options, generator_of, path_of, preset_of, recipe_options
 from synthmtl.commands.shared import DATA_HELP
-from synthmtl.errors import InputError
 
 
 def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: bool) -> None:
     """All options of the main job, with the defaults of the preset and generator that ``argv`` names."""
     from synthmtl.experiment import MainJobConfig, preset
 
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     add_out_options(parser)
     parser.add_class_arguments(MainJobConfig, as_group=False)
     defaults = preset(preset_of(argv), rendered=rendered, generator=generator_of(argv))
@@ -68,8 +67,6 @@ def run_main_job_command(options: Namespace) -> None:
     config = main_job_config(options)
     if "data" in options:
         config.faces.path = options.data
-        if not Path(options.data).exists():
-            raise InputError(f"{options.data}: no such file or folder")
     report = run_main_job(config, Path(options.out), resume=options.resume, overwrite=options.overwrite)
     print_scores(report)
     print(f"report: {Path(options.out) / 'report.html'}")

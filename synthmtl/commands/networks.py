@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from synthmtl.commands.options import add_out_options
 from synthmtl.commands.shared import (
     DATA_HELP,
+    add_bad_image_option,
     add_sampling_options,
     default_device,
     load_generator,
@@ -23,6 +24,7 @@ def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the evaluation."""
     parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved network")
     parser.add_argument("--data", type=str, required=True, help=DATA_HELP)
+    add_bad_image_option(parser)
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
     parser.add_argument("--split_seed", type=int, default=0, help="of splits that the data do not bring along")
     parser.add_argument("--out", type=str, required=True, help="JSON file to write")
@@ -32,20 +34,17 @@ def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def run_evaluate(options: Namespace) -> None:
     """Score a network on one split, into a JSON file."""
     from synthmtl.data.load import load_splits, read_tables
-    from synthmtl.experiment import write_json
+    from synthmtl.experiment import check_file, write_json
     from synthmtl.metrics import bootstrap_intervals, recognition_metrics
     from synthmtl.models.inference import load_network, predict_table
 
-    out = Path(options.out)
-    if out.is_dir():
-        raise InputError(f"{out}: is a folder; give the name of a JSON file")
-    if out.exists() and not options.overwrite:
-        raise InputError(f"{out}: exists; --overwrite replaces it")
+    out = check_file(options.out, overwrite=options.overwrite)
     if options.split not in ("train", "validation", "test"):
         raise InputError(f"unknown split {options.split!r}: use train, validation or test")
     model = load_network(options.model)
     wanted = {
         "image_size": model.config.image_size, "channels": model.config.image_channels, "classes": model.classes,
+        "on_bad": options.on_bad_image,
     }  # fmt: skip
     # A split that is there needs no other one beside it, nor every class.
     table, notes = read_tables(options.data, **wanted).get(options.split), []
@@ -99,6 +98,7 @@ def run_synthesize(options: Namespace) -> None:
     from PIL import Image
 
     from synthmtl.experiment import check_out, claim, open_out
+    from synthmtl.files import replacing
     from synthmtl.labels import class_index
     from synthmtl.models.generators import class_targets, sampling_arguments
 
@@ -118,5 +118,6 @@ def run_synthesize(options: Namespace) -> None:
         edited = model.synthesize(image.to(device), target, generator=style, **how)
         name = out / f"{number:05d}-{Path(file).stem}-{model.classes[index]}.png"
         pixels = edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-        Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(name)
+        with replacing(name, flush=False) as partial:
+            Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(partial, "PNG")
         print(name)

@@ -70,13 +70,11 @@ def run_score(options: Namespace) -> None:
 
 
 def _check_files(out: Path, picture: Path | None, *, overwrite: bool) -> None:
-    for file, what in ((out, "JSON"), (picture, "PNG")):
-        if file is None:
-            continue
-        if file.is_dir():
-            raise InputError(f"{file}: is a folder; give the name of a {what} file")
-        if file.exists() and not overwrite:
-            raise InputError(f"{file}: exists; --overwrite replaces it")
+    from synthmtl.experiment import check_file
+
+    for file, kind in ((out, "JSON"), (picture, "PNG")):
+        if file is not None:
+            check_file(file, overwrite=overwrite, kind=kind)
     if picture is not None and picture.suffix.lower() != ".png":
         raise InputError(f"--pairs is {picture}: give the name of a PNG file")
     if picture == out:

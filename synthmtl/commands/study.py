@@ -5,16 +5,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from synthmtl.commands.options import add_out_options, preset_of, recipe_options
+from synthmtl.commands.options import ConfigFile, add_out_options, preset_of, recipe_options
 
 
 def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the study, with the defaults of the preset that ``argv`` names."""
     from synthmtl.study import StudyConfig, preset
 
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     add_out_options(parser)
     parser.add_class_arguments(StudyConfig, as_group=False)
     parser.set_defaults(dataclasses.asdict(preset(preset_of(argv))))
@@ -56,9 +56,11 @@ def say_results(results: dict | None, out: Path) -> int:
 
 
 def print_study(results: dict) -> None:
-    """One line for each method and correlation: macro-F1 and synthesis error with their intervals, and the gain."""
+    """One line for each method and condition: macro-F1 and synthesis error with their intervals, and the gain."""
     for entry in results["summary"]:
-        said = [f"rho {entry['rho']:g}  {entry['method']:15s}"]
+        labels = "" if entry["labels_per_class"] is None else f"  labels {entry['labels_per_class']}"
+        first = "" if entry["schedule"] == "joint" else f"  {entry['schedule']}"
+        said = [f"rho {entry['rho']:g}{labels}{first}  {entry['method']:15s}"]
         for metric, name in (("macro_f1", "macro-F1"), ("synthesis_error", "synthesis error")):
             value = entry["metrics"][metric]
             said.append(f"{name} {value['mean']:.3f} [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]")

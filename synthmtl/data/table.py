@@ -1,6 +1,7 @@
 """Faces and their labels as columns in memory: what every reader returns and every sampler indexes."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.batch import FaceBatch
+from synthmtl.data.storage import take_faces
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS, EXPRESSIONS, canonical_expression, ordered_classes
 
@@ -100,11 +102,24 @@ class FaceTable:
         labelled = self.expression[self.expression >= 0]
         return dict(zip(self.classes, torch.bincount(labelled, minlength=len(self.classes)).tolist(), strict=True))
 
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of all faces and labels; where they were read from does not count."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        columns = {name: getattr(self, name) for name in ("images", *_MISSING, "expression_distribution")}
+        for name, column in (columns | self.attributes).items():
+            digest.update(f"{name} {column.dtype} {tuple(column.shape)}".encode())
+            digest.update(column.contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
     def select(self, index: Tensor | Sequence[int]) -> "FaceTable":
-        """The rows that ``index`` names: integers (repeats allowed) or a boolean mask of N."""
+        """The rows that ``index`` names: integers (repeats allowed) or a boolean mask of N.
+
+        Pixels of rows that follow on each other are shared with this table, not copied.
+        """
         index = _rows(index)
-        columns = {name: getattr(self, name)[index] for name in (*_MISSING, "expression_distribution", "images")}
+        columns = {name: getattr(self, name)[index] for name in (*_MISSING, "expression_distribution")}
         return FaceTable(
+            images=take_faces(self.images, index),
             classes=self.classes,
             attributes={name: column[index] for name, column in self.attributes.items()},
             files=[self.files[i] for i in index.tolist()],

@@ -14,6 +14,7 @@ from torch import Tensor
 from synthmtl.data.readers.metadata import NAMED_KEYS
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.files import replacing
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS
 
 UNLABELED = "unlabeled"
@@ -67,17 +68,18 @@ def write_image_folder(
     for name in set(classes):
         (folder / name).mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = metadata.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as stream:
+    with replacing(metadata) as partial, partial.open("w", encoding="utf-8") as stream:
         for i, (row, name, expression) in enumerate(zip(rows, names, classes, strict=True)):
             file_name = f"{expression}/{name}.png"
             further = dict(extra[i]) if extra is not None else {}
             taken = sorted(further.keys() & (row.keys() | set(NAMED_KEYS)))
             if taken:
                 raise InputError(f"extra column {taken[0]!r} has the name of a label: choose another name")
-            Image.fromarray(_pixels(table.images[i])).save(folder / file_name)
+            with replacing(folder / file_name, flush=False) as face:
+                Image.fromarray(_pixels(table.images[i])).save(face, "PNG")
             stream.write(json.dumps({"file_name": file_name} | row | further, allow_nan=False) + "\n")
-    os.replace(partial, metadata)
+        stream.flush()
+        os.sync()  # the faces must be on the disk before the metadata that vouch for them
     return metadata
 
 

@@ -78,7 +78,9 @@ class AssociationLoss(nn.Module):
             torch.where(taught[1][:, None, None], outputs["associated_landmarks"].detach().float(), 0.0),
         )
         associated = {
-            "expression": self.expression(outputs["associated_expression"], batch.expression, weight),
+            "expression": self.expression(
+                outputs["associated_expression"], batch.expression, weight, batch.expression_distribution
+            ),
             "landmarks": self.landmarks(outputs["associated_landmarks"], batch.landmarks, weight),
         }
         consistent = {

@@ -116,7 +116,9 @@ class DiffusionObjective(nn.Module):
         labelled, paired = batch.labelled, torch.where(batch.paired)[0]
         encoded = model.encode(torch.cat([labelled.image, batch.source.image[paired]]))
         faces = _rows(encoded, slice(len(labelled)))
-        expression = self.expression_loss(model.classify(faces), labelled.expression, labelled.weight)
+        expression = self.expression_loss(
+            model.classify(faces), labelled.expression, labelled.weight, labelled.expression_distribution
+        )
         sources = _rows(encoded, slice(len(labelled), None), paired, len(batch.source)) if len(paired) else None
         terms = self._denoising_terms(batch, sources)
         if encoded.penalty is not None and options.sharing:

@@ -14,6 +14,9 @@ class ExpressionLoss(nn.Module):
 
         L = sum_i w_i a_{y_i} CE(logits_i + tau log pi, y_i) / sum_i w_i a_{y_i}
 
+    Where annotators' shares t_i of the classes are known, they take the label's place, as one label of every annotator
+    would (Barsoum et al., ICMI 2016): CE = -sum_k t_ik log p_ik, and a = sum_k t_ik a_k.
+
     Args:
         counts: training faces per class, needed by the two remedies.
         label_smoothing: share of the target spread over all classes.
@@ -40,19 +43,32 @@ class ExpressionLoss(nn.Module):
         self.register_buffer("class_weights", weights)
         self.register_buffer("logit_shift", shift)
 
-    def each(self, logits: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
-        """CE_i and labelled_i a_{y_i}, each (B,), of logits (B, K) and expression (B,), -1 = missing."""
-        labelled = expression >= 0
-        target = expression.clamp(min=0)
+    def each(self, logits: Tensor, expression: Tensor, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """CE_i and labelled_i a_{y_i}, each (B,), of logits (B, K), expression (B,), -1 = missing, and distribution
+        (B, K), NaN = missing."""
+        labelled, target = expression >= 0, expression.clamp(min=0)
+        if distribution is not None and bool((known := ~distribution.isnan().any(1)).any()):
+            one = F.one_hot(target, logits.shape[1]).to(distribution.dtype)
+            labelled, target = labelled | known, torch.where(known[:, None], distribution, one)
         # Selected before any arithmetic: not even NaN gets through from behind a missing label.
         logits = torch.where(labelled[:, None], logits, 0.0)
         if self.logit_shift is not None:
             logits = logits + self.logit_shift
+        target = target if target.ndim == 1 else target.to(logits.dtype)
         values = F.cross_entropy(logits, target, reduction="none", label_smoothing=self.label_smoothing)
         shares = labelled.to(values.dtype)
-        return values, shares if self.class_weights is None else shares * self.class_weights[target]
+        if self.class_weights is None:
+            return values, shares
+        return values, shares * (self.class_weights[target] if target.ndim == 1 else target @ self.class_weights)
 
-    def forward(self, logits: Tensor, expression: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Mean loss of logits (B, K) against expression (B,), -1 = missing; zero if all are missing."""
-        values, shares = self.each(logits, expression)
+    def forward(
+        self,
+        logits: Tensor,
+        expression: Tensor,
+        weight: Tensor | None = None,
+        distribution: Tensor | None = None,
+    ) -> Tensor:
+        """Mean loss of logits (B, K) against expression (B,), -1 = missing, or, where it is known, distribution (B, K),
+        NaN = missing; zero if all are missing."""
+        values, shares = self.each(logits, expression, distribution)
         return weighted_mean(values, shares if weight is None else shares * weight)

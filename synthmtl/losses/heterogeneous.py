@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from synthmtl.data.batch import FaceBatch
 from synthmtl.errors import InputError
 from synthmtl.labels import TASKS
+from synthmtl.losses.expression import ExpressionLoss
 from synthmtl.losses.weighting import per_row, processes, ratio, summed
 
 NORMALIZATIONS = ("global", "per_task")
@@ -25,6 +26,10 @@ class FaceLoss(Protocol):
         """Values and shares of one shape, (B,) or (B, labels of a face), for the output of the task's head and the
         task's column of the batch. The share of a missing label is 0 and its value independent of the output; those
         of a fully labelled face add up to 1, or to its class weight."""
+
+
+def _takes_votes(task: str, loss: nn.Module) -> bool:
+    return task == "expression" and isinstance(loss, ExpressionLoss)
 
 
 class HeterogeneousLoss(nn.Module):
@@ -99,7 +104,8 @@ class HeterogeneousLoss(nn.Module):
                 raise InputError(f"the network has no head for {task}: it has {', '.join(outputs)}")
             label = getattr(batch, task)
             if hasattr(loss, "each"):
-                values, shares = loss.each(outputs[task], label)
+                votes = {"distribution": batch.expression_distribution} if _takes_votes(task, loss) else {}
+                values, shares = loss.each(outputs[task], label, **votes)
                 shares = shares * per_row(batch.weight, shares)
                 sums[task] = (values * shares).sum(), shares.sum()
                 counts[task] = (shares > 0).sum()

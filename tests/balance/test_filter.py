@@ -103,3 +103,32 @@ def test_a_noisy_copy_is_found_among_many(job):
     judging = FaceFilter(Meter(), calibration, references, Meter.classes)
     verdict = judging(copy, references[:1], torch.tensor([1]), finite=torch.tensor([True]))
     assert REASONS[verdict.reason[0]] == "copy"
+
+
+def smooth_faces(count, seed=0):
+    """Faces of 24 px with large features."""
+    coarse = torch.randint(20, 236, (count, 1, 4, 4), generator=torch.Generator().manual_seed(seed)).float()
+    return nn.functional.interpolate(coarse, 24, mode="bicubic").clamp(0, 255).to(torch.uint8)
+
+
+def test_faces_of_others_are_refused_in_any_brightness_and_mirrored(job):
+    references, calibration = smooth_faces(200), calibrate_judge(Meter(), bright_faces(job, [0], [0]))
+    subject = torch.arange(200) // 2
+    judging = FaceFilter(Meter(), calibration, references, Meter.classes, subject=subject)
+    noise = torch.randint(-3, 4, (4, 1, 24, 24), generator=torch.Generator().manual_seed(1))
+    brighter = (0.8 * references[60:64].float() + 30 + noise).clamp(0, 255).to(torch.uint8)
+    fear, finite = torch.ones(4, dtype=torch.int64), torch.ones(4, dtype=torch.bool)
+
+    def reasons(images, rows):
+        verdict = judging(images, references[rows], fear, finite=finite, rows=torch.tensor(rows))
+        return [None if r < 0 else REASONS[r] for r in verdict.reason.tolist()]
+
+    elsewhere = [0, 20, 100, 150]
+    assert reasons(brighter, elsewhere) == reasons(brighter.flip(-1), elsewhere) == ["copy"] * 4
+    # An edit may resemble its source and other faces of the source's subject, as long as it is not the very same.
+    assert reasons(brighter, [60, 61, 62, 63]) == reasons(brighter, [61, 60, 63, 62]) == [None] * 4
+    assert reasons(references[60:64], [61, 60, 63, 62]) == ["copy"] * 4
+    assert reasons(smooth_faces(4, seed=9), elsewhere) == [None] * 4
+    alone = FaceFilter(Meter(), calibration, references, Meter.classes)
+    verdict = alone(brighter, references[60:64], fear, finite=finite, rows=torch.tensor([61, 60, 63, 62]))
+    assert set(verdict.reason.tolist()) == {REASONS.index("copy")}

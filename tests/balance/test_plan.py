@@ -94,6 +94,25 @@ def test_neutral_first(job):
     assert (table.subject[edited] == 3).any()
 
 
+@pytest.mark.parametrize("subjects", [0, 5])
+@pytest.mark.parametrize("cap", [1, 2, 3])
+def test_no_source_is_used_more_often_than_allowed(job, subjects, cap):
+    table = job.make_faces({"neutral": 12, "happiness": 6, "fear": 4}, subjects=subjects)
+    plan = make_plan(table, {"happiness": 22, "fear": 20}, max_uses=cap)
+    uses = Counter(row for face in plan.sources.tolist() for row in set(face))
+    assert max(uses.values()) <= cap
+    made = torch.bincount(plan.target, minlength=3).tolist()
+    wanted = dict(zip(table.classes, made, strict=True))
+    assert {name: wanted[name] + short for name, short in plan.unsourced.items()} == plan.requested
+    # 22 sources, of which each class may use those of the other expressions.
+    assert len(plan) >= min(32, 16 * cap) and (len(plan) == 32) == (sum(plan.unsourced.values()) == 0)
+
+
+def test_a_loose_cap_changes_nothing(table):
+    free, capped = make_plan(table), make_plan(table, max_uses=1000)
+    assert torch.equal(free.sources, capped.sources) and set(free.unsourced.values()) == {0}
+
+
 def test_nothing_wanted_gives_an_empty_plan(job):
     plan = make_plan(job.make_faces({"neutral": 4, "fear": 4}))
     assert len(plan) == 0 and plan.sources.shape == (0, 2) and plan.requested == {"neutral": 0, "fear": 0}
@@ -104,5 +123,7 @@ def test_bad_options(job, table):
         make_plan(table, sources="smiling")
     with pytest.raises(InputError, match="candidates"):
         make_plan(table, candidates=0)
+    with pytest.raises(InputError, match="max_uses"):
+        make_plan(table, max_uses=0)
     with pytest.raises(InputError, match="cannot synthesize fear"):
         make_plan(job.make_faces({"neutral": 0, "fear": 3}), {"fear": 5})

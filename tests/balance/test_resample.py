@@ -1,8 +1,14 @@
+import random
+import types
+
+import numpy as np
 import pytest
 import torch
 
-from synthmtl.balance import SynthesisBalancer, calibrate_judge
+from synthmtl.balance import ExpressionBalancer, calibrate_judge
 from synthmtl.errors import InputError
+
+NAMES = ("neutral", "happiness", "sadness", "surprise")
 
 
 @pytest.fixture
@@ -11,7 +17,45 @@ def balancer(job):
     calibration = calibrate_judge(judge, job.make_faces(dict.fromkeys(job.CLASSES, 8), seed=5))
 
     def make(**options):
-        return SynthesisBalancer(generator=job.make_generator(), judge=judge, calibration=calibration, **options)
+        return ExpressionBalancer(generator=job.make_generator(), judge=judge, calibration=calibration, **options)
+
+    return make
+
+
+class Painter(torch.nn.Module):
+    """A generator that turns and brightens faces as it is told by class and seed; identical ones where ``lazy``."""
+
+    classes = NAMES
+
+    def __init__(self, *, channels=1, lazy=()):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.config = types.SimpleNamespace(image_size=8, image_channels=channels, condition="expression")
+        self.lazy = lazy
+
+    def synthesize(self, images, target, *, generator, spread):
+        noise = torch.stack([torch.randn(images.shape[1:], generator=each) for each in generator])
+        idle = torch.tensor([NAMES[k] in self.lazy for k in target.tolist()])[:, None, None, None]
+        return torch.where(idle, images, (images.flip(-2) + 0.5 * noise).clamp(-1, 1))
+
+
+class Agreeable(torch.nn.Module):
+    """A judge that sees every expression everywhere."""
+
+    classes = NAMES
+
+    def recognize(self, images):
+        return torch.full((len(images), 4), 0.25)
+
+
+@pytest.fixture
+def painter(job):
+    judge = Agreeable()
+    calibration = calibrate_judge(judge, job.make_faces(dict.fromkeys(NAMES, 5), size=8))
+
+    def make(*, channels=1, lazy=(), **options):
+        generator = Painter(channels=channels, lazy=lazy)
+        return ExpressionBalancer(generator=generator, judge=judge, calibration=calibration, **options)
 
     return make
 
@@ -42,3 +86,121 @@ def test_strategy_state_and_options_are_used(job, balancer):
 def test_ratio_with_three_classes_is_refused(job, balancer):
     with pytest.raises(InputError, match="two classes only"):
         balancer(sampling_strategy=0.5).fit_resample(job.make_faces({"neutral": 9, "happiness": 4, "fear": 2}))
+
+
+def wanted(counts, strategy):
+    """Totals by imbalanced-learn's own words."""
+    present = {name: count for name, count in counts.items() if count}
+    most, least = max(present.values()), min(present, key=present.get)
+    largest = max(present, key=present.get)
+    chosen = {
+        "auto": present.keys() - {largest},
+        "not majority": present.keys() - {largest},
+        "not minority": present.keys() - {least},
+        "minority": {least},
+        "all": present.keys(),
+    }[strategy]
+    return {name: most if name in chosen else count for name, count in counts.items()}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_counts_are_exactly_those_asked_for_or_it_says_why_not(job, painter, seed):
+    draw = random.Random(seed)
+    counts = {name: draw.choice((0, 1, 2, 5, 9)) for name in NAMES}
+    counts |= {name: max(2, counts[name]) for name in draw.sample(NAMES, 2)}
+    table = job.make_faces(counts, size=8, subjects=draw.choice((0, 3)), seed=seed)
+    totals = {name: count + draw.randrange(6) for name, count in counts.items()}
+    lazy = draw.sample(NAMES, 1) if seed % 3 == 0 else ()
+    cases = [(name, wanted(counts, name)) for name in ("auto", "minority", "not minority", "not majority", "all")]
+    for strategy, expected in [*cases, (totals, totals), (lambda found: {n: found[n] + 2 for n in found}, None)]:
+        expected = expected or {name: count + 2 for name, count in counts.items()}
+        sampler = painter(sampling_strategy=strategy, random_state=seed, lazy=lazy, max_uses=draw.choice((None, 2)))
+        found, result = sampler.fit_resample(table).counts(), sampler.result_
+        assert {name: found[name] + result.missing[name] for name in NAMES} == expected
+        short = {name for name, count in result.missing.items() if count}
+        assert short == set(result.shortfalls)
+        # Nobody but the idle painter and the cap on uses keeps a class from its count.
+        for name in short:
+            assert name in lazy or result.plan.unsourced[name] == result.missing[name]
+            assert f"{name}: of " in result.shortfalls[name]
+            why = result.shortfalls[name]
+            assert ("unchanged" in why) == (name in lazy and bool(result.missing[name] - result.plan.unsourced[name]))
+            assert ("had no source left" in why) == bool(result.plan.unsourced[name])
+
+
+def faces_of(shape, kind):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return images if kind == "numpy" else torch.from_numpy(images)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("shape", [(7, 8, 8), (7, 1, 8, 8), (7, 8, 8, 1), (7, 3, 8, 8), (7, 8, 8, 3)])
+def test_arrays_come_back_as_they_went_in(painter, shape, kind):
+    images = faces_of(shape, kind)
+    codes = np.array([0, 0, 0, 0, 3, 3, 1], np.int32)
+    labels = codes if kind == "numpy" else torch.from_numpy(codes)
+    sampler = painter(channels=3 if 3 in shape else 1)
+    faces, classes = sampler.fit_resample(images, labels)
+    assert type(faces) is type(images) and faces.dtype == images.dtype and faces.shape == (12, *shape[1:])
+    assert (faces[:7] == images).all() and type(classes) is type(labels) and classes.dtype == labels.dtype
+    assert classes.tolist() == codes.tolist() + [1, 1, 1, 3, 3]
+    assert sampler.sampling_strategy_ == {"happiness": 3, "surprise": 2}
+    # A source turned upside down, whatever the layout: channels and sides were not mixed up.
+    record = sampler.result_.records[0]
+    first = torch.as_tensor(faces).reshape(12, *shape[1:]).float()
+    axis = 1 if shape[1] not in (1, 3) else 2
+    source = first[record["source_row"]].flip(axis - 1)
+    assert torch.corrcoef(torch.stack([first[7].flatten(), source.flatten()]))[0, 1] > 0.7
+
+
+def test_names_and_codes_of_the_data_set(painter):
+    images = faces_of((6, 8, 8), "numpy")
+    names = ["Happy", "neutral", "sad", "neutral", "neutral", "Joy"]
+    _, labels = painter().fit_resample(images, names)
+    assert labels == [*names, "Happy", "sad", "sad"]
+    _, labels = painter().fit_resample(images, np.array(names))
+    assert labels.tolist() == [*names, "Happy", "sad", "sad"]
+    codes = ("surprise", "sadness", "neutral", "happiness")
+    sampler = painter(classes=codes, sampling_strategy={0: 2, 3: 3})
+    _, labels = sampler.fit_resample(images, [3, 2, 1, 2, 2, 3])
+    assert labels == [3, 2, 1, 2, 2, 3, 3, 0, 0] and sampler.sampling_strategy_ == {"happiness": 1, "surprise": 2}
+
+
+def test_a_class_without_a_number_is_named(painter):
+    with pytest.raises(InputError, match="no whole number stands for sadness"):
+        painter(classes=NAMES[:2], sampling_strategy={"sadness": 1}).fit_resample(
+            faces_of((3, 8, 8), "numpy"), [0, 1, 1]
+        )
+
+
+def test_without_filter_the_first_candidates_are_taken(painter):
+    images, labels = faces_of((6, 8, 8), "torch"), [0, 0, 0, 0, 1, 2]
+    sampler = ExpressionBalancer(generator=Painter(lazy=NAMES), filter=False)
+    faces, _ = sampler.fit_resample(images, labels)
+    assert len(faces) == 12 and sampler.result_.rejected["sadness"]["unchanged"] == 0
+    assert {(r["attempt"], r["filtered"], r["agreement"]) for r in sampler.result_.records} == {(0, False, None)}
+    assert sampler.result_.identity["judge"] is None and sampler.result_.shortfalls == {}
+    filtered = painter(lazy=NAMES)
+    assert len(filtered.fit_resample(images, labels)[0]) == 6 and set(filtered.result_.shortfalls) == set(NAMES[1:3])
+    with pytest.raises(InputError, match="needs a judge"):
+        ExpressionBalancer(generator=Painter()).fit_resample(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((2, 8, 8)), [0, 1], "uint8, not ndarray of float64"),
+        ([[1]], [0], "not list"),
+        (np.zeros((2, 9, 9), np.uint8), [0, 1], r"\(2, 9, 9\) do not suit the generator: give \(N, 1, 8, 8\)"),
+        (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "do not suit"),
+        (np.zeros((2, 8, 8), np.uint8), [0], "2 faces need as many labels, not 1"),
+        (np.zeros((2, 8, 8), np.uint8), None, "as many labels, not 0"),
+        (np.zeros((2, 8, 8), np.uint8), [0, 4], "label 4 is no class: use 0 to 3"),
+        (np.zeros((2, 8, 8), np.uint8), [0, -1], "label -1"),
+        (np.zeros((2, 8, 8), np.uint8), ["neutral", "grumpy"], "unknown label 'grumpy'"),
+        (np.zeros((2, 8, 8), np.uint8), ["neutral", "fear"], "the generator does not know fear"),
+    ],
+)
+def test_bad_arrays_are_named(painter, images, labels, message):
+    with pytest.raises(InputError, match=message):
+        painter().fit_resample(images, labels)

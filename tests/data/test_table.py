@@ -99,6 +99,20 @@ def test_select_by_mask_and_of_nothing():
     assert len(table.select([])) == 0 and sum(table.select([]).counts().values()) == 0
 
 
+def test_fingerprints_tell_faces_and_labels_apart():
+    table = make(attributes={"yaw": torch.arange(6.0)})
+    others = [
+        table.replace(images=table.images ^ torch.tensor(1, dtype=torch.uint8)),
+        table.replace(expression=table.expression.flip(0)),
+        table.replace(attributes={"yaw": torch.arange(6.0).flip(0)}),
+        table.replace(attributes={"pitch": torch.arange(6.0)}),
+        table.select([1, 0, 2, 3, 4, 5]),
+        table.select(range(5)),
+    ]
+    assert len({each.fingerprint() for each in (table, *others)}) == 7
+    assert table.replace(files=[f"elsewhere/{i}.png" for i in range(6)]).fingerprint() == table.fingerprint()
+
+
 def test_replace_shares_the_other_columns():
     table = make(3)
     other = table.replace(domain=torch.ones(3, dtype=torch.int64))

@@ -102,3 +102,38 @@ def test_classes_without_training_faces_stay_finite():
 def test_remedies_need_counts(options):
     with pytest.raises(ValueError, match="need the class counts"):
         ExpressionLoss(**options)
+
+
+def votes(seed=3):
+    return torch.rand(12, 4, generator=torch.Generator().manual_seed(seed)).softmax(1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_shares_of_annotators_take_the_place_of_labels(smoothing):
+    logits, expression, weight = example()
+    shares = votes()
+    loss = ExpressionLoss(label_smoothing=smoothing)
+    ours = loss(logits, expression, weight, shares)
+    soft = (1 - smoothing) * shares + smoothing / 4
+    each = -(soft * logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(ours, (each * weight).sum() / weight.sum())
+    # Where they are missing, the label stays; where the label is missing, they are enough.
+    shares[::2] = float("nan")
+    hard = F.cross_entropy(logits, expression, reduction="none", label_smoothing=smoothing)
+    mixed = torch.where(torch.arange(12) % 2 == 0, hard, each)
+    torch.testing.assert_close(loss(logits, expression, weight, shares), (mixed * weight).sum() / weight.sum())
+    unlabelled = torch.where(torch.arange(12) % 2 == 0, expression, -1)
+    torch.testing.assert_close(loss(logits, unlabelled, weight, shares), (mixed * weight).sum() / weight.sum())
+    nothing = torch.full_like(shares, float("nan"))
+    assert torch.equal(loss(logits, expression, weight, nothing), loss(logits, expression, weight))
+    assert loss(logits, torch.full_like(expression, -1), weight, nothing) == 0
+
+
+def test_certain_annotators_are_labels_under_both_remedies():
+    logits, expression, weight = example()
+    loss = ExpressionLoss([100, 50, 10, 1], class_weighted=True, logit_adjustment=1.0)
+    certain = F.one_hot(expression, 4).float()
+    torch.testing.assert_close(loss(logits, expression, weight, certain), loss(logits, expression, weight))
+    values, shares = loss.each(logits, expression, votes())
+    torch.testing.assert_close(shares, votes() @ loss.class_weights)
+    assert values.isfinite().all()

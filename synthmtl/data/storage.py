@@ -1,0 +1,58 @@
+"""Memory for the pixels of many faces: beyond a size they live in a file that vanishes with them."""
+
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthmtl.errors import InputError
+
+IN_MEMORY = 2**30
+"""Bytes of faces up to which they are kept in memory."""
+
+_CHUNK = 4096
+
+
+def new_faces(shape: Sequence[int], *, in_memory: int | None = None) -> np.ndarray:
+    """Zeros of ``shape``, uint8; larger ones than ``in_memory`` bytes (None = :data:`IN_MEMORY`) on the disk.
+
+    The system then holds in memory what is in use and there is room for. The file has no name from the start, in the
+    folder for temporary files (``TMPDIR``), so that it goes with the process, however that ends.
+
+    Raises:
+        InputError: if that disk has no room for it.
+    """
+    size = math.prod(shape)
+    if size <= (IN_MEMORY if in_memory is None else in_memory):
+        return np.zeros(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        try:
+            if hasattr(os, "posix_fallocate"):  # a full disk would otherwise kill the process when a page is written
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise InputError(
+                f"{tempfile.gettempdir()}: no room for {size / 2**30:.1f} GiB of faces ({error.strerror}): "
+                "set TMPDIR to a folder on a larger disk"
+            ) from None
+        return np.memmap(file, np.uint8, mode="w+", shape=tuple(shape))
+
+
+def take_faces(images: Tensor, rows: Tensor) -> Tensor:
+    """Faces ``images[rows]``, (M, C, H, W) uint8, as :func:`new_faces`; a view where rows follow on each other.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        rows: (M,) int64, from 0.
+    """
+    if len(rows) and bool((rows[1:] - rows[:-1] == 1).all()) and rows[0] >= 0 and rows[-1] < len(images):
+        return images[rows[0] : rows[-1] + 1]
+    if len(rows) * math.prod(images.shape[1:]) <= IN_MEMORY:
+        return images[rows]
+    taken = torch.from_numpy(new_faces((len(rows), *images.shape[1:])))
+    for start in range(0, len(rows), _CHUNK):
+        taken[start : start + _CHUNK] = images[rows[start : start + _CHUNK]]
+    return taken
