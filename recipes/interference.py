@@ -6,6 +6,8 @@ al., RecSys 2020), residual modules (Chen et al., Pattern Recognition 2021), har
 network's size, its own ablations, and gates of ours that can remove.
 
     accelerate launch recipes/interference.py --config recipes/configs/interference_rendered.yaml --out runs/rendered
+    accelerate launch recipes/interference.py --config recipes/configs/interference_initialization.yaml --out runs/init
+    accelerate launch recipes/interference.py --config recipes/configs/interference_labels.yaml --out runs/labels
     accelerate launch recipes/interference.py --config recipes/configs/interference_fewlabels.yaml --out runs/fewlabels
     accelerate launch recipes/interference.py --config recipes/configs/interference_fer2013.yaml \
         --faces.path FER2013 --out runs/interference_fer2013
@@ -29,8 +31,8 @@ def main() -> int:
     # 1. Options: the preset's defaults, then the configuration file, then the command line.
     options = study_parser(sys.argv[1:], prog="interference.py").parse_args()
     config, out = recipe_options(StudyConfig, options), Path(options.out)
-    # 2. The cells: sharing unit x aggregator x nuisance correlation x seed. Each trains recognition and synthesis, is
-    #    measured, and lies in its own folder below --out, where it is skipped once it is finished.
+    # 2. The cells: sharing unit x aggregator x condition (nuisance correlation, labels, schedule) x seed. Each trains
+    #    recognition and synthesis, is measured, and lies in its own folder, where it is skipped once it is finished.
     # 3. Means, gains over single tasks, and every method against every other, paired by seed: results.json and .csv,
     #    the figures, report.html.
     results = run_study(config, out, resume=options.resume, overwrite=options.overwrite)

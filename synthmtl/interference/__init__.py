@@ -1,10 +1,10 @@
 """Where tasks interfere: gradient conflict, look-ahead affinity, transfer, and what gates let through."""
 
-from synthmtl.interference.affinity import Affinity, look_ahead_affinity
+from synthmtl.interference.affinity import Affinity, AffinityRecorder, look_ahead_affinity
 from synthmtl.interference.conflict import ConflictRecorder, PairConflict, gradient_conflict, parameter_groups
 from synthmtl.interference.features import collect_features, unit_filtering
 from synthmtl.interference.filtering import Filtering, filtering_ratio
-from synthmtl.interference.gates import GateMeter, Openness, gate_maps, measured_gates
+from synthmtl.interference.gates import GateMeter, GateRecorder, Openness, gate_maps, measured_gates
 from synthmtl.interference.gradients import task_losses
 from synthmtl.interference.interventions import (
     Effect,
@@ -16,22 +16,26 @@ from synthmtl.interference.interventions import (
     swapped_gates,
 )
 from synthmtl.interference.probes import ProbeResult, ProbeSplit, linear_probe, probe_targets, split_rows
+from synthmtl.interference.recorder import Recorder
 from synthmtl.interference.transfer import Gain, Transfer, relative_gain
 from synthmtl.interference.units import Exchange, GatedUnit, gated_units, watched_exchanges
 
 __all__ = [
     "Affinity",
+    "AffinityRecorder",
     "ConflictRecorder",
     "Effect",
     "Exchange",
     "Filtering",
     "Gain",
     "GateMeter",
+    "GateRecorder",
     "GatedUnit",
     "Openness",
     "PairConflict",
     "ProbeResult",
     "ProbeSplit",
+    "Recorder",
     "Transfer",
     "collect_features",
     "filtering_ratio",

@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
-from synthmtl.interference.gradients import process_mean, task_gradients
+from synthmtl.interference.gradients import process_mean, task_gradients, task_losses
+from synthmtl.interference.recorder import Recorder, step_of
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,66 @@ def look_ahead_affinity(
             rows.append(_values(losses(), tasks))
     matrix = 1 - torch.stack(rows) / before
     return Affinity(tasks, torch.where(before > 0, matrix, torch.nan))
+
+
+class AffinityRecorder(Recorder):
+    """Look-ahead affinity over training, as the paper averages it.
+
+        recorder = AffinityRecorder(model.encoder.parameters(), step_size=3e-3, every=40)
+        with recorder.watching(objective):
+            fit(...)
+
+    A look at T tasks costs T + 1 forward and T backward passes: with two tasks about two and a third training steps, or
+    6 % of training at every 40th step.
+
+    Args:
+        shared: as in :func:`look_ahead_affinity`.
+        step_size: likewise; a constant one keeps looks at different times comparable.
+        every: steps between two looks, from step 0.
+
+    Attributes:
+        records: one of a look and ordered pair: ``step``, ``from`` and ``to`` (tasks) and ``affinity``, None where it
+            means nothing.
+    """
+
+    def __init__(self, shared: Iterable[nn.Parameter], *, step_size: float, every: int = 40):
+        super().__init__(every)
+        self.shared = list(shared)
+        self.step_size = step_size
+
+    def __call__(self, step: int, model: nn.Module, losses: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Look at ``losses`` of ``model`` if ``step`` is due. Errors as :func:`look_ahead_affinity`."""
+        if step % self.every:
+            return
+        found = look_ahead_affinity(model, losses, self.shared, step_size=self.step_size).as_dict()
+        self.keep(
+            [
+                {"step": step, "from": one, "to": other, "affinity": value}
+                for one, row in zip(found["tasks"], found["matrix"], strict=True)
+                for other, value in zip(found["tasks"], row, strict=True)
+            ]
+        )
+
+    @contextmanager
+    def watching(self, objective: nn.Module, *, step: Callable[[Any], int] = step_of) -> Iterator[None]:
+        """Within it, every training pass of ``objective`` that is due is preceded by a look at its batch.
+
+        Args:
+            objective: ``forward(batch)`` returns its tasks' losses as ``task/NAME``, as that of FERSNet does.
+            step: from the batch.
+        """
+
+        def look(module: nn.Module, inputs: tuple) -> None:
+            now = step(inputs[0])
+            if torch.is_grad_enabled() and self.due(now):
+                # Its ``forward``, so that no hook, of another recorder or of DDP, takes these passes for training.
+                self(now, module, lambda: task_losses(module.forward(*inputs)))
+
+        handle = objective.register_forward_pre_hook(look, prepend=True)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def _values(losses: Mapping[str, Tensor], tasks: tuple[str, ...]) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.interference.gradients import task_gradients, task_losses
+from synthmtl.interference.recorder import Recorder, step_of
 
 Groups = Mapping[str, Sequence[nn.Parameter]]
 
@@ -128,7 +129,7 @@ def _pair(grams: Tensor, sizes: Tensor, a: int, b: int) -> PairConflict:
     return PairConflict(shared, float((dot / product).clamp(-1, 1)), float(2 * product / (first + second)))
 
 
-class ConflictRecorder:
+class ConflictRecorder(Recorder):
     """Gradient conflict over training: call it every step, before the backward pass; it looks at every N-th.
 
         recorder = ConflictRecorder(parameter_groups(model), every=20)
@@ -149,24 +150,23 @@ class ConflictRecorder:
     """
 
     def __init__(self, groups: Groups, *, every: int = 20):
-        if every < 1:
-            raise InputError(f"every must be at least 1 step, not {every}")
+        super().__init__(every)
         self.groups = groups
-        self.every = every
-        self.records: list[dict[str, Any]] = []
 
     def __call__(self, step: int, losses: Mapping[str, Tensor]) -> None:
         """Look at ``losses`` if ``step`` is due; their graph is kept. Errors as :func:`gradient_conflict`."""
         if step % self.every:
             return
-        for group, pairs in gradient_conflict(losses, self.groups).items():
-            for tasks, value in pairs.items():
-                self.records.append({"step": step, "group": group, "tasks": list(tasks), **asdict(value)})
+        self.keep(
+            [
+                {"step": step, "group": group, "tasks": list(tasks), **asdict(value)}
+                for group, pairs in gradient_conflict(losses, self.groups).items()
+                for tasks, value in pairs.items()
+            ]
+        )
 
     @contextmanager
-    def watching(
-        self, objective: nn.Module, *, step: Callable[[Any], int] = lambda batch: batch.random.step
-    ) -> Iterator[None]:
+    def watching(self, objective: nn.Module, *, step: Callable[[Any], int] = step_of) -> Iterator[None]:
         """Within it, every training pass of ``objective`` is looked at if it is due.
 
         Args:
@@ -178,8 +178,7 @@ class ConflictRecorder:
 
         def look(module: nn.Module, inputs: tuple, results: Mapping[str, Tensor]) -> None:
             now = step(inputs[0])
-            seen = bool(self.records) and self.records[-1]["step"] == now
-            if torch.is_grad_enabled() and now % self.every == 0 and not seen:
+            if torch.is_grad_enabled() and self.due(now):
                 self(now, task_losses(results))
 
         handle = objective.register_forward_hook(look)
@@ -201,12 +200,3 @@ class ConflictRecorder:
         values = [value.cosine for step, value in self.series(group, tasks).items() if step >= since]
         values = [value for value in values if value is not None]
         return sum(value < 0 for value in values) / len(values) if values else None
-
-    def state(self) -> dict[str, Any]:
-        """The history in plain JSON types, for a checkpoint or a report."""
-        return {"every": self.every, "records": [dict(record) for record in self.records]}
-
-    def load_state(self, state: Mapping[str, Any], *, before: int | None = None) -> None:
-        """Go on from a :meth:`state`, forgetting looks from step ``before`` on, which a resumed run repeats."""
-        kept = [record for record in state["records"] if before is None or record["step"] < before]
-        self.records = [dict(record) for record in kept]

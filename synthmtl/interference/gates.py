@@ -1,7 +1,7 @@
 """How far gates are open: running means over faces, and maps to be laid over them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +11,18 @@ from torch.nn import functional as F
 
 from synthmtl.errors import InputError
 from synthmtl.interference.gradients import process_mean, several_processes
-from synthmtl.interference.units import Exchange, GatedUnit, evaluating, watched_exchanges
+from synthmtl.interference.recorder import Recorder, step_of
+from synthmtl.interference.units import Exchange, GatedUnit, chosen_units, evaluating, watched_exchanges
 
 GATES = ("pass", "take")
 """r, what of the donor may pass, and z, how much of the candidate is taken."""
+
+
+def gates_of(exchange: Exchange) -> dict[str, Tensor]:
+    """r and z of an exchange by :data:`GATES`, (B, C, H, W); of a unit that was forced shut only z = 0."""
+    if exchange.taken is None:
+        return {"take": torch.zeros_like(exchange.receiver)}
+    return {"pass": exchange.passed, "take": exchange.taken}
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,7 @@ class GateMeter:
         labels = torch.full((rows,), -1) if self._labels is None else self._labels
         if len(labels) != rows:
             raise InputError(f"{len(labels)} expressions were given for a pass of {rows} faces: label() every batch")
-        shut = exchange.receiver.new_zeros(rows, exchange.receiver.shape[1], 1, 1)
-        taken = shut if exchange.taken is None else exchange.taken
-        for gate, maps in zip(GATES, (exchange.passed, taken), strict=True):
-            if maps is None:
-                continue
+        for gate, maps in gates_of(exchange).items():
             self._device = maps.device
             means = maps.detach().double().mean((2, 3)).cpu()
             # By class, the last for faces without one: count, sums and sums of squares of C channels.
@@ -161,13 +165,79 @@ def gate_maps(
     found: dict[str, dict[str, Tensor]] = {}
 
     def see(unit: GatedUnit, exchange: Exchange) -> None:
-        taken = torch.zeros_like(exchange.receiver) if exchange.taken is None else exchange.taken
-        maps = {gate: m for gate, m in zip(GATES, (exchange.passed, taken), strict=True) if m is not None}
         found[unit.name] = {
             gate: F.interpolate(m.float().mean(1, keepdim=True), images.shape[-2:], mode="bilinear").squeeze(1)
-            for gate, m in maps.items()
+            for gate, m in gates_of(exchange).items()
         }
 
     with evaluating(model), torch.no_grad(), watched_exchanges(model, see):
         (run or model)(images)
     return found
+
+
+class GateRecorder(Recorder):
+    """Openness of the gates over training, in the training passes themselves.
+
+        recorder = GateRecorder(model, every=20)
+        with recorder.watching(objective):
+            fit(...)
+
+    A look reads the maps that the pass computes anyway, which costs next to nothing. Of units that run compiled, a
+    pass that is looked at runs uncompiled, which may round differently.
+
+    Args:
+        model: with gated units.
+        every: steps between two looks, from step 0.
+
+    Attributes:
+        records: one of a look, unit and gate: ``step``, ``stage``, ``direction``, ``gate``, and ``mean`` over faces,
+            channels and positions.
+
+    Raises:
+        InputError: if the model has no gated units.
+    """
+
+    def __init__(self, model: nn.Module, *, every: int = 20):
+        super().__init__(every)
+        self.model, self.units = model, chosen_units(model)
+
+    @contextmanager
+    def watching(self, objective: nn.Module, *, step: Callable[[Any], int] = step_of) -> Iterator[None]:
+        """Within it, every training pass of ``objective`` that is due is looked at.
+
+        Args:
+            objective: runs the model; ``forward(batch)``.
+            step: from the batch; it is asked once before each pass.
+        """
+        seen: dict[tuple[GatedUnit, str], list[Tensor]] = {}
+        hooks, at = ExitStack(), 0
+
+        def see(unit: GatedUnit, exchange: Exchange) -> None:
+            for gate, maps in gates_of(exchange).items():
+                seen.setdefault((unit, gate), []).append(maps.detach().float().mean())
+
+        def begin(module: nn.Module, inputs: tuple) -> None:
+            nonlocal at
+            at = step(inputs[0])
+            if torch.is_grad_enabled() and self.due(at):
+                hooks.enter_context(watched_exchanges(self.model, see, self.units))
+
+        def end(module: nn.Module, inputs: tuple, results: object) -> None:
+            hooks.close()
+            if seen:
+                means = process_mean(torch.stack([torch.stack(values).mean() for values in seen.values()])).tolist()
+                self.keep(
+                    [
+                        {"step": at, "stage": unit.stage, "direction": unit.direction, "gate": gate, "mean": mean}
+                        for (unit, gate), mean in zip(seen, means, strict=True)
+                    ]
+                )
+                seen.clear()
+
+        handles = [objective.register_forward_pre_hook(begin), objective.register_forward_hook(end)]
+        try:
+            yield
+        finally:
+            hooks.close()
+            for handle in handles:
+                handle.remove()

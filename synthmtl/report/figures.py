@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from synthmtl.errors import InputError
+from synthmtl.files import replacing
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 INK, GRAY, PALE = "#222222", "#7A7A7A", "#D9D9D9"
@@ -107,9 +108,9 @@ def contact_sheet(
             sheet.paste(ink, (left[c] + cell_w // 2 - 9, margin), strip)
         else:
             draw.text((left[c] + cell_w / 2, margin + head - 5), title, ink, font, anchor="ms")
-    path = Path(path)
-    sheet.save(path, optimize=True)
-    return path
+    with replacing(path) as partial:
+        sheet.save(partial, "PNG", optimize=True)
+    return Path(path)
 
 
 def class_counts_figure(before: Mapping[str, int], after: Mapping[str, int], path: Path) -> Path:
@@ -279,9 +280,9 @@ def _legend_above(axes: matplotlib.axes.Axes, *, columns: int) -> None:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure without a trace of when and by what it was made."""
-    path = Path(path)
-    figure.savefig(path, metadata={"Software": None})
-    return path
+    with replacing(path) as partial:
+        figure.savefig(partial, format=Path(path).suffix[1:], metadata={"Software": None})
+    return Path(path)
 
 
 def _is_number(value: object) -> bool:

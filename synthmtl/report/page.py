@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from synthmtl.files import write_text
 from synthmtl.report.figures import METRIC_TITLES
 from synthmtl.report.schema import validate_report
 
@@ -25,6 +26,7 @@ METHOD_NOTES = {
 
 _FIGURES = {
     # prefix of a figure's name: (section of the page, caption)
+    "closest_pairs": ("quality", "synthesized faces (left) that are nearest to a training face"),
     "contact_sheet": ("contact_sheet", "sources and what the synthesis branch made of them"),
     "class_counts": ("balance", "training faces of each class before and after balancing"),
     "methods": ("methods", "mean over seeds (dot), 95 % interval (line), single seeds (small dots)"),
@@ -59,7 +61,7 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
         title = ": ".join(part for part in (METRIC_TITLES.get(rest, rest), caption) if part) or name
         title = title[0].upper() + title[1:] if rest not in report["methods"] else title
         placed.setdefault(section, []).append(
-            {"title": title, "data": embedded(file), "sheet": section == "contact_sheet"}
+            {"title": title, "data": embedded(file), "sheet": section in ("contact_sheet", "quality")}
         )
     pairs: dict[tuple[str, str], dict[str, dict]] = {}
     for one in report["comparisons"]:
@@ -77,12 +79,51 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
         metric_titles=METRIC_TITLES,
         marks={name: best_of(report, name) for name in shown},
         method_notes=METHOD_NOTES,
-        generation=_flat(report["generation"]),
+        generation=_flat({key: value for key, value in report["generation"].items() if key != "quality"}),
+        quality=quality_table(report["generation"].get("quality")),
     )
     out = Path(out)
     out = out / "report.html" if out.is_dir() else out
-    out.write_text(page, encoding="utf-8")
+    write_text(out, page)
     return out
+
+
+def quality_table(card: Mapping | None) -> dict | None:
+    """A quality card as a table: ``columns`` {number: title}, ``rows`` {expression: {number: entry}}, and what is said
+    beside it: ``absent`` {reason: numbers}, ``warning`` of FID, ``reference`` of the labels, copies ``among_real``.
+
+    Numbers that no row has are left out of the columns; a reason that holds for one expression names it.
+    """
+    if card is None:
+        return None
+    rows = {"all": card["overall"]} | card["per_expression"]
+    columns = [name for name in card["overall"] if any("value" in row[name] for row in rows.values())]
+    absent: dict[str, list[str]] = {}
+    for expression, row in rows.items():
+        reasons = {entry.get("absent") for entry in row.values()}
+        if len(reasons) == 1 and None not in reasons:
+            absent.setdefault(reasons.pop(), []).append(f"everything of {expression}")
+            continue
+        for name, entry in row.items():
+            if "absent" in entry and (expression == "all" or "value" in rows["all"][name]):
+                said = _words(name) if expression == "all" else f"{_words(name)} of {expression}"
+                absent.setdefault(entry["absent"], []).append(said)
+    titles = {"fid": "FID", "kid": "KID", "lpips_diversity": "LPIPS diversity"}
+    beside = {
+        "warning": ("fid", "warning"),
+        "reference": ("label_agreement", "reference"),
+        "among_real": ("copies", "real"),
+    }
+    return {
+        "columns": {name: titles.get(name, _words(name)) for name in columns},
+        "rows": rows,
+        "absent": absent,
+        **{key: card["overall"].get(name, {}).get(part) for key, (name, part) in beside.items()},
+    }
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def template(name: str) -> Template:

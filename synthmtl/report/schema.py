@@ -9,7 +9,10 @@ The contract, with ``?`` for keys that may be left out; further keys are allowed
   seeds in [0, 1]; the value of a class without a face in the split is null; ``confusion`` has true classes in rows.
 - ``comparisons`` [{``a``, ``b``, ``metric``, ``difference``, ``ci95`` [low, high], ``paired_by`` "seed"}], a minus b.
 - ``balance``: ``strategy`` name or {class: count}; ``requested``, ``kept``, ``rejected`` {class: faces}.
-- ``generation`` {...}: whatever was measured of the synthesized faces.
+- ``generation`` {``quality``?, ...}: whatever was measured of the synthesized faces. ``quality`` is the card that
+  ``synthmtl score`` makes, of the first seed's balancing set: ``real`` and ``synthetic`` {``faces``, ``counts``},
+  ``extractor`` and ``judge`` {``name`` or ``absent``}, ``notes`` [text], ``overall`` and ``per_expression``
+  {expression: ...} with {number: {``value``, ``ci95``?, ...} or {``absent``: why}}, ``closest_pairs`` [...], ...
 - ``environment``: ``versions`` {package: version}; ``cpu``; ``device``; ``command``; ``commit`` (null without one).
 - ``preset``?, ``title``?: text. ``notes``? [text]. ``minority``? [class]: the classes of ``minority_recall``.
 - ``share_of_gap``? [{``method``, ``metric``, ``share``, ``ci95``, ``gap``, ``gap_ci95``}], share and ci95
@@ -72,6 +75,12 @@ def validate_report(report: dict) -> None:
         if (entry["share"] is None) != (entry["ci95"] is None):
             raise ValueError(f"share_of_gap[{index}]: share and ci95 must be null together")
     _classes_are(dict.fromkeys(report.get("minority", [])), classes, "minority", every=False)
+    card = report["generation"].get("quality")
+    if card is not None:
+        _classes_are(card["per_expression"], classes, "generation.quality.per_expression", every=True)
+        for name, numbers in card["per_expression"].items():
+            if numbers.keys() != card["overall"].keys():
+                raise ValueError(f"generation.quality.per_expression.{name}: must have the numbers of overall")
 
 
 def _strategy(value: object, path: str) -> None:
@@ -145,6 +154,29 @@ _HEADLINE = object_of(
         "faces": count,
     }
 )
+_SET = object_of({"faces": count, "counts": COUNTS})
+
+
+def _entry(value: object, path: str) -> None:
+    """A number of a quality card, or why there is none."""
+    known = isinstance(value, dict) and "value" in value
+    (object_of({"value": number()}, {"ci95": _ANY_INTERVAL}) if known else object_of({"absent": text}))(value, path)
+
+
+_ANY_INTERVAL = interval(-math.inf, math.inf)
+_ENTRIES = mapping_of(_entry, filled=True)
+_CARD = object_of(
+    {
+        "real": _SET,
+        "synthetic": _SET,
+        "extractor": object_of({}, {"name": text, "absent": text}),
+        "judge": object_of({}, {"name": text, "absent": text}),
+        "notes": list_of(text),
+        "overall": _ENTRIES,
+        "per_expression": mapping_of(_ENTRIES),
+        "closest_pairs": list_of(object_of({})),
+    }
+)
 _REPORT = object_of(
     {
         "data": object_of(
@@ -158,7 +190,7 @@ _REPORT = object_of(
         "methods": mapping_of(_METHOD, filled=True),
         "comparisons": list_of(_COMPARISON),
         "balance": object_of({"strategy": _strategy, "requested": COUNTS, "kept": COUNTS, "rejected": COUNTS}),
-        "generation": object_of({}),
+        "generation": object_of({}, {"quality": _CARD}),
         "environment": ENVIRONMENT,
     },
     {

@@ -1,6 +1,8 @@
 """The figures of a study, drawn from ``results.json`` as ``study_schema`` describes it."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,16 @@ from synthmtl.report.figures import (
     VERMILION,
     save_figure,
 )
+from synthmtl.report.study_gate_figures import (
+    GateMaps,
+    affinity_figure,
+    channels_figure,
+    expressions_figure,
+    maps_figure,
+    stages_figure,
+    time_figure,
+)
+from synthmtl.report.study_panels import legend_below, panels
 
 TITLES = {
     "macro_f1": "Macro-F1",
@@ -49,32 +61,93 @@ _READ = ("expression_read", "nuisance_read")
 _SELECTED = ("selectivity_message", "selectivity_receiver")
 
 
-def draw_study_figures(results: Mapping, folder: Path) -> dict[str, Path]:
-    """Every figure that the results allow, into ``folder``: by the names ``KIND`` or ``KIND-rhoRHO``."""
+@dataclass(frozen=True)
+class StudyFigure:
+    """A figure and what it is of.
+
+    Attributes:
+        kind: by which the page knows its section and caption.
+        subject: under what condition, or of what, in words; empty = of the whole study.
+        path: PNG file.
+    """
+
+    kind: str
+    subject: str
+    path: Path
+
+
+def draw_study_figures(results: Mapping, folder: Path, maps: Sequence[GateMaps] = ()) -> list[StudyFigure]:
+    """Every figure that the results allow, into ``folder``, as ``KIND-CONDITION.png``.
+
+    Args:
+        results: as ``results.json`` holds them.
+        folder: is made.
+        maps: of gates over faces; rendered ones, if the figures are to be shown to others.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = results["summary"]
-    rhos = list(dict.fromkeys(entry["rho"] for entry in summary))
-    drawn = {"rho": rho_figure(summary, folder / "rho.png")} if len(rhos) > 1 else {}
-    for rho in rhos:
-        entries = [entry for entry in summary if entry["rho"] == rho]
-        compared = [one for one in results["comparisons"] if one["rho"] == rho]
+    drawn = curves(summary, folder)
+    for condition, entries in by_condition(summary).items():
+        compared = [one for one in results["comparisons"] if one["condition"] == condition]
         kinds = {
             "gains": partial(gains_figure, entries),
             "scores": partial(metrics_figure, entries, ("macro_f1", "synthesis_error")),
             "pairs_macro_f1": partial(pairs_figure, entries, compared, "macro_f1"),
             "pairs_synthesis_error": partial(pairs_figure, entries, compared, "synthesis_error"),
             "conflict": partial(conflict_figure, entries),
-            "gates": partial(gates_figure, entries),
+            "affinity": partial(affinity_figure, entries),
+            "gates": partial(stages_figure, entries),
+            "gates_time": partial(time_figure, entries),
+            "gates_channels": partial(channels_figure, entries),
+            "gates_expressions": partial(expressions_figure, entries),
             "read": partial(metrics_figure, entries, _READ),
             "selectivity": partial(metrics_figure, entries, _SELECTED),
             "probes": partial(probes_figure, entries),
             "interventions": partial(interventions_figure, entries),
         }
+        said = condition_title(entries[0])
         for kind, draw in kinds.items():
-            path = draw(folder / f"{kind}-rho{rho:g}.png")
+            path = draw(folder / f"{kind}-{condition}.png")
             if path is not None:
-                drawn[path.stem] = path
+                drawn.append(StudyFigure(kind, said, path))
+        for one in (one for one in maps if one.condition == condition):
+            path = maps_figure(one, folder / f"gates_maps-{condition}-{one.method}.png")
+            drawn.append(StudyFigure("gates_maps", f"{said}, {one.method}, seed {one.seed}", path))
+    return drawn
+
+
+def by_condition(entries: Sequence[Mapping]) -> dict[str, list[Mapping]]:
+    """Entries of a summary by the name of their condition, in order."""
+    found: dict[str, list[Mapping]] = {}
+    for entry in entries:
+        found.setdefault(entry["condition"], []).append(entry)
+    return found
+
+
+def condition_title(one: Mapping, *, without: str = "") -> str:
+    """A condition in words, perhaps without one of its parts."""
+    parts = {"rho": f"ρ = {one['rho']:g}"}
+    if one["labels_per_class"] is not None:
+        parts["labels_per_class"] = f"{one['labels_per_class']} labels a class"
+    if one["schedule"] != "joint":
+        parts["schedule"] = "synthesis first"
+    return ", ".join(text for name, text in parts.items() if name != without)
+
+
+def curves(summary: Sequence[Mapping], folder: Path) -> list[StudyFigure]:
+    """Figures over the nuisance correlation and over the number of labels, the rest of the condition being fixed."""
+    drawn = []
+    for axis in ("rho", "labels_per_class"):
+        groups: dict[tuple, list[Mapping]] = {}
+        for entry in summary:
+            rest = tuple(entry[name] for name in ("rho", "labels_per_class", "schedule") if name != axis)
+            groups.setdefault(rest, []).append(entry)
+        for rest, entries in groups.items():
+            if len({entry[axis] for entry in entries}) > 1:
+                name = "-".join([axis, *(f"{value:g}" if isinstance(value, float) else str(value) for value in rest)])
+                path = curves_figure(entries, axis, folder / f"over-{name}.png")
+                drawn.append(StudyFigure(axis, condition_title(entries[0], without=axis), path))
     return drawn
 
 
@@ -176,7 +249,7 @@ def conflict_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
     values = [abs(c) for entry in shown for one in entry["conflict"] for c in one["cosine"]]
     limit = max(0.1, float(np.quantile(values, 0.98)))
     with matplotlib.rc_context(STYLE):
-        figure, grid = _panels(len(shown), 2.6, 0.7 + 0.2 * len(order))
+        figure, grid = panels(len(shown), 2.6, 0.7 + 0.2 * len(order))
         for axes, entry in zip(grid, shown, strict=False):
             steps = sorted({step for one in entry["conflict"] for step in one["steps"]})
             image = np.full((len(order), len(steps)), np.nan)
@@ -197,31 +270,6 @@ def conflict_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
         return save_figure(figure, path)
 
 
-def gates_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
-    """How far r (pass) and z (take) are open at each stage, toward recognition and toward synthesis."""
-    shown = [entry for entry in entries if entry["gates"]]
-    if not shown:
-        return None
-    kinds = {
-        ("1_to_0", "pass"): ("r to recognition", BLUE, "-"),
-        ("1_to_0", "take"): ("z to recognition", BLUE, ":"),
-        ("0_to_1", "pass"): ("r to synthesis", ORANGE, "-"),
-        ("0_to_1", "take"): ("z to synthesis", ORANGE, ":"),
-    }
-    with matplotlib.rc_context(STYLE):
-        figure, grid = _panels(len(shown), 2.0, 1.7)
-        for axes, entry in zip(grid, shown, strict=False):
-            for (direction, gate), (label, color, line) in kinds.items():
-                found = [g for g in entry["gates"] if g["direction"] == direction and g["gate"] == gate]
-                stages, means = [g["stage"] for g in found], [g["mean"] for g in found]
-                axes.plot(stages, means, line, marker="o", markersize=4, color=color, label=label)
-            axes.set(ylim=(-0.03, 1.03), title=entry["method"], xlabel="stage")
-            axes.set_xticks(sorted({g["stage"] for g in entry["gates"]}))
-            axes.grid(axis="y")
-        _legend_below(figure, grid[0])
-        return save_figure(figure, path)
-
-
 def probes_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
     """What a linear probe reads in the donor, in the message, and in the receiver before and after the exchange.
 
@@ -237,7 +285,7 @@ def probes_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
     if not shown:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, grid = _panels(len(shown), 2.0, 1.7)
+        figure, grid = panels(len(shown), 2.0, 1.7)
         for axes, (entry, stage) in zip(grid, shown, strict=False):
             for target, color in _TARGETS.items():
                 values = [entry["metrics"].get(f"probe/{stage}/{place}/{target}") for place in PLACES]
@@ -246,7 +294,7 @@ def probes_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
             axes.set(ylim=(-0.03, 1.03), xlim=(-0.3, 3.3), title=entry["method"])
             axes.set_xticks(range(len(PLACES)), PLACES.values(), rotation=35, ha="right", rotation_mode="anchor")
             axes.grid(axis="y")
-        _legend_below(figure, grid[0])
+        legend_below(figure, grid[0])
         return save_figure(figure, path)
 
 
@@ -285,11 +333,13 @@ def interventions_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
         return save_figure(figure, path)
 
 
-def rho_figure(summary: Sequence[Mapping], path: Path) -> Path:
-    """Curves over the nuisance correlation: a line each method, a panel each metric."""
+def curves_figure(entries: Sequence[Mapping], axis: str, path: Path) -> Path:
+    """Curves over ``rho`` or ``labels_per_class``: a line each method, a panel each metric."""
     wanted = ("macro_f1", "synthesis_error", "expression_read", "nuisance_read")
-    metrics = [metric for metric in wanted if any(metric in entry["metrics"] for entry in summary)]
-    methods = list(dict.fromkeys(entry["method"] for entry in summary))
+    metrics = [metric for metric in wanted if any(metric in entry["metrics"] for entry in entries)]
+    methods = list(dict.fromkeys(entry["method"] for entry in entries))
+    # Numbers of labels stand side by side, whatever their distance; all of them come last.
+    places = sorted({e[axis] for e in entries}, key=lambda value: math.inf if value is None else value)
     with matplotlib.rc_context(STYLE):
         size = (7.2, 2.3 * (-(-len(metrics) // 2)) + 0.2 * (-(-len(methods) // 5)))
         figure = Figure(figsize=size, layout="constrained")
@@ -298,15 +348,19 @@ def rho_figure(summary: Sequence[Mapping], path: Path) -> Path:
             axes.set_axis_off()
         for axes, metric in zip(grid, metrics, strict=False):
             for i, method in enumerate(methods):
-                having = [e for e in summary if e["method"] == method and metric in e["metrics"]]
+                having = [e for e in entries if e["method"] == method and metric in e["metrics"]]
+                having.sort(key=lambda e: places.index(e[axis]))
                 color, line = _COLORS[i % len(_COLORS)], ("-", "--", ":")[i // len(_COLORS) % 3]
                 axes.plot(
-                    [e["rho"] for e in having], [e["metrics"][metric]["mean"] for e in having], line, color=color,
+                    [e["rho"] if axis == "rho" else places.index(e[axis]) for e in having],
+                    [e["metrics"][metric]["mean"] for e in having], line, color=color,
                     marker=_MARKERS[i % len(_MARKERS)], markersize=4, linewidth=1.2, label=method,
                 )  # fmt: skip
-            axes.set(title=TITLES[metric], xlabel="ρ")
+            axes.set(title=TITLES[metric], xlabel="ρ" if axis == "rho" else "labels a class")
+            if axis != "rho":
+                axes.set_xticks(range(len(places)), ["all" if place is None else str(place) for place in places])
             axes.grid()
-        _legend_below(figure, grid[0], columns=5)
+        legend_below(figure, grid[0], columns=5)
         return save_figure(figure, path)
 
 
@@ -319,21 +373,3 @@ def _group_order(entries: Sequence[Mapping]) -> list[str]:
         return place, kind == "unit", name
 
     return sorted(names, key=depth)
-
-
-def _panels(count: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure with at least ``count`` panels, the unused ones empty."""
-    columns = min(4 if width < 2.5 else 3, count)
-    rows = -(-count // columns)
-    figure = Figure(
-        figsize=(0.6 + width * columns + (0.9 if columns < 2 else 0), 0.6 + height * rows), layout="constrained"
-    )
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[count:]:
-        axes.set_axis_off()
-    return figure, grid
-
-
-def _legend_below(figure: Figure, axes: matplotlib.axes.Axes, *, columns: int = 4) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.4)

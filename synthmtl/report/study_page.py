@@ -1,10 +1,11 @@
 """A study as one HTML file that needs neither network nor JavaScript, with a summary written from the numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
+from synthmtl.files import write_text
 from synthmtl.report.page import embedded, template, verdict
-from synthmtl.report.study_figures import LOWER_IS_BETTER, TITLES
+from synthmtl.report.study_figures import LOWER_IS_BETTER, TITLES, StudyFigure, by_condition, condition_title
 from synthmtl.report.study_schema import validate_study
 
 FOCUS = "leaky"
@@ -17,8 +18,20 @@ SECTIONS = {
     "pairs_macro_f1": ("pairs", "macro-F1, every method against every other; bold: the interval leaves out zero"),
     "pairs_synthesis_error": ("pairs", "synthesis error, likewise; blue: the row's method is better"),
     "rho": ("rho", "over the nuisance correlation of the training faces"),
+    "labels_per_class": ("labels", "over the number of labels that recognition saw"),
     "conflict": ("conflict", "cosine of the tasks' gradients by part of the encoder and training step"),
-    "gates": ("gates", "mean openness of the gates"),
+    "affinity": ("affinity", "look-ahead affinity over training, mean and 95 % interval over seeds"),
+    "gates": ("gates", "mean openness of the gates after training, with 95 % intervals over seeds"),
+    "gates_time": ("gates", "openness over training, mean and 95 % interval over seeds"),
+    "gates_channels": (
+        "gates",
+        "openness of single channels after training, in order of each seed's, mean over seeds",
+    ),
+    "gates_expressions": ("gates", "openness on faces of an expression less the mean over expressions"),
+    "gates_maps": (
+        "maps",
+        "where gates are open, laid over rendered faces of new people; colors run over the range below each head",
+    ),
     "read": ("filtering", "read in the features that the classifier sees"),
     "selectivity": (
         "filtering",
@@ -33,49 +46,49 @@ SECTIONS = {
 COLUMNS = ("macro_f1", "balanced_accuracy", "synthesis_error", "expression_read", "nuisance_read")
 
 
-def write_study_page(results: dict, out: Path, figures: Mapping[str, Path] | None = None) -> Path:
+def write_study_page(results: dict, out: Path, figures: Sequence[StudyFigure] = ()) -> Path:
     """Write a study as one HTML file with its figures inside.
 
     Args:
         results: as ``results.json`` holds them.
         out: the file to write.
-        figures: PNG files as ``study_figures.draw_study_figures`` names them.
+        figures: of ``study_figures.draw_study_figures``.
 
     Raises:
         ValueError: if the results do not keep their contract.
     """
     validate_study(results)
     placed: dict[str, list[dict]] = {}
-    for name, file in (figures or {}).items():
-        kind, _, rho = name.partition("-rho")
-        section, caption = SECTIONS[kind]
+    for figure in figures:
+        section, caption = SECTIONS[figure.kind]
         # Only a caption starts with a capital: that of ρ is Ρ, which reads as the Latin P.
-        title = f"ρ = {rho}: {caption}" if rho else caption[0].upper() + caption[1:]
-        placed.setdefault(section, []).append({"title": title, "data": embedded(file)})
-    rhos = list(dict.fromkeys(entry["rho"] for entry in results["summary"]))
+        title = f"{figure.subject}: {caption}" if figure.subject else caption[0].upper() + caption[1:]
+        placed.setdefault(section, []).append({"title": title, "data": embedded(figure.path)})
+    tables = by_condition(results["summary"])
     page = template("study.html.jinja").render(
         results=results,
         smoke=results["preset"] == "smoke",
         summary=study_summary(results),
         figures=placed,
-        tables={rho: [entry for entry in results["summary"] if entry["rho"] == rho] for rho in rhos},
+        tables=tables,
+        conditions={name: condition_title(entries[0]) for name, entries in tables.items()},
         columns={name: TITLES[name] for name in COLUMNS if any(name in e["metrics"] for e in results["summary"])},
-        against={rho: focus_rows(results, rho) for rho in rhos},
+        against={name: focus_rows(results, name) for name in tables},
         focus=FOCUS,
         turned={"above": "below", "below": "above"},
         lower_is_better=LOWER_IS_BETTER,
         titles=TITLES,
     )
     out = Path(out)
-    out.write_text(page, encoding="utf-8")
+    write_text(out, page)
     return out
 
 
-def focus_rows(results: dict, rho: float) -> dict[str, dict[str, dict]]:
-    """The focus less each other method at one correlation: ``{other: {metric: {difference, ci95}}}``."""
+def focus_rows(results: dict, condition: str) -> dict[str, dict[str, dict]]:
+    """The focus less each other method under one condition: ``{other: {metric: {difference, ci95}}}``."""
     found: dict[str, dict[str, dict]] = {}
     for one in results["comparisons"]:
-        if one["rho"] != rho or FOCUS not in (one["a"], one["b"]):
+        if one["condition"] != condition or FOCUS not in (one["a"], one["b"]):
             continue
         difference, ci95, other = one["difference"], one["ci95"], one["b"]
         if one["b"] == FOCUS:
@@ -102,12 +115,11 @@ def study_summary(results: dict) -> list[str]:
         sentences.append(f"{len(failed)} failed and are left out of everything below.")
     if results["preset"] == "smoke":
         return [*sentences, "This was a smoke run: it proves that everything works, and its numbers mean nothing."]
-    for rho in dict.fromkeys(entry["rho"] for entry in results["summary"]):
-        entries = [entry for entry in results["summary"] if entry["rho"] == rho]
+    for condition, entries in by_condition(results["summary"]).items():
         best = max(entries, key=lambda entry: entry["metrics"]["macro_f1"]["mean"])
         highest = best["metrics"]["macro_f1"]["mean"]
-        said = f"At ρ = {rho:g} the highest mean macro-F1 was {highest:.3f} ({best['method']})"
-        rows = focus_rows(results, rho)
+        said = f"At {condition_title(entries[0])} the highest mean macro-F1 was {highest:.3f} ({best['method']})"
+        rows = focus_rows(results, condition)
         if rows:
             said += f"; {FOCUS} {_told(rows, 'macro_f1', ('above', 'below'))}"
             said += f"; in synthesis error it {_told(rows, 'synthesis_error', ('below', 'above'))}"

@@ -2,18 +2,25 @@
 
 The contract; further keys are allowed everywhere, and a number that does not exist is null, never NaN:
 
-- ``title``, ``preset``, ``schedule``: text. ``labels_per_class``: count or null. ``notes`` [text].
+- ``title``, ``preset``: text. ``notes`` [text].
+- ``conditions`` [{``condition``, ``rho``, ``labels_per_class``, ``schedule``}]: what methods are compared under, by
+  name; labels are a count, or null for all, the schedule is ``joint`` or ``two_step``. All four stand in every cell,
+  summary and comparison too: CONDITION below.
 - ``data``: ``classes``; ``train_counts``, ``validation_counts``, ``test_counts`` {class: faces}; ``held_out_faces``;
   ``unedited_error``, the synthesis error of leaving faces as they are; ``correlation`` {rho: {nuisance: measured}}.
-- ``cells`` [{``name``, ``method``, ``sharing``, ``aggregator``, ``rho``, ``seed``, ``parameters``,
-  ``training_seconds``, ``seconds``, ``metrics`` {metric: number}}]: the finished ones.
-- ``failed`` [{``name``, ``method``, ``sharing``, ``aggregator``, ``rho``, ``seed``, ``error``}].
-- ``summary`` [{``method``, ``sharing``, ``aggregator``, ``rho``, ``seeds``, ``parameters``, ``seconds``,
+- ``cells`` [{``name``, ``method``, ``sharing``, ``aggregator``, CONDITION, ``seed``, ``parameters``,
+  ``training_seconds``, ``seconds``, ``metrics`` {metric: number}, ``gates`` [{``stage``, ``direction``, ``gate``,
+  ``mean``, ``spread``, ``channels``, ``expressions``}], ``gates_over_time`` [{``stage``, ``direction``, ``gate``,
+  ``steps``, ``values``}], ``affinity`` [{``from``, ``to``, ``steps``, ``values``}]}]: the finished ones.
+- ``failed`` [{``name``, ``method``, ``sharing``, ``aggregator``, CONDITION, ``seed``, ``error``}].
+- ``summary`` [{``method``, ``sharing``, ``aggregator``, CONDITION, ``seeds``, ``parameters``, ``seconds``,
   ``metrics`` {metric: {``mean``, ``per_seed`` [number or null], ``ci95`` [low, high] or null}}, ``gain`` null or
   {``tasks`` {task: gain}, ``overall`` gain, ``seeds``} with gain {``delta``, ``per_seed``, ``ci95``, ``note``},
-  ``conflict`` [{``group``, ``steps``, ``cosine``}], ``gates`` [{``stage``, ``direction``, ``gate``, ``mean``,
-  ``spread``, ``expressions``}]}]: one for each method and rho.
-- ``comparisons`` [{``rho``, ``a``, ``b``, ``metric``, ``difference``, ``ci95``, ``per_seed``, ``paired_by`` "seed"}].
+  ``conflict`` [{``group``, ``steps``, ``cosine``}], ``affinity`` [{``from``, ``to``, ``steps``, ``mean``, ``ci95``}],
+  ``gates`` [{``stage``, ``direction``, ``gate``, ``mean``, ``ci95``, ``spread``, ``expressions``, ``channels``: from
+  the most shut to the most open}], ``gates_over_time`` [{``stage``, ``direction``, ``gate``, ``steps``, ``mean``,
+  ``ci95``}]}]: one for each method and condition; of series ``mean`` and ``ci95`` have an entry, or null, a step.
+- ``comparisons`` [{CONDITION, ``a``, ``b``, ``metric``, ``difference``, ``ci95``, ``per_seed``, ``paired_by`` "seed"}].
 - ``environment``: as in ``report.json``.
 """
 
@@ -38,14 +45,24 @@ _COSINE = number(-1, 1)
 _CI = or_null(interval(-math.inf, math.inf))
 _NUMBER = number()
 _SHARE = number(0, 1)
-_CELL = {
+_CONDITION = {"condition": text, "rho": _SHARE, "labels_per_class": or_null(count), "schedule": text}
+_CELL = _CONDITION | {
     "name": text,
     "method": text,
     "sharing": text,
     "aggregator": text,
-    "rho": _SHARE,
     "seed": integer,
 }
+_GATE = {"stage": count, "direction": text, "gate": text}
+_OPENNESS = _GATE | {
+    "mean": _SHARE,
+    "spread": number(0),
+    "channels": list_of(_SHARE, filled=True),
+    "expressions": mapping_of(_SHARE),
+}
+_TASKS = {"from": text, "to": text}
+_SERIES = {"steps": list_of(count), "values": list_of(or_null(_NUMBER))}
+_MEANS = {"steps": list_of(count), "mean": list_of(or_null(_NUMBER)), "ci95": list_of(_CI)}
 _GAIN = object_of(
     {
         "delta": or_null(_NUMBER),
@@ -59,7 +76,7 @@ _SUMMARY = object_of(
         "method": text,
         "sharing": text,
         "aggregator": text,
-        "rho": _SHARE,
+        **_CONDITION,
         "seeds": list_of(integer, filled=True),
         "parameters": count,
         "seconds": number(0),
@@ -68,23 +85,14 @@ _SUMMARY = object_of(
         ),
         "gain": or_null(object_of({"tasks": mapping_of(_GAIN), "overall": _GAIN, "seeds": list_of(integer)})),
         "conflict": list_of(object_of({"group": text, "steps": list_of(count), "cosine": list_of(_COSINE)})),
-        "gates": list_of(
-            object_of(
-                {
-                    "stage": count,
-                    "direction": text,
-                    "gate": text,
-                    "mean": _SHARE,
-                    "spread": number(0),
-                    "expressions": mapping_of(_SHARE),
-                }
-            )
-        ),
+        "affinity": list_of(object_of(_TASKS | _MEANS)),
+        "gates": list_of(object_of(_OPENNESS | {"ci95": _CI})),
+        "gates_over_time": list_of(object_of(_GATE | _MEANS)),
     }
 )
 _COMPARISON = object_of(
     {
-        "rho": _SHARE,
+        **_CONDITION,
         "a": text,
         "b": text,
         "metric": text,
@@ -98,8 +106,7 @@ _STUDY = object_of(
     {
         "title": text,
         "preset": text,
-        "schedule": text,
-        "labels_per_class": or_null(count),
+        "conditions": list_of(object_of(_CONDITION), filled=True),
         "notes": list_of(text),
         "data": object_of(
             {
@@ -120,6 +127,9 @@ _STUDY = object_of(
                     "training_seconds": number(0),
                     "seconds": number(0),
                     "metrics": mapping_of(_NUMBER, filled=True),
+                    "gates": list_of(object_of(_OPENNESS)),
+                    "gates_over_time": list_of(object_of(_GATE | _SERIES)),
+                    "affinity": list_of(object_of(_TASKS | _SERIES)),
                 }
             )
         ),
@@ -142,12 +152,17 @@ def validate_study(results: dict) -> None:
     names = [cell["name"] for cell in (*results["cells"], *results["failed"])]
     if len(set(names)) < len(names):
         raise ValueError("cells: a cell is named twice")
-    known = {(entry["method"], entry["rho"]) for entry in results["summary"]}
+    known = {(entry["method"], entry["condition"]) for entry in results["summary"]}
     for i, entry in enumerate(results["comparisons"]):
         for side in ("a", "b"):
-            if (entry[side], entry["rho"]) not in known:
-                raise ValueError(f"comparisons[{i}].{side}: {entry[side]!r} has no summary at rho {entry['rho']}")
+            if (entry[side], entry["condition"]) not in known:
+                where = f"comparisons[{i}].{side}"
+                raise ValueError(f"{where}: {entry[side]!r} has no summary under {entry['condition']}")
     for i, entry in enumerate(results["summary"]):
         for metric, values in entry["metrics"].items():
             if len(values["per_seed"]) != len(entry["seeds"]):
                 raise ValueError(f"summary[{i}].metrics.{metric}: must have a number for each of its seeds")
+        for key in ("affinity", "gates_over_time"):
+            for k, one in enumerate(entry[key]):
+                if not len(one["steps"]) == len(one["mean"]) == len(one["ci95"]):
+                    raise ValueError(f"summary[{i}].{key}[{k}]: must have a mean and an interval for each of its steps")

@@ -6,10 +6,12 @@ import shutil
 import time
 import traceback
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from synthmtl.experiment.workspace import Unit, write_json
+from synthmtl.files import write_tensors
+from synthmtl.models.inference import save_network
 from synthmtl.study.config import Cell
 from synthmtl.study.job import StudyJob
 from synthmtl.study.measures import measure
@@ -44,25 +46,22 @@ def _run(job: StudyJob, cell: Cell, unit: Unit) -> None:
     started = time.monotonic()
     trained = train_cell(job, cell, unit.directory)
     found, arrays = measure(job, cell, trained)
-    save_file(arrays, unit.directory / "arrays.safetensors")
+    write_tensors(unit.directory / "arrays.safetensors", arrays)
     if job.config.measures.networks:
-        trained.recognizer.save_pretrained(unit.directory / "recognizer")
+        save_network(trained.recognizer, unit.directory / "recognizer")
         if trained.editor is not trained.recognizer:
-            trained.editor.save_pretrained(unit.directory / "editor")
-    for checkpoints in unit.directory.glob("*/checkpoints"):
-        shutil.rmtree(checkpoints)
+            save_network(trained.editor, unit.directory / "editor")
     unit.finish(
         {
-            "sharing": cell.sharing,
-            "aggregator": cell.aggregator,
-            "rho": cell.rho,
-            "seed": cell.seed,
+            **cell.as_dict(),
             "parameters": trained.recognizer.recognition_parameters(),
             "training_seconds": trained.seconds,
             "seconds": time.monotonic() - started,
             **found,
         }
     )
+    for checkpoints in unit.directory.glob("*/checkpoints"):
+        shutil.rmtree(checkpoints)
 
 
 def cell_error(job: StudyJob, cell: Cell) -> str | None:
@@ -72,5 +71,5 @@ def cell_error(job: StudyJob, cell: Cell) -> str | None:
 
 
 def cell_arrays(job: StudyJob, cell: Cell) -> dict[str, Tensor]:
-    """``test`` (N, K) probabilities and ``synthesis_error`` (M,) of a finished cell."""
+    """``test`` (N, K) probabilities, ``synthesis_error`` (M,) and maps of the gates of a finished cell, by name."""
     return load_file(unit_of(job, cell).directory / "arrays.safetensors")

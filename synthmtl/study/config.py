@@ -1,6 +1,7 @@
 """Options of the interference study, its presets, and what is wrong with options before anything is read or written."""
 
 import dataclasses
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import product
@@ -10,9 +11,10 @@ import torch
 
 from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.errors import InputError
-from synthmtl.experiment.config import FaceOptions, ModelOptions
+from synthmtl.experiment.config import HARD_MATCHED, FaceOptions, ModelOptions
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import SynthesisWeights
+from synthmtl.sharing import SHARING_UNITS
 from synthmtl.training import TrainingConfig
 from synthmtl.training.aggregation import check_aggregator
 from synthmtl.training.turns import PLAIN
@@ -26,14 +28,21 @@ class Grid:
     """What is combined with what; every combination is a cell.
 
     Attributes:
-        sharing: sharing units by name; ``none`` trains each task in a network of its own, the reference of all gains.
+        sharing: sharing units, or ``variants`` of them, by name; ``none`` trains each task in a network of its own, the
+            reference of all gains.
         aggregators: how the tasks' gradients are put together, by name.
+        schedules: ``joint`` (both tasks in every step) or ``two_step`` (synthesis first, then recognition, which leaves
+            the stem and the synthesis branch as they are; a single trunk is trained on).
+        labels_per_class: training faces per class whose expression recognition may see, drawn anew by each seed; null =
+            all.
         rho: nuisance correlations of rendered training faces, 0 to 1; [0] for the user's faces.
         seeds: of initialization and batches; every unit gets the same ones, so that comparisons are paired.
     """
 
     sharing: list[str] = field(default_factory=lambda: ["none", "hard_matched", "cross_stitch", "leaky"])
     aggregators: list[str] = field(default_factory=lambda: ["sum"])
+    schedules: list[Literal["joint", "two_step"]] = field(default_factory=lambda: ["joint"])
+    labels_per_class: list[int | None] = field(default_factory=lambda: [None])
     rho: list[float] = field(default_factory=lambda: [0.0, 0.9])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
 
@@ -68,6 +77,10 @@ class MeasureOptions:
 
     Attributes:
         conflict_every: steps between two looks at the tasks' gradients; 0 turns them off.
+        gates_every: steps between two looks at how far gates are open, which cost next to nothing; 0 turns them off.
+        affinity_every: steps between two looks at what a step on one task does to the other's loss, of which each takes
+            as long as two and a third steps; 0 turns them off.
+        map_faces: held-out faces over which maps of the gates are laid; 0 = none.
         held_out_per_class: rendered faces per class of people that no split has, for synthesis error, gates and probes.
         held_out_subjects: how many such people.
         probes: linear probes on both sides of every exchange.
@@ -77,6 +90,9 @@ class MeasureOptions:
     """
 
     conflict_every: int = 20
+    gates_every: int = 20
+    affinity_every: int = 40
+    map_faces: int = 6
     held_out_per_class: int = 120
     held_out_subjects: int = 48
     probes: bool = True
@@ -91,11 +107,9 @@ class StudyConfig:
 
     Attributes:
         grid: what is combined with what.
-        schedule: ``joint`` (both tasks in every step) or ``two_step`` (synthesis first, then recognition, which leaves
-            the stem and the synthesis branch as they are; a single trunk is trained on).
-        labels_per_class: training faces per class whose expression recognition may see, drawn anew by each seed; null =
-            all.
         unit_options: options of sharing units: {unit: {option: value}}.
+        variants: sharing units with options of their own, each under a name that the grid takes:
+            {name: {unit: leaky, gate_bias: 0.0}}. The options join those in ``unit_options``, and go before them.
         aggregator_options: options of aggregators: {aggregator: {option: number}}.
         label_smoothing: of the cross-entropy.
         mirror: average predictions with those of the mirrored face.
@@ -108,9 +122,8 @@ class StudyConfig:
     """
 
     grid: Grid = field(default_factory=Grid)
-    schedule: Literal["joint", "two_step"] = "joint"
-    labels_per_class: int | None = None
     unit_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     aggregator_options: dict[str, dict[str, float]] = field(default_factory=dict)
     label_smoothing: float = 0.0
     mirror: bool = True
@@ -127,42 +140,88 @@ class StudyConfig:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What methods are compared under.
+
+    Attributes:
+        rho, labels_per_class, schedule: as in :class:`Grid`.
+    """
+
+    rho: float
+    labels_per_class: int | None = None
+    schedule: str = "joint"
+
+    @property
+    def name(self) -> str:
+        """E.g. ``rho0.9-labels2-two_step``; labels if they are few, the schedule if it is not joint."""
+        labels = [] if self.labels_per_class is None else [f"labels{self.labels_per_class}"]
+        return "-".join([f"rho{self.rho:g}", *labels, *([] if self.schedule == "joint" else [self.schedule])])
+
+
+@dataclass(frozen=True)
 class Cell:
     """One training of the grid.
 
     Attributes:
-        sharing, rho, seed: as in :class:`Grid`.
+        sharing, seed: as in :class:`Grid`.
         aggregator: as there; ``single`` where each task is trained on its own.
+        condition: the rest.
     """
 
     sharing: str
     aggregator: str
-    rho: float
+    condition: Condition
     seed: int
 
     @property
     def name(self) -> str:
         """Of its folder below ``cells/``."""
-        return f"{self.sharing}-{self.aggregator}-rho{self.rho:g}-seed{self.seed}"
+        return f"{self.sharing}-{self.aggregator}-{self.condition.name}-seed{self.seed}"
 
     @property
     def method(self) -> str:
         """What is compared: the sharing unit, with its aggregator unless that is the plain sum."""
         return self.sharing if self.aggregator in ("sum", "single") else f"{self.sharing}+{self.aggregator}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """Everything by name, as results state it."""
+        own = {"sharing": self.sharing, "aggregator": self.aggregator, "condition": self.condition.name}
+        return {
+            "name": self.name,
+            "method": self.method,
+            **own,
+            **dataclasses.asdict(self.condition),
+            "seed": self.seed,
+        }
+
+
+def grid_conditions(grid: Grid) -> list[Condition]:
+    """All conditions, the nuisance correlation changing fastest."""
+    found = product(grid.schedules, grid.labels_per_class, grid.rho)
+    return [Condition(float(rho), labels, schedule) for schedule, labels, rho in found]
+
 
 def grid_cells(grid: Grid) -> list[Cell]:
     """All cells, seed by seed, so that an unfinished study has every unit at some seeds."""
     found = {}
-    for seed, rho, sharing, aggregator in product(grid.seeds, grid.rho, grid.sharing, grid.aggregators):
-        cell = Cell(sharing, "single" if sharing == SINGLE else aggregator, float(rho), seed)
+    for seed, condition, sharing, aggregator in product(
+        grid.seeds, grid_conditions(grid), grid.sharing, grid.aggregators
+    ):
+        cell = Cell(sharing, "single" if sharing == SINGLE else aggregator, condition, seed)
         found[cell.name] = cell
     return list(found.values())
 
 
+def unit_of_row(config: StudyConfig, sharing: str) -> str:
+    """The sharing unit that a name in the grid stands for."""
+    return config.variants.get(sharing, {}).get("unit", sharing)
+
+
 def network_options(config: StudyConfig, sharing: str) -> ModelOptions:
-    """Options of the network with this sharing unit."""
-    return dataclasses.replace(config.model, sharing=sharing, sharing_options=config.unit_options.get(sharing, {}))
+    """Options of the network with this sharing unit, or variant of one."""
+    unit = unit_of_row(config, sharing)
+    own = {name: value for name, value in config.variants.get(sharing, {}).items() if name != "unit"}
+    return dataclasses.replace(config.model, sharing=unit, sharing_options=config.unit_options.get(unit, {}) | own)
 
 
 def check_study(config: StudyConfig) -> None:
@@ -181,11 +240,14 @@ def check_study(config: StudyConfig) -> None:
     for aggregator in grid.aggregators:
         check_aggregator(aggregator, config.aggregator_options.get(aggregator))
     for option, named, known in (
-        ("unit_options", config.unit_options, grid.sharing),
+        ("unit_options", config.unit_options, list(dict.fromkeys(unit_of_row(config, s) for s in grid.sharing))),
+        ("variants", config.variants, grid.sharing),
         ("aggregator_options", config.aggregator_options, grid.aggregators),
     ):
         for name in named:
             _check(name in known, f"{option}", name, f"one of those in the grid: {', '.join(known)}")
+    for name, options in config.variants.items():
+        check_variant(name, options)
     for rho in grid.rho:
         _check(0 <= rho <= 1, "grid.rho", rho, "in [0, 1]")
     _check(faces.path is None or grid.rho == [0], "grid.rho", grid.rho, "[0] with --faces.path: only renders have it")
@@ -196,12 +258,12 @@ def check_study(config: StudyConfig) -> None:
     for name in ("joint", "recognition"):
         given = getattr(config, name).aggregator
         _check(given is None, f"{name}.aggregator", given, "in --grid.aggregators")
-    if config.schedule == "two_step" and any(a not in PLAIN for a in grid.aggregators):
+    if "two_step" in grid.schedules and any(a not in PLAIN for a in grid.aggregators):
         raise InputError(
-            "--grid.aggregators must be [sum] with --schedule two_step: the tasks are never trained together"
+            "--grid.aggregators must be [sum] with --grid.schedules two_step: the tasks are never trained together"
         )
-    labels = config.labels_per_class
-    _check(labels is None or labels >= 1, "labels_per_class", labels, "at least 1, or null")
+    for labels in grid.labels_per_class:
+        _check(labels is None or labels >= 1, "grid.labels_per_class", labels, "at least 1, or null")
     _check(config.workers is None or config.workers >= 1, "workers", config.workers, "at least 1, or null")
     _check(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
     _check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
@@ -209,12 +271,26 @@ def check_study(config: StudyConfig) -> None:
     both = synthesis.mode == "paired" or 0 < round(share * synthesis.edits) < synthesis.edits
     _check(both, "synthesis.rendered_share", share, f"such that {synthesis.edits} edits are of both kinds")
     _check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
-    _check(measures.conflict_every >= 0, "measures.conflict_every", measures.conflict_every, "at least 0 (off)")
+    for name in ("conflict_every", "gates_every", "affinity_every", "map_faces"):
+        _check(getattr(measures, name) >= 0, f"measures.{name}", getattr(measures, name), "at least 0 (off)")
     for name in ("held_out_per_class", "held_out_subjects", "intervention_faces"):
         _check(getattr(measures, name) >= 4, f"measures.{name}", getattr(measures, name), "at least 4")
     with torch.device("meta"):
         for sharing in grid.sharing:
             network_options(config, sharing).build(EXPRESSIONS, faces)
+
+
+def check_variant(name: str, options: dict[str, Any]) -> None:
+    """Stop at a variant that is none; its options are checked when the network is built.
+
+    Raises:
+        InputError: naming it.
+    """
+    units = [unit for unit in (*SHARING_UNITS, HARD_MATCHED) if unit != SINGLE]
+    if re.fullmatch(r"[A-Za-z0-9_.]+", name) is None or name in (*units, SINGLE):
+        raise InputError(f"--variants: {name!r} must be a new name, of letters, digits, '_' and '.'")
+    if options.get("unit") not in units:
+        raise InputError(f"--variants.{name}.unit is {options.get('unit')!r}: it must be one of {', '.join(units)}")
 
 
 def _check(good: bool, name: str, value: object, wanted: str) -> None:
@@ -247,7 +323,14 @@ def preset(name: str) -> StudyConfig:
             model=ModelOptions(size="tiny"),
             synthesis=EditOptions(edits=8, rendered_subjects=8),
             measures=MeasureOptions(
-                conflict_every=2, held_out_per_class=8, held_out_subjects=8, intervention_faces=16, networks=False
+                conflict_every=2,
+                gates_every=2,
+                affinity_every=4,
+                map_faces=2,
+                held_out_per_class=8,
+                held_out_subjects=8,
+                intervention_faces=16,
+                networks=False,
             ),
             joint=steps,
             recognition=dataclasses.replace(steps),

@@ -8,7 +8,6 @@ import torch
 from accelerate import Accelerator
 
 from synthmtl.data import FaceTable
-from synthmtl.data.duplicates import leaks
 from synthmtl.data.pairs import edit_mode
 from synthmtl.errors import InputError
 from synthmtl.experiment.stages import Job, load_data, render_configs
@@ -52,7 +51,7 @@ class StudyJob(Job):
 
     def of(self, cell: Cell) -> "StudyJob":
         """The same with the training faces of a cell."""
-        return dataclasses.replace(self, splits=dataclasses.replace(self.splits, train=self.trains[cell.rho]))
+        return dataclasses.replace(self, splits=dataclasses.replace(self.splits, train=self.trains[cell.condition.rho]))
 
 
 def load_study(config: StudyConfig, out: Path, accelerator: Accelerator) -> StudyJob:
@@ -68,18 +67,13 @@ def load_study(config: StudyConfig, out: Path, accelerator: Accelerator) -> Stud
         faces = dataclasses.replace(config.faces, nuisance_correlation=rho)
         trains[float(rho)] = render_faces(render_configs(faces)["train"])
     fewest = min(count for table in trains.values() for count in table.counts().values() if count)
-    if config.labels_per_class is not None and config.labels_per_class > fewest:
-        raise InputError(f"--labels_per_class is {config.labels_per_class}, but a class has only {fewest} faces")
+    most = max((labels for labels in config.grid.labels_per_class if labels is not None), default=0)
+    if most > fewest:
+        raise InputError(f"--grid.labels_per_class has {most}, but a class has only {fewest} faces")
     modes = {synthesis_mode(config.synthesis.mode, table) for table in trains.values()}
     held_out = render_held_out(config, splits.train.classes, wild=render is None)
     job = StudyJob(config, out, splits, accelerator, render, trains=trains, held_out=held_out)
     job.notes.extend(splits.notes)
-    for leak in leaks(splits.tables()):
-        if leak.near or leak.subjects:
-            job.note(
-                f"{leak.near} of {leak.faces} {leak.split} faces have a near-duplicate in {leak.other}; "
-                f"{leak.subjects} people are in both."
-            )
     job.note(f"Synthesis is trained {' or '.join(sorted(modes))}.")
     if render is None:
         job.note(

@@ -5,6 +5,7 @@ All numbers of a cell are also a flat mapping of metric → number, with the row
 - ``accuracy``, ``macro_f1``, ``balanced_accuracy`` on the test split, ``validation_macro_f1`` on the other,
 - ``synthesis_error``, and ``synthesis_error_drawn`` with the class's mean style instead of the target's,
 - ``conflict/GROUP/cosine``, ``.../rate``, ``.../magnitude`` over training,
+- ``affinity/TASK_to_TASK``: mean look-ahead affinity over training,
 - ``gate/STAGE/DIRECTION/pass`` and ``.../take``, mean openness,
 - ``probe/STAGE/PLACE/TARGET`` and ``probe/joint/TARGET``: chance-corrected scores in [0, 1] of what the recognition
   branch receives and keeps; ``expression_read`` and ``nuisance_read`` (mean over the rest) at the joint features,
@@ -21,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synthmtl.balance.sheet import sheet_rows
 from synthmtl.data import FaceTable
 from synthmtl.experiment.stages import predict, validation_scores
 from synthmtl.interference import (
     collect_features,
+    gate_maps,
     gated_units,
     intervention_effects,
     measured_gates,
@@ -38,6 +41,7 @@ from synthmtl.models import FERSNet
 from synthmtl.models.encoder import RECOGNITION, SYNTHESIS
 from synthmtl.study.config import SINGLE, Cell
 from synthmtl.study.job import HeldOut, StudyJob
+from synthmtl.study.series import series
 from synthmtl.study.training import Trained
 
 SCORES = ("accuracy", "macro_f1", "balanced_accuracy")
@@ -50,8 +54,9 @@ def measure(job: StudyJob, cell: Cell, trained: Trained) -> tuple[dict[str, Any]
     """Measure a trained cell.
 
     Returns:
-        ``metrics`` (see the module), ``conflict``, ``gates`` and ``interventions`` for the report; and arrays:
-        ``test`` (N, K) probabilities, ``synthesis_error`` (M,) of each held-out face.
+        ``metrics`` (see the module), ``conflict``, ``gates``, ``gates_over_time``, ``affinity`` and ``interventions``
+        for the report; and arrays: ``test`` (N, K) probabilities, ``synthesis_error`` (M,) of each held-out face, and
+        ``maps/STAGE/DIRECTION/GATE`` (F, H, W) over the faces of :func:`map_rows`.
     """
     options, device = job.config.measures, job.accelerator.device
     recognizer, editor = (network.to(device).eval() for network in (trained.recognizer, trained.editor))
@@ -64,9 +69,17 @@ def measure(job: StudyJob, cell: Cell, trained: Trained) -> tuple[dict[str, Any]
     metrics["synthesis_error"] = float(errors.mean())
     if job.config.synthesis.labels:
         metrics["synthesis_error_drawn"] = float(synthesis_errors(editor, job.held_out, device, drawn=True).mean())
-    metrics |= conflict_metrics(trained.conflict)
-    details: dict[str, Any] = {"conflict": trained.conflict, "gates": [], "interventions": {}}
+    looks, arrays = trained.looks, {"test": probabilities, "synthesis_error": errors}
+    metrics |= conflict_metrics(looks.get("conflict", [])) | affinity_metrics(looks.get("affinity", []))
+    details: dict[str, Any] = {
+        "conflict": looks.get("conflict", []),
+        "affinity": series(looks.get("affinity", []), ("from", "to"), "affinity"),
+        "gates": [],
+        "gates_over_time": series(looks.get("gates", []), ("stage", "direction", "gate"), "mean"),
+        "interventions": {},
+    }
     if gated_units(recognizer):
+        arrays |= maps_over_faces(job, recognizer)
         details["gates"] = openness(job, recognizer)
         metrics |= {f"gate/{g['stage']}/{g['direction']}/{g['gate']}": g["mean"] for g in details["gates"]}
     if options.probes:
@@ -75,7 +88,7 @@ def measure(job: StudyJob, cell: Cell, trained: Trained) -> tuple[dict[str, Any]
         details["interventions"] = interventions(job, trained)
         for name, change in details["interventions"].items():
             metrics |= {f"intervention/{name}/{key}": value for key, value in change.items()}
-    return {"metrics": metrics, **details}, {"test": probabilities, "synthesis_error": errors}
+    return {"metrics": metrics, **details}, arrays
 
 
 @torch.no_grad()
@@ -114,6 +127,34 @@ def conflict_metrics(records: list[dict[str, Any]]) -> dict[str, float]:
     return metrics
 
 
+def affinity_metrics(records: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over training of what a step on one task does to a task's loss."""
+    values: dict[str, list[float]] = {}
+    for record in records:
+        if record["affinity"] is not None:
+            values.setdefault(f"affinity/{record['from']}_to_{record['to']}", []).append(record["affinity"])
+    return {name: fmean(each) for name, each in values.items()}
+
+
+def map_rows(job: StudyJob) -> Tensor:
+    """Rows of the held-out faces over which maps of the gates are laid: expressions in turn, of different people."""
+    return torch.tensor(sheet_rows(job.held_out.faces, job.config.measures.map_faces), dtype=torch.int64)
+
+
+def maps_over_faces(job: StudyJob, model: FERSNet) -> dict[str, Tensor]:
+    """Where the gates are open on rendered faces: ``maps/STAGE/DIRECTION/GATE`` → (F, H, W) float16 in [0, 1]."""
+    rows = map_rows(job)
+    if not len(rows):
+        return {}
+    images = job.held_out.faces.batch(rows).to(job.accelerator.device).image
+    units = {unit.name: unit for unit in gated_units(model)}
+    return {
+        f"maps/{units[name].stage}/{units[name].direction}/{gate}": values.half().cpu().contiguous()
+        for name, gates in gate_maps(model, images, run=model.encode).items()
+        for gate, values in gates.items()
+    }
+
+
 def openness(job: StudyJob, model: FERSNet) -> list[dict[str, Any]]:
     """Openness of every gate over the held-out faces, by expression too; see :class:`Openness`."""
     faces = job.held_out.faces
@@ -121,7 +162,7 @@ def openness(job: StudyJob, model: FERSNet) -> list[dict[str, Any]]:
         for start, images in _batches(faces, job.accelerator.device):
             meter.label(faces.expression[start : start + len(images)])
             model.encode(images)
-    names = ("stage", "direction", "gate", "mean", "spread", "expressions")
+    names = ("stage", "direction", "gate", "mean", "spread", "channels", "expressions")
     return [{name: getattr(each, name) for name in names} for each in meter.result()]
 
 

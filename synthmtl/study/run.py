@@ -13,7 +13,7 @@ from synthmtl.study.cells import FAILED, run_cell, unit_of
 from synthmtl.study.config import SINGLE, StudyConfig, check_study, grid_cells
 from synthmtl.study.job import StudyJob, load_study
 from synthmtl.study.ranks import Ranks, launched
-from synthmtl.study.results import build_results, write_csv
+from synthmtl.study.results import build_results, gate_maps_of, write_csv
 from synthmtl.training import build_accelerator
 
 log = logging.getLogger("synthmtl")
@@ -88,9 +88,7 @@ def add_notes(job: StudyJob) -> None:
         job.note(f"The grid has no {SINGLE!r}: without single-task runs there are no relative gains.")
     if seeds < 5:
         job.note(f"{seeds} seed(s): intervals over so few are too narrow; read differences as hints.")
-    if config.labels_per_class is not None:
-        job.note(f"Recognition saw {config.labels_per_class} labels per class.")
-    if config.labels_per_class is not None and config.synthesis.labels:
+    if config.synthesis.labels and any(labels is not None for labels in config.grid.labels_per_class):
         job.note("Synthesis saw the expression of every training face, beyond the labels of recognition.")
 
 
@@ -99,5 +97,5 @@ def write_study(job: StudyJob, results: dict) -> None:
     validate_study(results)
     write_json(job.out / "results.json", results)
     write_csv(results, job.out / "results.csv")
-    figures = draw_study_figures(results, job.out / "figures")
+    figures = draw_study_figures(results, job.out / "figures", gate_maps_of(job))
     write_study_page(results, job.out / "report.html", figures)

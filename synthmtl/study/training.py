@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import EditStream, RecognitionStream
 from synthmtl.experiment.generation import edit_sources
 from synthmtl.experiment.stages import validation_scores
-from synthmtl.interference import ConflictRecorder, parameter_groups
 from synthmtl.losses import ExpressionLoss, FERSNetObjective
 from synthmtl.models import FERSNet
 from synthmtl.models.encoder import SYNTHESIS
 from synthmtl.study.config import SINGLE, Cell, network_options
 from synthmtl.study.job import StudyJob, synthesis_mode
-from synthmtl.training import Player, TrainingConfig, fit, latest
+from synthmtl.study.looks import Looks, recorded
+from synthmtl.training import Player, TrainingConfig, fit
 from synthmtl.training.turns import PLAIN
 
 
@@ -35,35 +34,35 @@ class Trained:
         recognizer: the network that recognizes.
         editor: the network that synthesizes; the same one after joint training.
         seconds: of training.
-        conflict: records of the :class:`ConflictRecorder`; empty where the tasks were never trained together.
+        looks: what was recorded of the training of both tasks, or of recognition in two steps.
     """
 
     recognizer: FERSNet
     editor: FERSNet
     seconds: float
-    conflict: list[dict[str, Any]]
+    looks: Looks
 
 
 def train_cell(job: StudyJob, cell: Cell, directory: Path) -> Trained:
     """Train one cell, or continue it from the checkpoints in ``directory``; ``job`` has the cell's training faces."""
     seed = derive_seed("study", cell.seed)  # the same for every unit, so that comparisons are paired
-    two_step = job.config.schedule == "two_step"
+    two_step = cell.condition.schedule == "two_step"
     recognition = job.config.recognition if two_step else job.config.joint
     if cell.sharing == SINGLE:
         recognizer, editor = new_network(job, cell, seed), new_network(job, cell, seed)
-        seconds = train_recognition(job, recognizer, recognition, directory / "recognition", cell, seed)
+        seconds, looks = train_recognition(job, recognizer, recognition, directory / "recognition", cell, seed)
         seconds += train_synthesis(job, editor, directory / "synthesis", cell, seed)
-        return Trained(recognizer, editor, seconds, [])
+        return Trained(recognizer, editor, seconds, looks)
     if two_step:
         editor = new_network(job, cell, seed)
-        seconds = train_synthesis(job, editor, directory / "synthesis", cell, seed)
+        first = train_synthesis(job, editor, directory / "synthesis", cell, seed)
         recognizer = copy.deepcopy(editor)
         keep_donor(recognizer)
-        seconds += train_recognition(job, recognizer, recognition, directory / "recognition", cell, seed)
-        return Trained(recognizer, editor, seconds, [])
+        seconds, looks = train_recognition(job, recognizer, recognition, directory / "recognition", cell, seed)
+        return Trained(recognizer, editor, first + seconds, looks)
     model = new_network(job, cell, seed)
-    seconds, conflict = train_together(job, model, directory / "joint", cell, seed)
-    return Trained(model, model, seconds, conflict)
+    seconds, looks = train_together(job, model, directory / "joint", cell, seed)
+    return Trained(model, model, seconds, looks)
 
 
 def new_network(job: StudyJob, cell: Cell, seed: int) -> FERSNet:
@@ -127,93 +126,50 @@ class SecondStepObjective(nn.Module):
 
 def train_recognition(
     job: StudyJob, model: FERSNet, training: TrainingConfig, directory: Path, cell: Cell, seed: int
-) -> float:
-    """Train recognition alone; returns the seconds it took."""
-    stream, loss = _labelled(job, training.batch_size, seed)
+) -> tuple[float, Looks]:
+    """Train recognition alone; returns the seconds it took and what was recorded."""
+    stream, loss = _labelled(job, training.batch_size, cell, seed)
     objective = SecondStepObjective(model, loss, sharing=job.config.synthesis.weights.sharing)
-    return _fit(job, objective, stream, training, directory, cell, seed, select=model)
+    with recorded(job.config.measures, model, objective, training, directory, together=False) as looks:
+        seconds = _fit(job, objective, stream, training, directory, cell, seed, select=model)
+    return seconds, looks
 
 
 def train_synthesis(job: StudyJob, model: FERSNet, directory: Path, cell: Cell, seed: int) -> float:
     """Train synthesis alone; returns the seconds it took."""
     # The objective wants labelled faces too: one, of which nothing is learned.
-    stream, loss = _edits(job, 1, seed)
+    stream, loss = _edits(job, 1, cell, seed)
     objective = FERSNetObjective(model, loss, job.config.synthesis.weights, recognition=0.0)
     return _fit(job, objective, stream, job.config.joint, directory, cell, seed)
 
 
-def train_together(
-    job: StudyJob, model: FERSNet, directory: Path, cell: Cell, seed: int
-) -> tuple[float, list[dict[str, Any]]]:
-    """Train both tasks; returns the seconds it took and the gradient conflict on the way."""
+def train_together(job: StudyJob, model: FERSNet, directory: Path, cell: Cell, seed: int) -> tuple[float, Looks]:
+    """Train both tasks; returns the seconds it took and what was recorded on the way."""
     training = job.config.joint
     if cell.aggregator not in PLAIN:
         options = job.config.aggregator_options.get(cell.aggregator)
         training = dataclasses.replace(training, aggregator=cell.aggregator, aggregator_options=options)
-    stream, loss = _edits(job, training.batch_size, seed)
+    stream, loss = _edits(job, training.batch_size, cell, seed)
     objective = FERSNetObjective(model, loss, job.config.synthesis.weights)
-    every = job.config.measures.conflict_every
-    if not every:
-        return _fit(job, objective, stream, training, directory, cell, seed, select=model), []
-    recorder = KeptConflict(conflict_groups(model), every=every, directory=directory)
-    with recorder.watching(objective):
+    with recorded(job.config.measures, model, objective, training, directory, together=True) as looks:
         seconds = _fit(job, objective, stream, training, directory, cell, seed, select=model)
-    return seconds, recorder.records
+    return seconds, looks
 
 
-def conflict_groups(model: FERSNet) -> dict[str, list[nn.Parameter]]:
-    """Parameters of the encoder by stage: ``stem``, ``stage 0``, ``unit 0``, ..., ``joint``."""
-    encoder = model.encoder
-    groups = {"stem": ["encoder.stem"]}
-    for i in range(len(encoder.branches[0])):
-        groups[f"stage {i}"] = [f"encoder.branches.{b}.{i}" for b in range(len(encoder.branches))]
-        groups[f"unit {i}"] = [f"encoder.units.{i}"]
-    groups["joint"] = ["encoder.joint"]
-    # Of one unit for all stages only the first place has parameters, and a unit may have none at all.
-    named = [name for name, _ in model.named_parameters()]
-    kept = {
-        group: prefixes
-        for group, prefixes in groups.items()
-        if all(any(name.startswith(f"{prefix}.") for name in named) for prefix in prefixes)
-    }
-    return parameter_groups(model, stages=kept)
-
-
-class KeptConflict(ConflictRecorder):
-    """A recorder that writes every look to ``conflict.jsonl``, and goes on with the training's last checkpoint."""
-
-    def __init__(self, groups: dict[str, list[nn.Parameter]], *, every: int, directory: Path):
-        super().__init__(groups, every=every)
-        self.file = directory / "conflict.jsonl"
-        checkpoint = latest(directory / "checkpoints")
-        if checkpoint is not None and self.file.is_file():
-            lines = [json.loads(line) for line in self.file.read_text().splitlines() if line.endswith("}")]
-            self.load_state({"records": lines}, before=int(checkpoint.name.split("-")[-1]))
-        directory.mkdir(parents=True, exist_ok=True)
-        self._write(self.records, "w")
-
-    def __call__(self, step: int, losses: dict[str, Tensor]) -> None:
-        before = len(self.records)
-        super().__call__(step, losses)
-        self._write(self.records[before:], "a")
-
-    def _write(self, records: list[dict[str, Any]], mode: str) -> None:
-        with self.file.open(mode) as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
-
-
-def _labelled(job: StudyJob, batch_size: int, seed: int) -> tuple[RecognitionStream, ExpressionLoss]:
+def _labelled(job: StudyJob, batch_size: int, cell: Cell, seed: int) -> tuple[RecognitionStream, ExpressionLoss]:
     table = job.train
-    rows = labelled_rows(table, job.config.labels_per_class, seed)
+    rows = labelled_rows(table, cell.condition.labels_per_class, seed)
     counts = torch.bincount(table.expression[rows], minlength=len(table.classes)).tolist()
     sampler = EpochSampler(rows, batch_size, seed)
     stream = RecognitionStream(table, sampler, augmentation=job.config.augmentation, seed=seed)
     return stream, ExpressionLoss(counts, label_smoothing=job.config.label_smoothing)
 
 
-def _edits(job: StudyJob, batch_size: int, seed: int) -> tuple[EditStream | UnlabelledEdits, ExpressionLoss]:
+def _edits(
+    job: StudyJob, batch_size: int, cell: Cell, seed: int
+) -> tuple[EditStream | UnlabelledEdits, ExpressionLoss]:
     config = job.config
-    labelled, loss = _labelled(job, batch_size, seed)
+    labelled, loss = _labelled(job, batch_size, cell, seed)
     mode = synthesis_mode(config.synthesis.mode, job.train)
     gentle = dataclasses.replace(config.augmentation, erase_probability=0.0, noise=0.0)
     stream = EditStream(labelled, edit_sources(job, mode, seed), gentle)

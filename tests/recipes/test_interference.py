@@ -1,11 +1,32 @@
 """The recipe by a real launcher: two processes share the cells, each training whole ones."""
 
 import json
+from pathlib import Path
 
+import pytest
+
+from synthmtl.commands.options import recipe_options
+from synthmtl.commands.study import study_parser
 from synthmtl.report.study_schema import validate_study
+from synthmtl.study import StudyConfig
+from synthmtl.study.config import check_study, grid_cells
+
+CONFIGS = sorted((Path(__file__).parents[2] / "recipes/configs").glob("interference_*.yaml"))
+CELLS = {"initialization": 42, "labels": 252, "rendered": 285}
 
 OPTIONS = ["--preset", "smoke", "--precision", "no", "--joint.steps", "2", "--measures.interventions", "false"]
 OPTIONS += ["--grid.sharing", "[none,leaky]", "--grid.rho", "[0.0]", "--grid.seeds", "[0]"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_configs_hold_options_that_exist_and_suit_each_other(config):
+    call = ["--config", str(config), "--out", "unused"]
+    options = recipe_options(StudyConfig, study_parser(call, prog="interference.py").parse_args(call))
+    if config.stem.endswith("fer2013"):
+        options.faces.path = "FER2013"
+    check_study(options)
+    cells = len(grid_cells(options.grid))
+    assert cells == CELLS.get(config.stem.removeprefix("interference_"), cells)
 
 
 def test_two_processes_share_the_cells(launch, tmp_path):

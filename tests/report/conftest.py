@@ -99,6 +99,30 @@ def build_report(test_faces: int = 640, seeds: int = 3) -> dict:
     }
 
 
+def quality_card(absent: tuple[str, ...] = ("lpips_diversity",)) -> dict:
+    """A card with made-up numbers, some of which are absent."""
+
+    def numbers(value):
+        entries = {name: {"value": value, "extractor": "pixels"} for name in ("fid", "kid", "precision")}
+        entries["label_agreement"] = {"value": value / 2, "ci95": [0.1, 0.9], "faces": 12}
+        entries |= {name: {"absent": "no weights are here"} for name in absent}
+        return entries
+
+    counts = dict.fromkeys(EXPRESSIONS, 3)
+    overall = numbers(0.3125)
+    overall["label_agreement"]["reference"] = {"value": 0.6875, "on": "test"}
+    return {
+        "real": {"faces": 24, "counts": counts},
+        "synthetic": {"faces": 24, "counts": counts},
+        "extractor": {"name": "pixels"},
+        "judge": {"name": "Recognizer 0123", "weights": "0123"},
+        "notes": ["24 of 99 real faces, drawn at random."],
+        "overall": overall,
+        "per_expression": {name: numbers(0.25) for name in EXPRESSIONS},
+        "closest_pairs": [{"row": 0, "file": ""}],
+    }
+
+
 _REPORT = build_report()
 
 
@@ -106,6 +130,12 @@ _REPORT = build_report()
 def report() -> dict:
     """A true-to-contract report that a test may change as it likes."""
     return copy.deepcopy(_REPORT)
+
+
+@pytest.fixture
+def card() -> dict:
+    """A quality card, for ``generation.quality``."""
+    return quality_card()
 
 
 @pytest.fixture

@@ -71,6 +71,19 @@ def test_the_page_needs_nothing_beside_itself(report, faces, tmp_path):
     assert "Further figures" in page.text
 
 
+def test_the_page_shows_the_quality_card(report, card, faces, tmp_path):
+    assert "Quality card" not in rendered(report, tmp_path).text
+    report["generation"]["quality"] = card
+    figures = {"closest_pairs": contact_sheet(faces, None, None, tmp_path / "pairs.png", 1)}
+    page = rendered(report, tmp_path, figures)
+    for part in ("Quality card", "label agreement", "0.3125", "[0.100, 0.900]", "right in 0.688", card["notes"][0]):
+        assert part in page.text, part
+    assert "Absent: lpips diversity: no weights are here" in page.text and len(page.addresses) == 1
+    assert "quality ·" not in page.text  # not among the other numbers once more
+    card["per_expression"]["fear"]["kid"] = {"absent": "one face"}
+    assert "kid of fear: one face" in rendered(report, tmp_path).text
+
+
 def test_markup_in_the_report_is_text_on_the_page(report, tmp_path):
     evil = "<script>alert('x')</script>"
     report["notes"] = [evil]

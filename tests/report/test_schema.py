@@ -91,3 +91,25 @@ def test_what_is_wrong_is_named_by_its_path(report, path, value, message):
 def test_a_strategy_may_be_counts(report):
     report["balance"]["strategy"] = {"anger": 100}
     validate_report(report)
+
+
+def test_a_quality_card_is_part_of_the_contract(report, card):
+    report["generation"]["quality"] = card
+    validate_report(report)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda c: c.pop("judge"), r"generation\.quality\.judge: missing"),
+        (lambda c: c["overall"].update(fid={}), r"generation\.quality\.overall\.fid\.absent: missing"),
+        (lambda c: c["overall"].update(fid={"value": None}), r"generation\.quality\.overall\.fid\.value: must be"),
+        (lambda c: c["per_expression"].pop("fear"), r"generation\.quality\.per_expression\.fear: missing"),
+        (lambda c: c["per_expression"]["fear"].pop("kid"), r"per_expression\.fear: must have the numbers of overall"),
+    ],
+)
+def test_a_broken_quality_card_is_named(report, card, spoil, message):
+    report["generation"]["quality"] = card
+    spoil(card)
+    with pytest.raises(ValueError, match=message):
+        validate_report(report)

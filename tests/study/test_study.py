@@ -1,15 +1,20 @@
 """A tiny study end to end: what it leaves, what it survives, what it refuses."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
 import torch
 
 from synthmtl.cli import main
+from synthmtl.interference import ConflictRecorder
 from synthmtl.models.inference import load_network
 from synthmtl.report.study_schema import validate_study
-from synthmtl.study import cells, training
+from synthmtl.study import cells, preset, training
+from synthmtl.study.config import Condition, grid_cells, network_options
+from synthmtl.study.job import load_study
+from synthmtl.training import build_accelerator
 
 TINY = [
     "--preset",
@@ -67,6 +72,10 @@ def test_failed_cell_is_reported_and_costs_itself_only(broken_study):
         rows = list(csv.DictReader(file))
     assert {row["cell"] for row in rows if row["metric"] == "macro_f1"} == set(names)
     assert [row["value"] for row in rows if row["metric"] == "error"] == ["RuntimeError: out of memory"]
+    mine = {row["metric"]: row["value"] for row in rows if row["cell"] == "leaky-sum-rho0-seed0"}
+    for name in ("@0", "@2", "/happiness", "/channel0"):
+        assert 0 < float(mine[f"gate/0/1_to_0/pass{name}"]) < 1
+    assert -1 < float(mine["affinity/recognition_to_synthesis@0"]) < 1
 
 
 def test_what_is_measured(broken_study):
@@ -79,10 +88,46 @@ def test_what_is_measured(broken_study):
             assert f"intervention/shut/{stage}/{direction}/synthesis_error" in leaky
         for place in ("donor", "message", "receiver_before", "receiver_after"):
             assert f"probe/{stage}/{place}/subject" in leaky
+    assert -1 < leaky["affinity/synthesis_to_recognition"] < 1
     assert {"expression_read", "nuisance_read"} <= set(leaky) and {"expression_read", "nuisance_read"} <= set(single)
     # Tasks on their own share nothing: no conflict, no gates, and no donor to read.
-    assert not [name for name in single if name.startswith(("conflict", "gate", "intervention"))]
+    assert not [name for name in single if name.startswith(("conflict", "gate", "intervention", "affinity"))]
     assert not [name for name in single if "/donor/" in name or "/message/" in name]
+
+
+def test_what_is_recorded_is_drawn(broken_study):
+    out = broken_study[0]
+    leaky = next(entry for entry in results_of(out)["summary"] if entry["method"] == "leaky")
+    assert len(leaky["gates_over_time"]) == 12 and len(leaky["affinity"]) == 4
+    assert all(one["steps"] == [0, 2] and one["ci95"] == [None, None] for one in leaky["gates_over_time"])
+    assert all(gate["channels"] == sorted(gate["channels"]) for gate in leaky["gates"])
+    kinds = {path.name.split("-")[0] for path in (out / "figures").glob("*.png")}
+    assert {"gates_time", "gates_channels", "gates_expressions", "gates_maps", "affinity", "over"} <= kinds
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png") == len(list((out / "figures").glob("*.png"))) and "ρ = 0, leaky, seed 0" in page
+
+
+def test_recording_changes_nothing(tmp_path):
+    config = preset("smoke")
+    config.precision, config.joint.steps, config.recognition.steps = "no", 4, 4
+    config.model = dataclasses.replace(config.model, dropout=0.2)
+    grid = config.grid
+    grid.sharing, grid.rho, grid.seeds, grid.schedules = ["sparse"], [0.0], [0], ["joint", "two_step"]
+    off = {name: 0 for name in ("conflict_every", "gates_every", "affinity_every")}
+    job = load_study(config, tmp_path, build_accelerator(precision="no"))
+    job.progress = False
+    for cell in grid_cells(grid):
+        states, looks = [], []
+        for name, measures in (("with", config.measures), ("without", dataclasses.replace(config.measures, **off))):
+            options = dataclasses.replace(config, measures=measures)
+            trained = training.train_cell(dataclasses.replace(job, config=options), cell, tmp_path / name / cell.name)
+            states.append(trained.recognizer.state_dict())
+            looks.append(trained.looks)
+        assert {name: {one["step"] for one in records} for name, records in looks[0].items()} == (
+            {"affinity": {0}, "gates": {0, 2}, "conflict": {0, 2}} if cell.condition.schedule == "joint"
+            else {"gates": {0, 2}}
+        ) and looks[1] == {}  # fmt: skip
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_gain_is_relative_to_single_tasks_of_the_same_seed(broken_study):
@@ -120,7 +165,7 @@ def test_another_configuration_is_refused(broken_study, capsys):
 
 def test_interrupted_cell_goes_on_as_if_nothing_had_been(broken_study, tmp_path, monkeypatch):
     options = ["--grid.sharing", "[leaky]", "--grid.rho", "[0.0]", "--joint.checkpoint_every_steps", "1"]
-    whole = training.KeptConflict.__call__
+    whole = ConflictRecorder.__call__
 
     def stop(recorder, step, losses):
         if step == 2:
@@ -128,30 +173,55 @@ def test_interrupted_cell_goes_on_as_if_nothing_had_been(broken_study, tmp_path,
         whole(recorder, step, losses)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.KeptConflict, "__call__", stop)
+        patch.setattr(ConflictRecorder, "__call__", stop)
         assert study(tmp_path / "cut", *options) == 130
     assert study(tmp_path / "cut", *options, "--resume") == 0
     file = "cells/leaky-sum-rho0-seed0/result.json"
     one, other = (json.loads((out / file).read_text()) for out in (broken_study[0], tmp_path / "cut"))
     assert [record["step"] for record in one["conflict"]] == [record["step"] for record in other["conflict"]]
-    for name in ("metrics", "conflict", "gates"):
+    for name in ("metrics", "conflict", "gates", "gates_over_time", "affinity"):
         assert one[name] == other[name], name
     assert not list((tmp_path / "cut").glob("cells/*/*/checkpoints"))
 
 
 def test_two_steps_leave_the_donor_as_it_is(tmp_path):
-    options = ["--grid.sharing", "[cross_stitch]", "--grid.rho", "[0.0]", "--schedule", "two_step"]
-    options += ["--labels_per_class", "2", "--synthesis.labels", "false", "--measures.networks", "true"]
+    options = ["--grid.sharing", "[cross_stitch]", "--grid.rho", "[0.0]", "--grid.schedules", "[two_step]"]
+    options += ["--grid.labels_per_class", "[2]", "--synthesis.labels", "false", "--measures.networks", "true"]
     assert study(tmp_path / "out", *options) == 0
     results = results_of(tmp_path / "out")
     assert "synthesis_error_drawn" not in results["cells"][0]["metrics"]
-    assert results["labels_per_class"] == 2 and results["schedule"] == "two_step"
-    folder = tmp_path / "out/cells/cross_stitch-sum-rho0-seed0"
+    (condition,) = results["conditions"]
+    assert condition == {
+        "condition": "rho0-labels2-two_step", "rho": 0.0, "labels_per_class": 2, "schedule": "two_step",
+    }  # fmt: skip
+    assert "ρ = 0, 2 labels a class, synthesis first" in (tmp_path / "out/report.html").read_text()
+    folder = tmp_path / "out/cells/cross_stitch-sum-rho0-labels2-two_step-seed0"
     editor, recognizer = (load_network(folder / name).state_dict() for name in ("editor", "recognizer"))
     kept = ("encoder.stem.", "encoder.branches.1.", "decoder.", "style.")
     changed = {name for name in editor if not torch.equal(editor[name], recognizer[name])}
     assert not [name for name in changed if name.startswith(kept)]
     assert any(name.startswith("encoder.branches.0.") for name in changed)
+
+
+def test_variants_of_a_unit_are_rows_of_their_own():
+    config = preset("smoke")
+    config.grid.sharing = ["leaky", "leaky_half"]
+    config.unit_options = {"leaky": {"kernel_size": 3, "gate_bias": -1.0}}
+    config.variants = {"open": {"unit": "leaky", "gate_bias": 2.0}}
+    options = network_options(config, "open")
+    assert (options.sharing, options.sharing_options) == ("leaky", {"kernel_size": 3, "gate_bias": 2.0})
+    assert network_options(config, "leaky").sharing_options == {"kernel_size": 3, "gate_bias": -1.0}
+
+
+def test_conditions_of_a_grid_have_names_and_cells():
+    grid = preset("smoke").grid
+    grid.sharing, grid.seeds = ["none", "leaky"], [7]
+    grid.labels_per_class, grid.schedules = [2, None], ["joint", "two_step"]
+    assert Condition(0.5).name == "rho0.5"
+    names = [cell.name for cell in grid_cells(grid)]
+    assert len(set(names)) == len(names) == 16
+    assert names[:2] == ["none-single-rho0-labels2-seed7", "leaky-sum-rho0-labels2-seed7"]
+    assert names[-1] == "leaky-sum-rho0.9-two_step-seed7"
 
 
 def test_few_labels_are_the_same_for_every_unit_and_of_every_class():
@@ -174,7 +244,12 @@ def test_few_labels_are_the_same_for_every_unit_and_of_every_class():
         (["--grid.aggregators", "[pcgard]"], "unknown aggregator 'pcgard': use one of sum"),
         (["--grid.rho", "[1.5]"], "--grid.rho is 1.5: it must be in [0, 1]"),
         (["--faces.path", "FER", "--grid.rho", "[0.5]"], "--grid.rho is [0.5]: it must be [0] with --faces.path"),
-        (["--schedule", "two_step", "--grid.aggregators", "[dwa]"], "must be [sum] with --schedule two_step"),
+        (["--grid.schedules", "[two_step]", "--grid.aggregators", "[dwa]"], "must be [sum] with --grid.schedules two"),
+        (["--grid.labels_per_class", "[0]"], "--grid.labels_per_class is 0: it must be at least 1, or null"),
+        (["--variants", "{open: {unit: leeky}}", "--grid.sharing", "[open]"], "--variants.open.unit is 'leeky'"),
+        (["--variants", "{leaky: {unit: nddr}}", "--grid.sharing", "[leaky]"], "'leaky' must be a new name"),
+        (["--variants", "{open: {unit: leaky, bias: 2}}", "--grid.sharing", "[open]"], "has no option 'bias'"),
+        (["--variants", "{open: {unit: leaky}}"], "--variants is 'open': it must be one of those in the grid"),
         (["--unit_options", "{leaky: {kernel: 3}}"], "unit 'leaky' has no option 'kernel'"),
         (["--joint.aggregator", "dwa"], "--joint.aggregator is 'dwa': it must be in --grid.aggregators"),
         (["--grid.sharring", "[leaky]"], "grid.sharring"),

@@ -1,0 +1,194 @@
+"""What a study shows of its gates: over training, by channel and expression, and laid over faces."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from synthmtl.report.figures import BLUE, GRAY, INK, ORANGE, STYLE, save_figure
+from synthmtl.report.study_panels import draw_series, ends_of, legend_below, panels
+
+KINDS = {
+    ("1_to_0", "pass"): ("r to recognition", BLUE, "-"),
+    ("1_to_0", "take"): ("z to recognition", BLUE, ":"),
+    ("0_to_1", "pass"): ("r to synthesis", ORANGE, "-"),
+    ("0_to_1", "take"): ("z to synthesis", ORANGE, ":"),
+}
+"""Direction and gate → how they are written and drawn."""
+
+_LEAST_RANGE = 0.02  # of openness, so that a map without any structure does not look as if it had some
+
+
+@dataclass(frozen=True)
+class GateMaps:
+    """Where the gates of one network are open on F faces.
+
+    Attributes:
+        condition, method, seed: of the network.
+        faces: (F, C, H, W) uint8.
+        titles: what each face shows.
+        maps: ``STAGE/DIRECTION/GATE`` → (F, H, W) in [0, 1].
+    """
+
+    condition: str
+    method: str
+    seed: int
+    faces: np.ndarray
+    titles: Sequence[str]
+    maps: Mapping[str, np.ndarray]
+
+
+def stages_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
+    """How far r (pass) and z (take) are open at each stage, toward recognition and toward synthesis."""
+    shown = [entry for entry in entries if entry["gates"]]
+    if not shown:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure, grid = panels(len(shown), 2.0, 1.7)
+        for axes, entry in zip(grid, shown, strict=False):
+            for (direction, gate), (label, color, line) in KINDS.items():
+                found = [g for g in entry["gates"] if g["direction"] == direction and g["gate"] == gate]
+                stages, means = [g["stage"] for g in found], [g["mean"] for g in found]
+                axes.plot(stages, means, line, marker="o", markersize=4, color=color, label=label)
+                known = [g for g in found if g["ci95"] is not None]
+                axes.vlines([g["stage"] for g in known], *ends_of([g["ci95"] for g in known]), color=color, linewidth=1)
+            axes.set(ylim=(-0.03, 1.03), title=entry["method"], xlabel="stage")
+            axes.set_xticks(sorted({g["stage"] for g in entry["gates"]}))
+            axes.grid(axis="y")
+        legend_below(figure, grid[0])
+        return save_figure(figure, path)
+
+
+def time_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
+    """Openness over training: a row each method, a panel each stage; mean (line) and interval (band) over seeds."""
+    shown = [entry for entry in entries if entry["gates_over_time"]]
+    return _by_stage(shown, "gates_over_time", path, xlabel="step") if shown else None
+
+
+def channels_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
+    """Openness of single channels after training, from the most shut to the most open one."""
+    shown = [entry for entry in entries if entry["gates"]]
+    return _by_stage(shown, "gates", path, xlabel="share of channels") if shown else None
+
+
+def _by_stage(entries: Sequence[Mapping], key: str, path: Path, *, xlabel: str) -> Path:
+    stages = sorted({one["stage"] for entry in entries for one in entry[key]})
+    with matplotlib.rc_context(STYLE):
+        size = (0.9 + 1.9 * len(stages), 0.8 + 1.35 * len(entries))
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(len(entries), len(stages), squeeze=False, sharex=key == "gates", sharey=True)
+        for row, entry in zip(grid, entries, strict=True):
+            for axes, stage in zip(row, stages, strict=True):
+                for (direction, gate), (label, color, line) in KINDS.items():
+                    for one in entry[key]:
+                        if (one["stage"], one["direction"], one["gate"]) == (stage, direction, gate):
+                            _draw(axes, one, color, line, label)
+                axes.set(ylim=(-0.03, 1.03))
+                axes.grid(axis="y")
+            row[0].set_ylabel(entry["method"])
+        for axes, stage in zip(grid[0], stages, strict=True):
+            axes.set_title(f"stage {stage}")
+        for axes in grid[-1]:
+            axes.set_xlabel(xlabel)
+        legend_below(figure, grid[0, 0])
+        return save_figure(figure, path)
+
+
+def _draw(axes: matplotlib.axes.Axes, one: Mapping, color: str, line: str, label: str) -> None:
+    if "steps" not in one:
+        axes.plot(
+            np.linspace(0, 1, len(one["channels"])), one["channels"], line, color=color, linewidth=1.2, label=label
+        )
+        return
+    draw_series(axes, one, color=color, line=line, label=label)
+
+
+def expressions_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
+    """How much farther than on average each gate (row) is open on faces of each expression (column), in hundredths."""
+    shown = [entry for entry in entries if entry["gates"]]
+    if not shown:
+        return None
+    rows = [(stage, *kind) for stage in sorted({g["stage"] for e in shown for g in e["gates"]}) for kind in KINDS]
+    names = list(shown[0]["gates"][0]["expressions"])
+    images = []
+    for entry in shown:
+        image = np.full((len(rows), len(names)), np.nan)
+        for gate in entry["gates"]:
+            values = np.array([gate["expressions"][name] for name in names])
+            image[rows.index((gate["stage"], gate["direction"], gate["gate"]))] = 100 * (values - values.mean())
+        images.append(image)
+    limit = max(1.0, max(float(np.nanmax(np.abs(image))) for image in images))
+    with matplotlib.rc_context(STYLE):
+        figure, grid = panels(len(shown), 2.6, 0.9 + 0.16 * len(rows))
+        for axes, entry, image in zip(grid, shown, images, strict=False):
+            shades = axes.imshow(image, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+            axes.set_facecolor("#EEEEEE")
+            axes.set_title(entry["method"])
+            axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+            labels = [f"{stage} {KINDS[direction, gate][0]}" for stage, direction, gate in rows]
+            axes.set_yticks(range(len(rows)), labels, fontsize=6.5)
+            axes.tick_params(length=0)
+        figure.colorbar(shades, ax=list(grid), label="hundredths (blue: more open)", shrink=0.8)
+        return save_figure(figure, path)
+
+
+def maps_figure(found: GateMaps, path: Path) -> Path:
+    """Gates laid over faces: a row each face, a column each stage, direction and gate.
+
+    Colors run from the least (dark) to the greatest openness (light) in a column, which stand below its head.
+    """
+    faces, size = found.faces, found.faces.shape[-1]
+    gray = faces.mean(1) / 255
+    keys = [f"{s}/{d}/{g}" for s in sorted({key.split("/")[0] for key in found.maps}) for d, g in KINDS]
+    keys = [key for key in keys if key in found.maps]
+    colors = matplotlib.colormaps["viridis"]
+    plain = np.moveaxis(faces, 1, -1) / 255
+    columns, heads = [np.broadcast_to(plain, (*plain.shape[:3], 3))], ["face"]
+    for key in keys:
+        values = found.maps[key]
+        low, high = float(values.min()), float(values.max())
+        shades = colors((values - low) / max(high - low, _LEAST_RANGE))[..., :3]
+        columns.append(0.5 * gray[..., None] + 0.5 * shades)
+        stage, direction, gate = key.split("/")
+        name, _, to = KINDS[direction, gate][0].partition(" ")
+        heads.append(f"stage {stage}\n{name} {to}\n{low:.2f} to {high:.2f}")
+    sheet = np.ones((len(faces) * (size + 2), len(columns) * (size + 2), 3))
+    for c, column in enumerate(columns):
+        for r, face in enumerate(column):
+            sheet[r * (size + 2) : r * (size + 2) + size, c * (size + 2) : c * (size + 2) + size] = face
+    with matplotlib.rc_context(STYLE):
+        width = 0.9 + 0.86 * len(columns)
+        figure = Figure(figsize=(width, 0.9 + 0.86 * len(faces)), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(sheet, interpolation="nearest")
+        middle = (size - 1) / 2
+        axes.set_xticks([middle + c * (size + 2) for c in range(len(columns))], heads, fontsize=6)
+        axes.set_yticks([middle + r * (size + 2) for r in range(len(faces))], found.titles, fontsize=7)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        return save_figure(figure, path)
+
+
+def affinity_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
+    """Look-ahead affinity over training: what a step on one task does to the other's loss; above zero it helps."""
+    shown = [entry for entry in entries if entry["affinity"]]
+    if not shown:
+        return None
+    colors = {("recognition", "synthesis"): ORANGE, ("synthesis", "recognition"): BLUE}
+    with matplotlib.rc_context(STYLE):
+        figure, grid = panels(len(shown), 2.4, 1.6)
+        for axes, entry in zip(grid, shown, strict=False):
+            for one in entry["affinity"]:
+                key = (one["from"], one["to"])
+                if key[0] != key[1]:
+                    label = f"a {key[0]} step, for {key[1]}"
+                    draw_series(axes, one, color=colors.get(key, INK), label=label)
+            axes.axhline(0, color=GRAY, linewidth=0.8, zorder=0)
+            axes.set(title=entry["method"], xlabel="step")
+            axes.grid(axis="y")
+        legend_below(figure, grid[0])
+        return save_figure(figure, path)

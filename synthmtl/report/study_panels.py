@@ -1,0 +1,40 @@
+"""What the figures of a study have in common."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def panels(count: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure with at least ``count`` panels, the unused ones empty."""
+    columns = min(4 if width < 2.5 else 3, count)
+    rows = -(-count // columns)
+    figure = Figure(
+        figsize=(0.6 + width * columns + (0.9 if columns < 2 else 0), 0.6 + height * rows), layout="constrained"
+    )
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return figure, grid
+
+
+def legend_below(figure: Figure, axes: matplotlib.axes.Axes, *, columns: int = 4) -> None:
+    """One legend for all panels, of what is drawn in ``axes``."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.4)
+
+
+def draw_series(axes: matplotlib.axes.Axes, one: Mapping, *, color: str, line: str = "-", label: str) -> None:
+    """A series over training, ``steps``, ``mean`` and ``ci95``: a line, and a band where there are intervals."""
+    means = [np.nan if mean is None else mean for mean in one["mean"]]
+    axes.plot(one["steps"], means, line, color=color, linewidth=1.2, label=label)
+    if any(one["ci95"]):
+        ends = ends_of([ends or (np.nan, np.nan) for ends in one["ci95"]])
+        axes.fill_between(one["steps"], *ends, color=color, alpha=0.18, linewidth=0)
+
+
+def ends_of(intervals: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """Lower and upper ends of intervals."""
+    return [low for low, _ in intervals], [high for _, high in intervals]

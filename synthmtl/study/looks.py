@@ -1,0 +1,91 @@
+"""What is recorded while a cell trains: gradient conflict, openness of the gates, and look-ahead affinity."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from synthmtl.interference import (
+    AffinityRecorder,
+    ConflictRecorder,
+    GateRecorder,
+    Recorder,
+    gated_units,
+    parameter_groups,
+)
+from synthmtl.interference.recorder import step_of
+from synthmtl.models import FERSNet
+from synthmtl.study.config import MeasureOptions
+from synthmtl.training import TrainingConfig, latest
+
+Looks = dict[str, list[dict[str, Any]]]
+"""Records by what they are of: ``conflict``, ``gates`` and ``affinity``, as their recorders describe them; none of what
+was turned off, is not there, or needs both tasks in one step."""
+
+
+@contextmanager
+def recorded(
+    measures: MeasureOptions,
+    model: FERSNet,
+    objective: nn.Module,
+    training: TrainingConfig,
+    directory: Path,
+    *,
+    together: bool,
+) -> Iterator[Looks]:
+    """Within it, a cell's training is looked at; what it yields is filled when it is left.
+
+    Every look is written to ``directory`` too, and goes on there with the training's last checkpoint. The weights
+    become what they would have become without.
+
+    Args:
+        measures: what is looked at, and how often.
+        model: the network.
+        objective: what trains it.
+        training: its settings.
+        directory: of the training.
+        together: the objective returns the losses of both tasks and takes an ``EditBatch``; else there is nothing but
+            gates to look at.
+    """
+    recorders: dict[str, Recorder] = {}
+    if measures.affinity_every and together:
+        shared = model.encoder.parameters()
+        recorders["affinity"] = AffinityRecorder(
+            shared, step_size=training.learning_rate, every=measures.affinity_every
+        )
+    if measures.gates_every and gated_units(model):
+        recorders["gates"] = GateRecorder(model, every=measures.gates_every)
+    if measures.conflict_every and together:
+        recorders["conflict"] = ConflictRecorder(conflict_groups(model), every=measures.conflict_every)
+    checkpoint = latest(directory / "checkpoints")
+    before = 0 if checkpoint is None else int(checkpoint.name.split("-")[-1]) * training.accumulation
+    looks: Looks = {}
+    with ExitStack() as stack:
+        for name, recorder in recorders.items():
+            recorder.keep_in(directory / f"{name}.jsonl", before=before)
+            passes = count(before)  # a FaceBatch does not know its step
+            step = step_of if together else lambda batch, passes=passes: next(passes)
+            stack.enter_context(recorder.watching(objective, step=step))
+        yield looks
+    looks |= {name: recorder.records for name, recorder in recorders.items()}
+
+
+def conflict_groups(model: FERSNet) -> dict[str, list[nn.Parameter]]:
+    """Parameters of the encoder by stage: ``stem``, ``stage 0``, ``unit 0``, ..., ``joint``."""
+    encoder = model.encoder
+    groups = {"stem": ["encoder.stem"]}
+    for i in range(len(encoder.branches[0])):
+        groups[f"stage {i}"] = [f"encoder.branches.{b}.{i}" for b in range(len(encoder.branches))]
+        groups[f"unit {i}"] = [f"encoder.units.{i}"]
+    groups["joint"] = ["encoder.joint"]
+    # Of one unit for all stages only the first place has parameters, and a unit may have none at all.
+    named = [name for name, _ in model.named_parameters()]
+    kept = {
+        group: prefixes
+        for group, prefixes in groups.items()
+        if all(any(name.startswith(f"{prefix}.") for name in named) for prefix in prefixes)
+    }
+    return parameter_groups(model, stages=kept)
