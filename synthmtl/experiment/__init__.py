@@ -3,12 +3,13 @@
 from synthmtl.experiment.config import MainJobConfig, preset
 from synthmtl.experiment.main_job import run_main_job
 from synthmtl.experiment.methods import METHODS, Method
-from synthmtl.experiment.workspace import check_out, claim, open_out, write_json
+from synthmtl.experiment.workspace import check_file, check_out, claim, open_out, write_json
 
 __all__ = [
     "METHODS",
     "MainJobConfig",
     "Method",
+    "check_file",
     "check_out",
     "claim",
     "open_out",

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from synthmtl.data import FaceTable
@@ -20,6 +20,7 @@ from synthmtl.experiment.stages import (
     validation_scores,
 )
 from synthmtl.experiment.workspace import Unit
+from synthmtl.files import write_tensors
 from synthmtl.models.encoder import ExpressionHead
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
@@ -86,7 +87,7 @@ def train_cell(job: Job, name: str, method: Method, seed: int, *, base: Path | N
         "validation": validation_scores(job, model),
     }
     if job.accelerator.is_main_process:
-        save_file(outputs, unit.directory / "predictions.safetensors")
+        write_tensors(unit.directory / "predictions.safetensors", outputs)
     return job.finish(unit, result)
 
 

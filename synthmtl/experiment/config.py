@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from synthmtl.balance import FeedbackConfig
 from synthmtl.data.augmentation import AugmentationConfig
@@ -30,10 +30,16 @@ class FaceOptions:
         path: image folder, zip of one, FER2013's csv, or the folder of a published set; None renders faces.
         format: layout of the data set on disk, detected by default: ``image_folder``, ``fer2013``, ``affectnet``,
             ``rafdb``, ``ckplus``, ``affwild2``, ... (``synthmtl.data.readers.formats.FORMATS``).
+        ferplus: FER+ votes (``fer2013new.csv``) beside FER2013's csv.
+        ferplus_rule: what becomes of them: ``distribution`` learns from the votes of all annotators, ``drop-unknown``
+            also leaves out what most call unknown or no face, ``majority`` makes what more than half say the label.
         image_size: side in pixels that faces are resized to.
         color: RGB instead of gray.
         split_seed: of splits that the data do not bring along.
-        skip_bad: leave corrupt files out instead of stopping at them.
+        on_bad_image: ``error`` stops at files that cannot be read and lists them, ``skip`` leaves them out.
+        on_leak: what becomes of training faces that have a look-alike in validation or test, or show people who are
+            there, and of validation faces with a look-alike in test: ``drop`` leaves them out, ``warn`` says how many
+            they are, ``error`` stops.
         train_counts: rendered training faces per class, long-tailed by default.
         validation_per_class, test_per_class: rendered faces per class in the balanced splits.
         subjects: rendered people in the training, validation and test split.
@@ -44,10 +50,13 @@ class FaceOptions:
 
     path: str | None = None
     format: str | None = None
+    ferplus: str | None = None
+    ferplus_rule: Literal["distribution", "majority", "drop-unknown"] = "distribution"
     image_size: int = 48
     color: bool = False
     split_seed: int = 0
-    skip_bad: bool = False
+    on_bad_image: Literal["error", "skip"] = "error"
+    on_leak: Literal["drop", "warn", "error"] = "drop"
     train_counts: dict[str, int] = field(default_factory=lambda: dict(LONG_TAIL))
     validation_per_class: int = 60
     test_per_class: int = 160
@@ -212,6 +221,7 @@ class BalanceOptions:
             its deviation.
         sampling: of a diffusion model.
         feedback: how the set enters training.
+        quality: make the quality card of the first seed's set, of at most 500 faces a side: a minute of one core.
     """
 
     strategy: str | dict[str, int] = "auto"
@@ -221,6 +231,7 @@ class BalanceOptions:
     spread: float = 1.0
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
+    quality: bool = True
 
 
 @dataclass
@@ -299,7 +310,8 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
             ),
             model=ModelOptions(size="tiny"),
             synthesis=SynthesisOptions(edits=8, rendered_subjects=8, critic_channels=(8, 16)),
-            balance=BalanceOptions(fill="best"),  # hardly trained judges would reject everything
+            # Hardly trained judges would reject everything, and a card would say nothing of such faces.
+            balance=BalanceOptions(fill="best", quality=False),
             recognition=steps,
             judge=dataclasses.replace(steps),
             joint=dataclasses.replace(steps),
@@ -311,10 +323,10 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
             model=ModelOptions(width=0.75),
             # Rendered faces have little noise, and pairs bound what the guide can ask for.
             synthesis=SynthesisOptions(edits=40, guide_noise=0.05),
-            recognition=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
-            judge=TrainingConfig(steps=300, batch_size=64, learning_rate=3e-3),
-            joint=TrainingConfig(steps=400, batch_size=24, learning_rate=3e-3),
-            finetune=TrainingConfig(steps=200, batch_size=64, learning_rate=1.5e-3),
+            recognition=TrainingConfig(steps=270, batch_size=64, learning_rate=3e-3),
+            judge=TrainingConfig(steps=270, batch_size=64, learning_rate=3e-3),
+            joint=TrainingConfig(steps=360, batch_size=24, learning_rate=3e-3),
+            finetune=TrainingConfig(steps=180, batch_size=64, learning_rate=1.5e-3),
             preset=name,
         )
     if name == "quick":
@@ -325,7 +337,7 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
                 edits=40,
                 rendered_share=0.4,
                 guide_noise=0.15,
-                weights=SynthesisWeights(expression=0.8, adversarial=1.0, smoothness=0.5),
+                weights=SynthesisWeights(expression=0.8, adversarial=1.0, smoothness=0.6),
             ),
             recognition=TrainingConfig(steps=2400, batch_size=128, learning_rate=3e-3, evaluate_every=400),
             judge=TrainingConfig(steps=2000, batch_size=128, learning_rate=3e-3),

@@ -167,10 +167,19 @@ def decoder_players(job: Job, model: FERSNet, loss: ExpressionLoss) -> tuple[lis
 
 @dataclass
 class Fills:
-    """What batches can be filled with, by ``Method.fill`` (if any), and how the synthesized set came about."""
+    """What batches can be filled with, by ``Method.fill`` (if any), and how the synthesized set came about.
+
+    Attributes:
+        tables: by ``Method.fill``; none if no face was kept.
+        summary: the ``balance`` of ``report.json``.
+        source_row: (M,) int64, the training face that each synthesized one was edited from.
+        filtered_by: hash of the judge's weights.
+    """
 
     tables: dict[str, FaceTable]
     summary: dict
+    source_row: torch.Tensor
+    filtered_by: str
 
 
 def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int, *, kinds: set[str]) -> Fills:
@@ -205,16 +214,18 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
         if job.accelerator.is_main_process and len(balancing.table):
             write_balancing_set(balancing, unit.directory / "imagefolder", generator=generator, table=job.train)
         job.finish(unit, balancing.summary())
+    source_row = torch.tensor([record["source_row"] for record in balancing.records], dtype=torch.int64)
+    about = {"source_row": source_row, "filtered_by": balancing.identity["judge"]}
     if not len(balancing.table):
-        return Fills({}, balancing.summary())
+        return Fills({}, balancing.summary(), **about)
     tables = {"synthesized": balancing.table}
     if "real" in kinds:
         tables["real"] = dilution(job.train, balancing.kept, seed=derive_seed("dilution", seed) % 2**31)
     if "rendered" in kinds:
-        rows = torch.tensor([record["source_row"] for record in balancing.records], dtype=torch.int64)
         wanted = [EXPRESSIONS.index(job.train.classes[c]) for c in balancing.table.expression.tolist()]
-        tables["rendered"] = counterparts(job.train.select(rows), job.render, wanted).with_classes(job.train.classes)
-    return Fills(tables, balancing.summary())
+        sources = job.train.select(source_row)
+        tables["rendered"] = counterparts(sources, job.render, wanted).with_classes(job.train.classes)
+    return Fills(tables, balancing.summary(), **about)
 
 
 def judged_recall(job: Job, generator: FaceGenerator, judge: Recognizer, *, faces: int = 128) -> dict[str, float]:

@@ -4,7 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthmtl.data.duplicates import leaks
 from synthmtl.errors import InputError
 from synthmtl.experiment.cells import train_cell
 from synthmtl.experiment.checks import check_config
@@ -12,21 +11,23 @@ from synthmtl.experiment.config import MainJobConfig
 from synthmtl.experiment.further import check_labels, further_scores
 from synthmtl.experiment.generation import Fills, judged_recall, make_fills, synthesis_mode, train_jointly
 from synthmtl.experiment.methods import Method, select_methods
+from synthmtl.experiment.quality import balancing_quality
 from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
 from synthmtl.experiment.workers import Workers
 from synthmtl.experiment.workspace import check_out, claim, open_out
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
-from synthmtl.training import build_accelerator
+from synthmtl.training import build_accelerator, check_same_data
 
 
 def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> dict:
     """Run everything that is not finished yet in ``out``, and return the report.
 
     The parts, each in a folder of its own that is skipped once it is finished: ``guide`` and ``judge``,
-    ``joint/NETWORK-seedN`` (stage 1), ``balance/seedN`` (stage 2), ``cells/METHOD/seedN``. At the end ``model`` holds
-    the recognizer with the best validation macro-F1, ``generator`` the synthesis network of the first seed.
+    ``joint/NETWORK-seedN`` (stage 1), ``balance/seedN`` (stage 2), ``cells/METHOD/seedN``, ``quality``. At the end
+    ``model`` holds the recognizer with the best validation macro-F1, ``generator`` the synthesis network of the first
+    seed.
 
     Args:
         config: all options.
@@ -43,6 +44,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     if accelerator.is_main_process:
         check_out(out, resume=resume, overwrite=overwrite)
     splits, render = load_data(config.faces)
+    check_same_data(accelerator, splits.tables())
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
         claim(out, dataclasses.asdict(config))
@@ -50,13 +52,6 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     job = Job(config, out, splits, accelerator, render)
     check_labels(job)
     job.notes.extend(splits.notes)  # the reader has logged them
-    for leak in leaks(splits.tables()):
-        if leak.near or leak.subjects:
-            job.note(
-                f"{leak.near} of {leak.faces} {leak.split} faces have a near-duplicate in {leak.other} "
-                f"({leak.exact} equal in every pixel, {leak.near_other_label} with another label); "
-                f"{leak.subjects} people are in both."
-            )
     if config.preset == "smoke":
         job.note("Smoke preset: it proves the installation, its numbers mean nothing.")
 
@@ -139,6 +134,8 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
             calls.append((f"{name} seed {seed}", train_cell, options))
     results = workers.run(calls)
     cells = {name: [result for result in results if result["method"] == name] for name in methods}
+    if config.balance.quality and fills and fills[generators[0]].tables:
+        generation["quality"] = balancing_quality(job, fills[generators[0]], cells)
     return Trained(cells, balance, generation, generator, further_scores(job, bases))
 
 

@@ -13,6 +13,7 @@ import torch
 from synthmtl.balance.synthesize import edit_faces
 from synthmtl.experiment.cells import cell_predictions
 from synthmtl.experiment.methods import METHODS
+from synthmtl.experiment.quality import closest_pairs
 from synthmtl.experiment.stages import Job
 from synthmtl.experiment.workspace import write_json
 from synthmtl.metrics import (
@@ -140,6 +141,8 @@ def write_report(job: Job, report: dict, generator: FaceGenerator | None) -> Non
     validate_report(report)
     write_json(job.out / "report.json", report)
     figures = draw_report_figures(report, job.out / "figures")
+    if "quality" in report["generation"]:
+        figures["closest_pairs"] = closest_pairs(job)
     if generator is not None:
         figures["contact_sheet"] = expression_sheet(job, generator, job.out / "figures" / "contact_sheet.png")
     write_page(report, job.out / "report.html", figures)

@@ -24,7 +24,7 @@ from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import recognition_metrics
 from synthmtl.models import Recognizer, match_capacity
 from synthmtl.models.generators import FaceGenerator
-from synthmtl.models.inference import predict_table
+from synthmtl.models.inference import predict_table, save_network
 from synthmtl.training import Player, TrainingConfig, fit
 
 log = logging.getLogger("synthmtl")
@@ -92,8 +92,11 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
             image_size=options.image_size,
             channels=options.channels,
             split_seed=options.split_seed,
-            on_bad="skip" if options.skip_bad else "error",
+            on_bad=options.on_bad_image,
+            on_leak=options.on_leak,
             format=options.format,
+            ferplus=options.ferplus,
+            ferplus_rule=options.ferplus_rule,
         )
         return splits, None
     configs = render_configs(options)
@@ -238,5 +241,5 @@ def train_judge(job: Job, role: str) -> Path:
 def save(job: Job, model: FaceGenerator | Recognizer, directory: Path) -> None:
     """Save a network once, from the main process."""
     if job.accelerator.is_main_process:
-        model.save_pretrained(directory)
+        save_network(model, directory)
     job.accelerator.wait_for_everyone()

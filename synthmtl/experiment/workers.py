@@ -7,15 +7,19 @@ a thread each do not. Every part writes its own folder, so that nothing but fini
 import dataclasses
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from synthmtl.experiment.stages import Job
 from synthmtl.training import build_accelerator
+from synthmtl.training.progress import place_bars
 
 log = logging.getLogger("synthmtl")
 
@@ -64,20 +68,39 @@ class Workers:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            # An accelerator belongs to its process.
-            job = dataclasses.replace(self.job, accelerator=None, progress=False)
-            shared = (job, max(1, (os.cpu_count() or 1) // self.count))
             # Spawned, not forked: a fork would inherit the locks of torch's thread pools without their threads.
             context = multiprocessing.get_context("spawn")
+            shared = (
+                dataclasses.replace(self.job, accelerator=None),  # an accelerator belongs to its process
+                max(1, (os.cpu_count() or 1) // self.count),
+                context.Value("i", 0),
+                context.RLock(),
+            )
             self._pool = ProcessPoolExecutor(self.count, context, initializer=_start, initargs=shared)
         return self._pool
 
 
-def _start(job: Job, threads: int) -> None:
+def _start(job: Job, threads: int, started: Any, terminal: Any) -> None:
     global _job
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    tqdm.set_lock(terminal)
+    with started.get_lock():
+        place_bars(started.value)
+        started.value += 1
+    # Of the log, the parent has said or will say all but how far trainings are.
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    logging.getLogger("synthmtl.progress").setLevel(logging.INFO)
     job.accelerator = build_accelerator(precision=job.config.precision, log_dir=job.out / "tracking")
     _job = job
+
+
+def _end_with_parent() -> None:
+    """Stop at once when the process that runs the job is gone; a resumed job would train the same parts again."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

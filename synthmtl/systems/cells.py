@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthmtl.data import FaceTable
@@ -15,9 +15,10 @@ from synthmtl.data.mixture import MixtureSampler
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.experiment.workspace import Unit
+from synthmtl.files import write_tensors
 from synthmtl.losses import MultiTaskObjective
 from synthmtl.models.heads import checked_tasks
-from synthmtl.models.inference import predict_tasks
+from synthmtl.models.inference import predict_tasks, save_network
 from synthmtl.systems.config import SystemOptions, override
 from synthmtl.systems.job import SystemJob, mixture
 from synthmtl.systems.objectives import warmed
@@ -121,8 +122,8 @@ def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
         "parameters": sum(p.numel() for p in system.model.parameters()),
     }
     if accelerator.is_main_process:
-        system.model.save_pretrained(unit.directory / "model")
-        save_file(outputs, unit.directory / "outputs.safetensors")
+        save_network(system.model, unit.directory / "model")
+        write_tensors(unit.directory / "outputs.safetensors", outputs)
         unit.finish(result)
     accelerator.wait_for_everyone()
     return result

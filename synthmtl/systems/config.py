@@ -24,7 +24,10 @@ class Source:
         train: whether its training faces belong to the mixture.
         score: splits that every row is scored on.
         split_seed: of splits that the data do not bring along.
-        skip_bad: leave corrupt files out instead of stopping at them.
+        on_bad_image: ``error`` stops at files that cannot be read and lists them, ``skip`` leaves them out.
+        on_leak: what becomes of training faces that have a look-alike in validation or test, or show people who are
+            there, and of validation faces with a look-alike in test: ``drop`` leaves them out, ``warn`` says how many
+            they are, ``error`` stops.
         per_class, compound_per_class: rendered training faces per expression and per compound expression.
         held_out_per_class: rendered faces per expression, and per compound expression if there are any, in the
             validation and in the test split.
@@ -39,7 +42,8 @@ class Source:
     train: bool = True
     score: list[str] = field(default_factory=lambda: ["test"])
     split_seed: int = 0
-    skip_bad: bool = False
+    on_bad_image: Literal["error", "skip"] = "error"
+    on_leak: Literal["drop", "warn", "error"] = "drop"
     per_class: int = 500
     compound_per_class: int = 0
     held_out_per_class: int = 80

@@ -9,7 +9,6 @@ import torch
 from accelerate import Accelerator
 
 from synthmtl.data import FaceTable
-from synthmtl.data.duplicates import leaks
 from synthmtl.data.load import load_splits
 from synthmtl.data.mixture import describe, join, usable_labels
 from synthmtl.errors import InputError
@@ -64,12 +63,6 @@ def load_job(options: SystemOptions, out: Path, accelerator: Accelerator) -> Sys
     for name, source in options.data.items():
         splits, said = read_source(source, options)
         notes.extend(f"{name}: {note}" for note in said)
-        for leak in leaks(splits):
-            if leak.near or leak.subjects:
-                notes.append(
-                    f"{name}: {leak.near} of {leak.faces} {leak.split} faces have a near-duplicate in {leak.other}; "
-                    f"{leak.subjects} people are in both."
-                )
         if source.train:
             train[name] = keep_labels(splits["train"], source.labels)
         for split in source.score:
@@ -99,9 +92,10 @@ def read_source(source: Source, options: SystemOptions) -> tuple[dict[str, FaceT
             image_size=options.image_size,
             channels=channels,
             split_seed=source.split_seed,
-            on_bad="skip" if source.skip_bad else "error",
+            on_bad=source.on_bad_image,
             format=source.format,
             require_expression=False,
+            on_leak=source.on_leak,
         )
         return splits.tables(), splits.notes
     base = RenderConfig(image_size=options.image_size, channels=channels, seed=source.render_seed, style=source.style)

@@ -7,11 +7,12 @@ import torch
 
 from synthmtl.experiment.workers import Workers
 from synthmtl.experiment.workspace import check_out, claim, open_out, write_json
+from synthmtl.files import write_text
 from synthmtl.systems.cells import Build, prepare, run_cell
 from synthmtl.systems.config import SystemOptions, check_options, chosen_variants, smoke
 from synthmtl.systems.job import load_job
 from synthmtl.systems.results import build_results, format_table
-from synthmtl.training import build_accelerator
+from synthmtl.training import build_accelerator, check_same_data
 
 
 def run_system(
@@ -37,6 +38,7 @@ def run_system(
     if accelerator.is_main_process:
         check_out(out, resume=resume, overwrite=overwrite)
     job = load_job(options, out, accelerator)
+    check_same_data(accelerator, job.train | job.scored)
     with torch.random.fork_rng():
         for variant in chosen_variants(options):  # what cannot be trained is said before anything is written
             prepare(job, variant, 0, build)
@@ -55,7 +57,7 @@ def run_system(
     if accelerator.is_main_process:
         write_json(out / "results.json", results)
         table = format_table(results)
-        (out / "table.md").write_text(table)
+        write_text(out / "table.md", table)
         print(table)
         print(f"{out}/results.json has every figure.")
     accelerator.wait_for_everyone()

@@ -1,6 +1,7 @@
 """What the commands do on good input; what they say to bad input is in ``test_cli.py``."""
 
 import json
+import shutil
 import zlib
 from collections import Counter
 
@@ -143,6 +144,21 @@ def test_evaluate_a_test_split_alone_with_some_of_the_classes(finished_run, tmp_
     assert main([*call, "--out", str(tmp_path / "scores.json")]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["count"] == 4 and len(scores["absent"]) == 6
+
+
+def test_leaks_stop_a_run_and_a_balancing_if_so_wished(finished_run, rendered_folder, tmp_path, capsys):
+    data, out = tmp_path / "data", tmp_path / "out"
+    for split in ("train", "test"):
+        shutil.copytree(rendered_folder / "train", data / split)
+        (data / split / "metadata.jsonl").unlink()
+    for call in (
+        ["run", "--preset", "smoke", "--faces.on_leak"],
+        ["balance", "--model", str(finished_run), "--on-leak"],
+    ):
+        assert main([*call, "error", "--data", str(data), "--out", str(out)]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "of 96 test faces have a look-alike in train (" in line and "set on_leak to drop" in line
+        assert not out.exists()
 
 
 def test_balance(finished_run, rendered_folder, tmp_path, capsys):

@@ -1,3 +1,8 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -47,3 +52,57 @@ def test_one_worker_starts_no_process(tmp_path, faces):
     with Workers(job(tmp_path / "one", faces), 1) as workers:
         assert workers.run([]) == [] and workers._pool is None
         assert workers.count == 1
+
+
+def test_workers_end_with_the_process_that_runs_the_job(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(ORPHANS)
+    with subprocess.Popen([sys.executable, script, tmp_path / "run"], stdout=subprocess.PIPE, text=True) as parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2 and all(alive(pid) for pid in pids)
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, f"{pids} outlived their parent"
+        time.sleep(0.05)
+
+
+ORPHANS = """
+import os
+import sys
+import time
+from pathlib import Path
+
+from synthmtl.experiment.config import preset
+from synthmtl.experiment.stages import Job
+from synthmtl.experiment.workers import Workers
+from synthmtl.training import build_accelerator
+
+
+def wait(job):
+    (job.out / str(os.getpid())).touch()
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    import threading
+
+    out = Path(sys.argv[1])
+    out.mkdir()
+    job = Job(preset("smoke", rendered=True), out, None, build_accelerator(precision="no"), None)
+    with Workers(job, 2) as workers:
+        thread = threading.Thread(target=workers.run, args=([(n, wait, {}) for n in "ab"],), daemon=True)
+        thread.start()
+        while len(list(out.iterdir())) < 2:
+            time.sleep(0.05)
+        print(*(path.name for path in out.iterdir()), flush=True)
+        thread.join()
+"""
+
+
+def alive(pid):
+    """A process that has ended and that nobody has waited for is a zombie, which is not alive."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
