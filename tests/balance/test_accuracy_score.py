@@ -16,7 +16,9 @@ def gratings(count, seed, *, turned=False, size=32):
     lines = wave[:, None, None, :].expand(-1, 1, size, -1)
     across = expression.bool() ^ turned
     images = torch.where(across[:, None, None, None], lines, lines.transpose(2, 3))
-    images = images + 10 * torch.randn(images.shape, generator=generator)
+    # Blotches of each face's own: stripes that are merely shifted would be one picture, which splits keep together.
+    blotches = torch.nn.functional.interpolate(torch.randn(count, 1, 6, 6, generator=generator), (size, size))
+    images = images + 30 * blotches + 10 * torch.randn(images.shape, generator=generator)
     return FaceTable(images=images.clamp(0, 255).to(torch.uint8), classes=CLASSES, expression=expression)
 
 

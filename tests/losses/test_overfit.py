@@ -10,7 +10,7 @@ from synthmtl.data.table import FaceTable
 from synthmtl.losses import ExpressionLoss, FERSNetObjective, SynthesisWeights
 from synthmtl.models import FERSNet
 
-SIZE, SUBJECTS, STEPS = 32, 8, 220
+SIZE, SUBJECTS, STEPS = 32, 8, 300
 CLASSES = ("neutral", "surprise")
 
 
