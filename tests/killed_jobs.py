@@ -63,10 +63,12 @@ def start(job: Job, *arguments) -> int:
         os._exit(code)
 
 
-def ends_by_itself(pid: int, seconds: float) -> bool:
-    """Whether a child ends within some seconds, well; otherwise it is killed then."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def ends_by_itself(pid: int, seconds: float, begun: Callable[[], bool] = lambda: True) -> bool:
+    """Whether a child ends, well, within some seconds from when it has ``begun``; otherwise it is killed then."""
+    deadline = None
+    while deadline is None or time.monotonic() < deadline:
+        if deadline is None and begun():
+            deadline = time.monotonic() + seconds
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             assert status == 0, f"the job failed with {status}"
@@ -81,6 +83,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file by its name."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def progress(folder: Path) -> set[tuple[str, int]]:
+    """What the work has left so far: weights, chunks and pictures, with the times of their writing."""
+    found = set()
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.suffix in (".safetensors", ".png"):
+                found.add((path.name, path.stat().st_mtime_ns))
+    return found
 
 
 def check_whole(folder: Path) -> None:
@@ -112,9 +124,11 @@ def kill_again_and_again(
     check: Callable[[Path], None],
     compare: Callable[[Path, Path], None],
     seed: int,
-    reach: float,
 ) -> dict:
     """Run a job undisturbed, then others in new folders until enough of their tries were killed.
+
+    Half of the moments lie anywhere in the job's duration, the other half behind the first thing that a try brings
+    about: by the clock alone many would meet tries that only read what is there.
 
     Args:
         out: where the folders go.
@@ -122,17 +136,24 @@ def kill_again_and_again(
         check: called with the folder after each kill.
         compare: called with the undisturbed folder and each one that was finished in spite of kills.
         seed: of the moments.
-        reach: latest moment of a kill, as a share of the undisturbed job's duration. A job that begins with little but
-            reading what is there needs more, to get on at all; less means more kills for each job.
     """
     whole, moments = out / "whole", random.Random(seed)
     started = time.monotonic()
     assert ends_by_itself(start(job, whole), 300), "the undisturbed job took too long"
     duration = time.monotonic() - started
     kills, number = 0, 0
+
+    def survives(folder: Path) -> bool:
+        if kills >= KILLS:
+            return ends_by_itself(start(job, folder), 300)
+        before, moment = progress(folder), moments.random()
+        if kills % 2:
+            return ends_by_itself(start(job, folder), moment * duration / 4, lambda: progress(folder) - before)
+        return ends_by_itself(start(job, folder), moment * duration)
+
     while kills < KILLS:
         folder = out / f"killed-{number}"
-        while not ends_by_itself(start(job, folder), moments.uniform(0, reach * duration) if kills < KILLS else 300):
+        while not survives(folder):
             kills += 1
             check(folder)
         compare(whole, folder)
@@ -164,7 +185,7 @@ def training(out: Path) -> dict:
         weights = [{k: v for k, v in each.items() if k.endswith((".safetensors", ".pt"))} for each in files]
         assert weights[0] == weights[1] and "final.safetensors" in weights[0] and len(weights[0]) == 7
 
-    found = kill_again_and_again(out, job, check=check, compare=compare, seed=1, reach=0.6)
+    found = kill_again_and_again(out, job, check=check, compare=compare, seed=1)
     inside = [step for step in steps if 0 < step < 24]
     return found | {"inside": len(inside), "mid_epoch": sum(step % 5 > 0 for step in inside)}
 
@@ -190,7 +211,7 @@ def balancing(out: Path, world: Path) -> dict:
         assert expected == found, [name for name in expected if expected[name] != found[name]]
         assert {"balance.json", "contact_sheet.png", "README.md", "train/metadata.jsonl"} <= found.keys()
 
-    found = kill_again_and_again(out, job, check=check, compare=compare, seed=2, reach=1.0)
+    found = kill_again_and_again(out, job, check=check, compare=compare, seed=2)
     return found | {"inside": sum(inside), "pictures": len(list((out / "whole").rglob("*.png")))}
 
 

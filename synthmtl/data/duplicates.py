@@ -212,8 +212,9 @@ def repeats(images: Tensor) -> dict[str, int]:
 
 
 def same_picture(images: Tensor, *columns: Tensor) -> Tensor:
-    """(N,) int64 numbers from 0, equal where images and columns are equal."""
-    return torch.unique(torch.stack([exact_hash(images), *columns], 1), dim=0, return_inverse=True)[1]
+    """(N,) int64 numbers from 0 in the order of first rows, equal where images and columns are equal."""
+    groups = torch.unique(torch.stack([exact_hash(images), *columns], 1), dim=0, return_inverse=True)[1]
+    return first_rows(groups).argsort().argsort()[groups]
 
 
 def first_rows(groups: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.duplicates import MIN_MATCH, first_rows, near_duplicates, same_picture
+from synthmtl.data.storage import take_faces
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
@@ -85,7 +86,7 @@ def _leak(other: str, a: FaceTable, split: str, b: FaceTable, min_match: float) 
     # A picture with one label needs to be searched once, however often it is repeated.
     inverse_a, inverse_b = (same_picture(table.images, table.expression) for table in (a, b))
     rows_a, rows_b = first_rows(inverse_a), first_rows(inverse_b)
-    pairs = near_duplicates(a.images[rows_a], b.images[rows_b], min_match=min_match)
+    pairs = near_duplicates(take_faces(a.images, rows_a), take_faces(b.images, rows_b), min_match=min_match)
     labels = a.expression[rows_a][pairs.first], b.expression[rows_b][pairs.second]
     differs = (labels[0] != labels[1]) & (labels[0] >= 0) & (labels[1] >= 0)
 
