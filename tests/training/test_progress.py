@@ -21,7 +21,7 @@ def test_on_a_terminal_bars_of_several_processes_keep_to_their_lines(monkeypatch
     made = []
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(progress, "_place", None)
-    monkeypatch.setattr(progress, "tqdm", lambda **options: made.append(tqdm(**options)) or made[-1])
+    monkeypatch.setattr(progress, "tqdm", lambda **options: made.append(tqdm(disable=False, **options)) or made[-1])
     for place in (0, 3):
         place_bars(place)
         line = ProgressLine(10, 4, "plain", show=True)
