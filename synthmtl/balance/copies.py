@@ -1,5 +1,7 @@
 """Whether a synthesized face repeats a training face: the search for the one it comes nearest to."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,14 +28,12 @@ class TrainingFaces:
         self.person = torch.where(subject >= 0, subject, alone)
         self.by_person = self.person.argsort(stable=True)
         size = images.shape[1] * _SIDE**2
-        # Of each face its thumbnail and half its squared length, and its thumbnail as a direction.
+        # Of each face its thumbnail, and half of its squared length.
         self.points = torch.empty(len(images), size + 1, device=device)
-        self.shapes = torch.empty(len(images), size, device=device)
         for start in range(0, len(images), _PART):
             thumbnails = _thumbnails(images[start : start + _PART].to(device))
             self.points[start : start + _PART, :-1] = thumbnails
             self.points[start : start + _PART, -1] = thumbnails.square().sum(1) / 2
-            self.shapes[start : start + _PART] = _directions(thumbnails)
 
     def distance(self, faces: Tensor, sources: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """How near B faces come to the training faces.
@@ -52,10 +52,10 @@ class TrainingFaces:
         own, mirrored = (_thumbnails(each.to(self.device)) for each in (faces, turned))
         # |a - b|^2 / 2 without |a|^2 / 2, which is the same for all training faces.
         wanted = torch.cat([own, -torch.ones_like(own[:, :1])], 1)
-        near = _best(wanted, self.points, None)
+        near = _best(wanted, self.points)
         left_out = None if sources is None else self._same_person(sources)
-        pairs = [(faces, _best(_directions(own), self.shapes, left_out))]
-        pairs += [(turned, _best(_directions(mirrored), self.shapes, left_out))]
+        pairs = [(faces, _best(_directions(own), self.points, _shapes, left_out))]
+        pairs += [(turned, _best(_directions(mirrored), self.points, _shapes, left_out))]
         correlation = torch.maximum(*(_correlation(each, self.images[rows], rows) for each, rows in pairs))
         return mean_difference(faces, self.images[near]), correlation
 
@@ -70,8 +70,13 @@ class TrainingFaces:
         return places, self.by_person[start[places] + within]
 
 
-def _best(wanted: Tensor, known: Tensor, left_out: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Row (B,) of ``known`` (N, D) with the largest product with each of ``wanted`` (B, D), on the CPU; -1 = none.
+def _best(
+    wanted: Tensor,
+    known: Tensor,
+    view: Callable[[Tensor], Tensor] = lambda points: points,
+    left_out: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Row (B,), on the CPU, of ``known`` (N, D) whose ``view`` has the largest product with ``wanted``; -1 = none.
 
     Args:
         left_out: places in ``wanted`` and the rows that do not count for them.
@@ -79,7 +84,7 @@ def _best(wanted: Tensor, known: Tensor, left_out: tuple[Tensor, Tensor] | None)
     most = torch.full((len(wanted),), -float("inf"), device=wanted.device)
     best = torch.full((len(wanted),), -1, device=wanted.device)
     for start in range(0, len(known), _BLOCK):
-        fit = wanted @ known[start : start + _BLOCK].T
+        fit = wanted @ view(known[start : start + _BLOCK]).T
         if left_out is not None:
             here = (left_out[1] >= start) & (left_out[1] < start + _BLOCK)
             places, rows = (part[here].to(wanted.device) for part in left_out)
@@ -96,6 +101,10 @@ def mean_difference(a: Tensor, b: Tensor) -> Tensor:
 
 def _thumbnails(faces: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(faces.float() / 255, _SIDE).flatten(1)
+
+
+def _shapes(points: Tensor) -> Tensor:
+    return _directions(points[:, :-1])
 
 
 def _directions(thumbnails: Tensor) -> Tensor:
