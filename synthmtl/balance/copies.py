@@ -53,10 +53,9 @@ class TrainingFaces:
         # |a - b|^2 / 2 without |a|^2 / 2, which is the same for all training faces.
         wanted = torch.cat([own, -torch.ones_like(own[:, :1])], 1)
         near = _best(wanted, self.points)
-        left_out = None if sources is None else self._same_person(sources)
-        pairs = [(faces, _best(_directions(own), self.points, _shapes, left_out))]
-        pairs += [(turned, _best(_directions(mirrored), self.points, _shapes, left_out))]
-        correlation = torch.maximum(*(_correlation(each, self.images[rows], rows) for each, rows in pairs))
+        left_out = None if sources is None else self._same_person(sources.repeat(2))
+        alike = _best(_directions(torch.cat([own, mirrored])), self.points, _shapes, left_out)
+        correlation = _correlation(torch.cat([faces, turned]), self.images[alike], alike).view(2, -1).amax(0)
         return mean_difference(faces, self.images[near]), correlation
 
     def _same_person(self, sources: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from synthmtl.models.sampling import SamplingOptions
 
 logger = logging.getLogger("synthmtl")
 
-_AHEAD = 2  # chunks under way at once: one is made while the other is judged
+_AHEAD = 4  # chunks under way at once: one is made while others are judged, or wait for their next attempt
 
 
 def edit_faces(

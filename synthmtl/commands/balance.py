@@ -37,7 +37,7 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--attempts", type=int, default=3, help="tries per wanted face, at most")
     parser.add_argument("--no-filter", action="store_true", help="take the first try of every face, for studies")
     parser.add_argument(
-        "--max_uses", type=int | None, default=None, help="faces that may be made of one source; default: no limit"
+        "--max-uses", type=int | None, default=None, help="faces that may be made of one source; default: no limit"
     )
     parser.add_argument(
         "--match", type=list[str], default=[],
@@ -53,7 +53,7 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
         help="imagefolder, parquet (needs the extra [hub]) or webdataset, all read by Hugging Face's datasets",
     )  # fmt: skip
     parser.add_argument(
-        "--batch_size", type=int | None, default=None,
+        "--batch-size", type=int | None, default=None,
         help="faces that are made, and kept on the disk, at once; default: 64 on a CPU, 256 elsewhere",
     )  # fmt: skip
     parser.add_argument("--originals", action="store_true", help="write the real training faces too")
