@@ -9,13 +9,8 @@ Selective Feature Sharing. ICPR 2020, arXiv 2007.04514.
     accelerate launch recipes/fersnet.py --out runs/ckplus --config recipes/configs/ckplus_published.yaml \
         --faces.path CKPLUS
 
-With a diffusion model in place of the decoder (``--model.generator diffusion``), which shares features the same way:
-
-    accelerate launch recipes/fersnet.py --out runs/diffusion --config recipes/configs/diffusion_rendered_cpu.yaml
-    accelerate launch recipes/fersnet.py --out runs/diffusion_fer2013 \
-        --config recipes/configs/diffusion_fer2013_cpu.yaml --faces.path FER2013
-    accelerate launch recipes/fersnet.py --out runs/diffusion_gpu --config recipes/configs/diffusion_gpu.yaml \
-        --faces.path AFFECTNET
+A diffusion model in place of the decoder (``--model.generator diffusion``) shares features the same way:
+recipes/diffusion.py, which measures more of it.
 
 On a machine without GPU, several processes need
 ``accelerate launch --multi_gpu --num_processes 2 recipes/fersnet.py ...``: accelerate starts a single one otherwise.
@@ -39,7 +34,7 @@ def main() -> None:
     #    Each part lies in its own folder below --out and is skipped once it is finished.
     report = run_main_job(config, Path(options.out), resume=options.resume, overwrite=options.overwrite)
     # 3. The scores on the test split; everything else is in report.html and report.json.
-    print_scores(report)
+    print_scores(report, Path(options.out))
 
 
 if __name__ == "__main__":

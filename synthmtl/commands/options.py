@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from synthmtl.commands.talk import add_quiet_option, heed_quiet
 from synthmtl.errors import InputError
 
 
@@ -36,9 +37,9 @@ def preset_of(argv: Sequence[str]) -> str:
     return _early(argv, "preset", "quick")
 
 
-def generator_of(argv: Sequence[str]) -> str:
+def generator_of(argv: Sequence[str], default: str = "gan") -> str:
     """The ``model.generator``, on which defaults depend too, as :func:`preset_of` finds the preset."""
-    return _early(argv, "model.generator", "gan")
+    return _early(argv, "model.generator", default)
 
 
 def path_of(argv: Sequence[str]) -> str:
@@ -73,12 +74,14 @@ def recipe_parser(kind: type, *, prog: str) -> ArgumentParser:
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     add_out_options(parser)
+    add_quiet_option(parser)
     parser.add_class_arguments(kind, as_group=False)
     return parser
 
 
 def recipe_options(kind: type, options: Namespace) -> Any:
-    """The options of a parsed command line as the recipe's dataclass."""
+    """The options of a parsed command line as the recipe's dataclass; ``--quiet`` takes effect from here on."""
+    heed_quiet(options)
     return instantiate(kind, {f.name: options[f.name] for f in dataclasses.fields(kind)})
 
 

@@ -1,0 +1,36 @@
+"""The diffusion recipe by a real launcher, beside a run with the decoder."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from synthmtl.cli import main, say_errors_in_one_line
+from synthmtl.report import validate_report
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "diffusion.py"
+OPTIONS = ["--preset", "smoke", "--precision", "no", "--seeds", "[0]", "--methods", "[gated_balanced]"]
+OPTIONS += [part for name in ("recognition", "judge", "joint", "finetune") for part in (f"--{name}.steps", "2")]
+
+
+def test_solvers_and_generators_are_compared(launch, tmp_path, monkeypatch, capsys):
+    assert main(["quickstart", "--out", str(tmp_path / "gan"), *OPTIONS]) == 0
+    call = ["--out", tmp_path / "run", *OPTIONS, "--few_steps.evaluations", "[1,2]", "--against", tmp_path / "gan"]
+    done = launch("diffusion", *call)
+    assert done.returncode == 0, done.stderr
+    validate_report(json.loads((tmp_path / "run/report.json").read_text()))
+    found = json.loads((tmp_path / "run/few_steps.json").read_text())
+    assert [(row["solver"], row["evaluations"]) for row in found["rows"]] == [
+        ("dpm", 1), ("dpm", 2), ("ddim", 1), ("ddim", 2),
+    ]  # fmt: skip
+    assert Image.open(tmp_path / "run/few_steps.png").size[0] > 1000
+    compared = json.loads((tmp_path / "run/against.json").read_text())
+    assert [entry["generator"] for entry in compared["runs"]] == ["diffusion", "gan"]
+    assert [entry["metric"] for entry in compared["comparisons"]] == ["macro_f1"]
+    assert done.stdout.count("evaluations: KID") == 4 and "diffusion - gan" in done.stdout
+
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *map(str, call), "--model.generator", "gan"])
+    assert say_errors_in_one_line(runpy.run_path(str(RECIPE), run_name="recipe")["main"]) == 2
+    assert capsys.readouterr().err.strip().endswith("for gan take recipes/fersnet.py")
