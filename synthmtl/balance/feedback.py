@@ -29,8 +29,9 @@ class FeedbackConfig:
         share: in (0, 1), how much of it is extra. With ``real="balanced"`` of *each class that has extra faces*; the
             other classes' part is real throughout. With ``real="natural"`` of the batch.
         weight: of each extra face in the loss; a real face weighs 1. At least 0.
-        real: ``balanced`` makes the whole batch class-balanced; ``natural`` takes real faces as they come and extra
-            ones class-balanced.
+        real: ``balanced`` makes the whole batch class-balanced; ``natural`` takes real faces as they come, so that those
+            of rare classes are repeated no more often than others, and extra ones class-balanced. What balance is
+            missing then, the loss makes up for: see :attr:`Feedback.class_shares`.
     """
 
     share: float = 0.5
@@ -54,11 +55,14 @@ class Feedback:
         table: the real faces, untouched, then the extra ones with their weight.
         sampler: ``sampler.indices(step)`` gives the rows (batch_size,) of a step's global batch.
         extra_count: extra faces in each batch.
+        class_shares: (K,) of each class in the weights of a batch, on average: what a logit-adjusted loss has to adjust
+            for. All alike with ``real="balanced"``.
     """
 
     table: FaceTable
     sampler: MixedSampler
     extra_count: int
+    class_shares: Tensor
 
 
 def feed_back(
@@ -113,9 +117,15 @@ def feed_back(
         extra_share = config.share * with_extra
     parts = [(balanced(is_extra, "extra"), extra_share), *other]
     counts = _round([share for _, share in parts], batch_size, multiple_of)
-    return Feedback(
-        table, MixedSampler([(part, n) for (part, _), n in zip(parts, counts, strict=True)]), extra_count=counts[0]
-    )
+    sampler = MixedSampler([(part, n) for (part, _), n in zip(parts, counts, strict=True)])
+    if config.real == "natural":
+        weights = real.expression[real.expression >= 0].bincount(minlength=len(real.classes)).double()
+        class_shares = weights / weights.sum() * sum(counts[1:])
+        class_shares[has_extra] += config.weight * counts[0] / len(has_extra)
+    else:
+        class_shares = torch.zeros(len(real.classes), dtype=torch.float64)
+        class_shares[torch.cat([has_extra, has_real])] = 1.0
+    return Feedback(table, sampler, extra_count=counts[0], class_shares=class_shares / class_shares.sum())
 
 
 def dilution(table: FaceTable, like: Mapping[str, int], *, seed: int = 0) -> FaceTable:

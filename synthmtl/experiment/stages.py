@@ -139,13 +139,7 @@ def train_recognition(
     ``augmentation`` replaces the configured one.
     """
     config = job.config
-    loss = ExpressionLoss(
-        job.counts,
-        label_smoothing=config.label_smoothing,
-        class_weighted=method.class_weighted,
-        logit_adjustment=method.logit_adjustment,
-    )
-    table = job.train
+    table, counts, adjustment = job.train, job.counts, method.logit_adjustment
     if fill is not None:
         feedback = feed_back(
             job.train,
@@ -156,11 +150,19 @@ def train_recognition(
             multiple_of=job.accelerator.num_processes,
         )
         table, sampler = feedback.table, feedback.sampler
+        if config.balance.feedback.real == "natural":
+            counts, adjustment = (feedback.class_shares * len(table)).tolist(), 1.0
     elif method.balanced_sampling:
         sampler = ClassBalancedSampler(table.expression, training.batch_size, seed)
     else:
         rows = torch.where(table.expression >= 0)[0]
         sampler = EpochSampler(rows, training.batch_size, seed)
+    loss = ExpressionLoss(
+        counts,
+        label_smoothing=config.label_smoothing,
+        class_weighted=method.class_weighted,
+        logit_adjustment=adjustment,
+    )
     views = augmentation or config.augmentation
     stream = RecognitionStream(table, sampler, augmentation=views, seed=seed, **job.placement)
     weights = config.synthesis.weights if config.model.generator == "gan" else config.synthesis.denoising

@@ -54,6 +54,16 @@ def test_natural_batches_hold_the_share_of_the_batch(real, extra):
     assert found[1].tolist() == [0, 376, 376, 376]
 
 
+@pytest.mark.parametrize("way", ["balanced", "natural"])
+def test_class_shares_are_those_of_the_batches_weights(real, extra, way):
+    config = FeedbackConfig(share=0.25, real=way, weight=1.0 if way == "balanced" else 0.5)
+    feedback = feed_back(real, extra, config=config, batch_size=48)
+    found = shares(feedback, steps=94) * torch.tensor([[1.0], [config.weight]])
+    assert feedback.class_shares.tolist() == pytest.approx((found.sum(0) / found.sum()).tolist())
+    if way == "balanced":
+        assert feedback.class_shares.tolist() == [0.25] * 4
+
+
 def test_parts_divide_among_processes(real, extra):
     feedback = feed_back(real, extra, batch_size=36, multiple_of=4)
     assert all(count % 4 == 0 for count in feedback.sampler.counts) and sum(feedback.sampler.counts) == 36
