@@ -33,7 +33,8 @@ class SynthesisWeights:
         identity: a face edited to its own expression with its own style stays itself, on unpaired faces.
         subject: the edited face keeps the source's coarse picture (8×8).
         smoothness: squared differences of the flow.
-        folding: where the flow smears the face or folds it over.
+        folding: where the flow smears the face or folds it over, on faces that are compared with no target: there the
+            guide would smear the eyes for the sake of surprise. A target bounds the flow better, and may ask for it.
         residual: squared residual beyond the warp.
         sharing: what the sharing units ask for, which they weigh themselves.
     """
@@ -47,7 +48,7 @@ class SynthesisWeights:
     identity: float = 3.0
     subject: float = 1.0
     smoothness: float = 0.02
-    folding: float = 20.0
+    folding: float = 200.0
     residual: float = 0.5
     sharing: float = 1.0
 
@@ -187,7 +188,7 @@ class FERSNetObjective(nn.Module):
         if edit.flow is not None and w.smoothness:
             add("smoothness", w.smoothness, smoothness(edit.flow).mean())
         if edit.flow is not None and w.folding:
-            add("folding", w.folding, folding(edit.flow).mean())
+            add("folding", w.folding, weighted_mean(folding(edit.flow), ~compared))
         if edit.residual is not None and w.residual:
             add("residual", w.residual, edit.residual.square().mean())
         if w.subject:

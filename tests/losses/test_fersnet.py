@@ -16,7 +16,7 @@ from synthmtl.data.randomness import StepRandom
 from synthmtl.data.table import FaceTable
 from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective, RecognitionObjective, SynthesisWeights
 from synthmtl.losses.fersnet import moved
-from synthmtl.losses.reconstruction import FeatureDistance
+from synthmtl.losses.reconstruction import FeatureDistance, folding
 from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
 
@@ -119,6 +119,20 @@ def test_loss_is_the_sum_of_its_tasks():
     terms = {name: value.detach() for name, value in objective(critic=critic(), recognition=0.7)(batch()).items()}
     torch.testing.assert_close(terms["task/recognition"] + terms["task/synthesis"], terms["loss"])
     torch.testing.assert_close(terms["task/recognition"], 0.7 * terms["expression"])
+
+
+@pytest.mark.parametrize("kind", PAIRED)
+def test_flows_may_fold_where_a_target_asks_for_it(kind):
+    net, given, edits = model(), batch(kind), []
+    net.decoder.flow.weight.data.normal_(0, 2, generator=torch.Generator().manual_seed(0))
+    handle = net.decoder.register_forward_hook(lambda module, inputs, edit: edits.append(edit))
+    found = objective(net)(given)["folding"]
+    handle.remove()
+    count = len(given.source)
+    free = ~given.paired | (given.random.positions(count) % 3 == 0)
+    each = folding(edits[0].flow)
+    assert (each > 0).all() and free.sum() > 0 and (kind == "unpaired" or free.sum() < count)
+    torch.testing.assert_close(found, each[free].mean().detach())
 
 
 def test_the_guide_paints_where_a_target_bounds_it_and_only_moves_elsewhere():
