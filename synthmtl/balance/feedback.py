@@ -29,9 +29,9 @@ class FeedbackConfig:
         share: in (0, 1), how much of it is extra. With ``real="balanced"`` of *each class that has extra faces*; the
             other classes' part is real throughout. With ``real="natural"`` of the batch.
         weight: of each extra face in the loss; a real face weighs 1. At least 0.
-        real: ``balanced`` makes the whole batch class-balanced; ``natural`` takes real faces as they come, so that those
-            of rare classes are repeated no more often than others, and extra ones class-balanced. What balance is
-            missing then, the loss makes up for: see :attr:`Feedback.class_shares`.
+        real: ``balanced`` makes the whole batch class-balanced; ``natural`` takes real faces as they come, so that
+            those of rare classes are repeated no more often than others, and extra ones class-balanced. What balance
+            is missing then, the loss makes up for: see :attr:`Feedback.class_shares`.
     """
 
     share: float = 0.5

@@ -145,7 +145,7 @@ def _write_parquet(file: Path, faces: Iterator[Face], classes: Sequence[str]) ->
 
     first = next(faces)
     features = datasets.Features(
-        {"image": datasets.Image()} | {name: _feature(datasets, name, classes) for name in first.row}
+        {"image": datasets.Image()} | {name: _feature(datasets, name, classes, first.row[name]) for name in first.row}
     )
     schema = features.arrow_schema
     faces = itertools.chain([first], faces)
@@ -160,13 +160,15 @@ def _write_parquet(file: Path, faces: Iterator[Face], classes: Sequence[str]) ->
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
 
 
-def _feature(datasets: Any, name: str, classes: Sequence[str]) -> Any:
+def _feature(datasets: Any, name: str, classes: Sequence[str], example: Any) -> Any:
     if name == "expression":
         return datasets.ClassLabel(names=list(classes))
     if name == "landmarks":
         return [[datasets.Value("float32")]]
     if name == "expression_distribution":
         return {c: datasets.Value("float32") for c in classes}
+    if isinstance(example, str):
+        return datasets.Value("string")
     kinds = {"string": _TEXT, "int64": _WHOLE, "bool": _FLAGS}
     return datasets.Value(next((kind for kind, names in kinds.items() if name in names), "float32"))
 

@@ -147,6 +147,7 @@ class Origin:
             synthetic=torch.ones(len(taken), dtype=torch.bool),
             attributes={name: table.attributes[name][source] for name in plan.match}
             | {"agreement": chunk.agreement[taken].float()},
+            words={name: table.words[name] for name in plan.match if name in table.words},
             files=[f"train/{plan.classes[t]}/{name}.png" for t, name in zip(target.tolist(), names, strict=True)],
         )
         return made, records

@@ -15,8 +15,8 @@ _QUARTILES = (0.25, 0.5, 0.75)
 def strata(table: FaceTable, names: Sequence[str]) -> Tensor:
     """(N,) int64: a number from 0 for each combination of attributes that some face has.
 
-    An attribute with up to eight different values is taken as it is, another one by the quarter of the faces that it
-    falls in; a missing value is a value of its own.
+    An attribute of words, or with up to eight different values, is taken as it is, another one by the quarter of the
+    faces that it falls in; a missing value is a value of its own.
 
     Raises:
         InputError: if the table does not carry one of the attributes.
@@ -28,11 +28,11 @@ def strata(table: FaceTable, names: Sequence[str]) -> Tensor:
         if not len(known):
             carried = ", ".join(sorted(table.attributes)) or "no attribute at all"
             raise InputError(
-                f"cannot match {name!r}: the data carry {carried}; give it as a number for each face, in a column "
-                f"{name!r} of metadata.csv or metadata.jsonl"
+                f"cannot match {name!r}: the data carry {carried}; give it as a number or a word for each face, in a "
+                f"column {name!r} of metadata.csv or metadata.jsonl"
             )
         edges = known.unique()
-        if len(edges) > _CATEGORIES:
+        if len(edges) > _CATEGORIES and name not in table.words:
             edges = torch.quantile(known, torch.tensor(_QUARTILES, dtype=known.dtype))
         columns.append(torch.where(values.isnan(), -1, torch.searchsorted(edges, values)))
     return torch.unique(torch.stack(columns, 1), dim=0, return_inverse=True)[1]

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from synthmtl.data.alignment import MARGIN, SIDE, best_match, center, reduced, unit
+from synthmtl.data.storage import take_faces
 
 MIN_MATCH = 0.98
 """Correlation, once one lies on the other, from which two faces are the same photograph. Of copies with up to 4 % of
@@ -184,7 +185,7 @@ def duplicate_groups(images: Tensor) -> Tensor:
     """
     inverse = same_picture(images)
     representatives = first_rows(inverse)
-    return _groups(near_duplicates(images[representatives]), len(representatives))[inverse]
+    return _groups(near_duplicates(take_faces(images, representatives)), len(representatives))[inverse]
 
 
 def _groups(pairs: Duplicates, count: int) -> Tensor:
@@ -201,7 +202,7 @@ def repeats(images: Tensor) -> dict[str, int]:
     """
     inverse = same_picture(images)
     representatives = first_rows(inverse)
-    pairs = near_duplicates(images[representatives])
+    pairs = near_duplicates(take_faces(images, representatives))
     groups = _groups(pairs, len(representatives))
     mirrored = torch.unique(pairs.second[pairs.mirrored])
     return {

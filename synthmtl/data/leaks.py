@@ -171,15 +171,16 @@ def _without(table: FaceTable, name: str, found: Sequence[Leak]) -> tuple[FaceTa
         alike[leak.other_rows] = True
         if name == "train":
             person[leak.subject_rows] = True
-    out = table.select(alike | person)
-    if not len(out):
+    gone = alike | person
+    if not gone.any():
         return table, []
-    by_class = {c: count for c, count in out.counts().items() if count}
-    unlabelled = int((out.expression < 0).sum())
+    labels = table.expression[gone]
+    by_class = {c: n for i, c in enumerate(table.classes) if (n := int((labels == i).sum()))}
+    unlabelled = int((labels < 0).sum())
     by_class |= {"without expression": unlabelled} if unlabelled else {}
     sums = ", ".join(f"{c} {count}" for c, count in by_class.items())
     why = [f"{int(alike.sum())} as look-alikes"] if alike.any() else []
     why += [f"{int((person & ~alike).sum())} as people"] if (person & ~alike).any() else []
     later = " or ".join(leak.split for leak in found)
-    note = f"Left {len(out)} of {len(table)} {name} faces out, {' and '.join(why)} of {later} faces: {sums}."
-    return table.select(~(alike | person)), [note]
+    note = f"Left {len(labels)} of {len(table)} {name} faces out, {' and '.join(why)} of {later} faces: {sums}."
+    return table.select(~gone), [note]

@@ -41,6 +41,18 @@ def new_faces(shape: Sequence[int], *, in_memory: int | None = None) -> np.ndarr
         return np.memmap(file, np.uint8, mode="w+", shape=tuple(shape))
 
 
+def join_faces(parts: Sequence[Tensor]) -> Tensor:
+    """All faces of at least one (N_i, C, H, W) uint8, as :func:`new_faces`; one alone is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    joined = torch.from_numpy(new_faces((sum(map(len, parts)), *parts[0].shape[1:])))
+    start = 0
+    for part in parts:
+        joined[start : start + len(part)] = part
+        start += len(part)
+    return joined
+
+
 def take_faces(images: Tensor, rows: Tensor) -> Tensor:
     """Faces ``images[rows]``, (M, C, H, W) uint8, as :func:`new_faces`; a view where rows follow on each other.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.batch import FaceBatch
-from synthmtl.data.storage import take_faces
+from synthmtl.data.storage import join_faces, take_faces
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS, EXPRESSIONS, canonical_expression, ordered_classes
 
@@ -41,6 +42,7 @@ class FaceTable:
             paired pixel by pixel; -1 = unknown.
         attributes: further (N,) float columns by name (``yaw``, ``light_x``, ...), NaN = missing.
         files: where each face was read from, for messages and provenance.
+        words: what the whole numbers of an attribute stand for (``{"gender": ("female", "male")}``), where it is text.
     """
 
     images: Tensor
@@ -58,6 +60,7 @@ class FaceTable:
     synthetic: Tensor | None = None
     attributes: dict[str, Tensor] = field(default_factory=dict)
     files: list[str] | None = None
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
         count = len(self.images)
@@ -105,6 +108,9 @@ class FaceTable:
     def fingerprint(self) -> str:
         """First 16 hex digits of the SHA-256 of all faces and labels; where they were read from does not count."""
         digest = hashlib.sha256(repr(self.classes).encode())
+        words = {name: words for name, words in sorted(self.words.items()) if name in self.attributes}
+        if words:
+            digest.update(repr(words).encode())
         columns = {name: getattr(self, name) for name in ("images", *_MISSING, "expression_distribution")}
         for name, column in (columns | self.attributes).items():
             digest.update(f"{name} {column.dtype} {tuple(column.shape)}".encode())
@@ -123,6 +129,7 @@ class FaceTable:
             classes=self.classes,
             attributes={name: column[index] for name, column in self.attributes.items()},
             files=[self.files[i] for i in index.tolist()],
+            words=self.words,
             **columns,
         )
 
@@ -181,6 +188,7 @@ class FaceTable:
             numbers = {name: _numbered_on([getattr(t, name) for t in tables]) for name in ("subject", "session")}
             rows = zip(tables, numbers["subject"], numbers["session"], strict=True)
             tables = [table.replace(subject=subject, session=session) for table, subject, session in rows]
+        tables = _with_common_words(tables)
         attributes = {name for table in tables for name in table.attributes}
         return FaceTable(
             classes=first.classes,
@@ -189,9 +197,11 @@ class FaceTable:
                 for name in sorted(attributes)
             },
             files=[file for table in tables for file in table.files],
+            words={name: words for table in tables for name, words in table.words.items()},
+            images=join_faces([table.images for table in tables]),
             **{
                 name: torch.cat([getattr(table, name) for table in tables])
-                for name in (*_MISSING, "expression_distribution", "images")
+                for name in (*_MISSING, "expression_distribution")
             },
         )
 
@@ -200,6 +210,37 @@ def _rows(index: Tensor | Sequence[int]) -> Tensor:
     """Integers or a boolean mask → int64 rows."""
     index = torch.as_tensor(index)
     return torch.where(index)[0] if index.dtype == torch.bool else index.long()
+
+
+def coded_words(texts: Sequence[str | None]) -> tuple[Tensor, tuple[str, ...]]:
+    """Texts, None = missing, as an attribute: numbers (N,) float32, NaN = missing, and the words they stand for."""
+    words = tuple(sorted({text for text in texts if text is not None}))
+    number = {text: float(i) for i, text in enumerate(words)} | {None: math.nan}
+    return torch.tensor([number[text] for text in texts], dtype=torch.float32), words
+
+
+def attribute_words(table: FaceTable, name: str) -> list[str | None]:
+    """The words (N) of an attribute; numbers that stand for none are written out, None = missing."""
+    words = table.words.get(name)
+    values = table.attributes[name].tolist()
+    return [None if math.isnan(v) else words[int(v)] if words else f"{v:g}" for v in values]
+
+
+def _with_common_words(tables: Sequence[FaceTable]) -> list[FaceTable]:
+    """The same tables, with the same words for attributes of text; numbers that one has for them become words."""
+    tables = list(tables)
+    for name in sorted({name for table in tables for name in table.words if name in table.attributes}):
+        own = [table for table in tables if name in table.attributes]
+        if any(table.words.get(name) != own[0].words.get(name) for table in own):
+            column, words = coded_words([text for table in own for text in attribute_words(table, name)])
+            parts = iter(column.split([len(table) for table in own]))
+            tables = [
+                table.replace(attributes=table.attributes | {name: next(parts)}, words=table.words | {name: words})
+                if name in table.attributes
+                else table
+                for table in tables
+            ]
+    return tables
 
 
 def _numbered_on(columns: Sequence[Tensor]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from synthmtl.data.readers.metadata import NAMED_KEYS
-from synthmtl.data.table import FaceTable
+from synthmtl.data.table import FaceTable, attribute_words
 from synthmtl.errors import InputError
 from synthmtl.files import replacing
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS
@@ -116,7 +116,10 @@ def metadata_rows(table: FaceTable) -> Iterator[dict[str, Any]]:
     for name, column in table.attributes.items():
         if name in NAMED_KEYS or name in columns:
             raise InputError(f"attribute {name!r} has the name of a label: rename it")
-        _add(columns, name, column)
+        if name in table.words:  # an empty text is a missing one, so that the column is text all through
+            columns[name] = [word or "" for word in attribute_words(table, name)]
+        else:
+            _add(columns, name, column)
     for i in range(len(table)):
         yield {name: column[i] for name, column in columns.items()}
 

@@ -43,7 +43,7 @@ def balance(sources, capsys):
 
     def call(out, *more, launcher=()):
         arguments = ["balance", "--model", str(sources / "model"), "--data", str(sources / "faces")]
-        arguments += ["--out", str(out), "--batch-size", "4", *more]
+        arguments += ["--out", str(out), "--batch-size", "4", "--json", *more]
         if not launcher:
             capsys.readouterr()
             assert main(arguments) == 0

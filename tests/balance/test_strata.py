@@ -3,6 +3,7 @@ import torch
 
 from synthmtl.balance.plan import make_plan
 from synthmtl.balance.strata import quotas, strata
+from synthmtl.data.table import coded_words
 from synthmtl.errors import InputError
 
 
@@ -63,3 +64,14 @@ def test_a_stratum_without_sources_is_said_and_made_up_for(job, caplog):
     with caplog.at_level("WARNING", "synthmtl"):
         plan = make_plan(table, match=["old"])
     assert len(plan) == 6 and "fear: no face to edit in the strata of old that 1 faces belong to" in caplog.text
+
+
+def test_words_are_categories_however_many(job):
+    table = job.make_faces({"neutral": 30, "fear": 10}, subjects=0, size=8)
+    people = [f"people {i % 10}" for i in range(40)]
+    column, words = coded_words(people)
+    table = table.replace(attributes={"ethnicity": column}, words={"ethnicity": words})
+    assert len(strata(table, ["ethnicity"]).unique()) == 10
+    plan = make_plan(table, match=["ethnicity"])
+    made = torch.bincount(column[plan.sources[:, 0]].long(), minlength=10)
+    assert len(plan) == 20 and made.tolist() == [2] * 10

@@ -3,6 +3,7 @@ import logging
 import pytest
 import torch
 
+from synthmtl.data import storage
 from synthmtl.data.leaks import guard, leaks
 from synthmtl.data.load import load_splits
 from synthmtl.data.table import FaceTable
@@ -147,3 +148,13 @@ def test_a_split_that_is_all_leaked_is_an_error(parts):
         guard(parts | {"test": parts["validation"]}, "drop", "DATA")
     with pytest.raises(InputError, match="DATA: every train face is in validation and test, too"):
         guard(dict.fromkeys(parts, parts["train"]), "drop", "DATA")
+
+
+def test_dropping_from_a_large_set_keeps_its_pixels_on_the_disk(parts, monkeypatch):
+    made, shapes = storage.new_faces, []
+    monkeypatch.setattr(storage, "IN_MEMORY", 15_000)  # less than 7 faces
+    monkeypatch.setattr(storage, "new_faces", lambda shape: shapes.append(shape) or made(shape))
+    parts["train"].images[5] = parts["test"].images[1]
+    kept, _ = guard(parts, "drop", "DATA")
+    assert shapes == [(23, 1, 48, 48)]  # the faces that stay, in a file, and no other copy
+    assert torch.equal(kept["train"].images, parts["train"].images[[i for i in range(24) if i != 5]])

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from synthmtl.data import FaceBatch, FaceTable, classes_of
+from synthmtl.data import FaceBatch, FaceTable, classes_of, storage
+from synthmtl.data.table import attribute_words, coded_words
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, EXPRESSIONS, EXPRESSIONS_7
 
@@ -225,3 +226,29 @@ def test_classes_of_spellings():
     assert renamed == {"angry": "anger", "Happy": "happiness"}
     with pytest.raises(InputError, match="unknown expression class 'bored'"):
         classes_of(["angry", "bored"])
+
+
+def test_attributes_of_words_are_joined_by_their_words(table):
+    first, second, third, without = (table({"fear": 2, "anger": 1}) for _ in range(4))
+    for each, texts in ((first, ["male", "female", None]), (second, ["male", "other", "male"])):
+        column, words = coded_words(texts)
+        each.attributes, each.words = {"gender": column, "yaw": torch.arange(3.0)}, {"gender": words}
+    third.attributes = {"gender": torch.tensor([1.0, float("nan"), 0.5])}
+    joined = FaceTable.concatenate([first, second, third, without])
+    wanted = ["male", "female", None, "male", "other", "male", "1", None, "0.5", None, None, None]
+    assert attribute_words(joined, "gender") == wanted
+    assert joined.words == {"gender": ("0.5", "1", "female", "male", "other")}
+    assert attribute_words(joined.select([4, 2]), "gender") == ["other", None]
+    assert first.words == {"gender": ("female", "male")}
+    renamed = first.replace(words={"gender": ("women", "men")})
+    assert renamed.fingerprint() != first.fingerprint() == first.select([0, 1, 2]).fingerprint()
+
+
+def test_joining_large_tables_keeps_their_pixels_on_the_disk(table, monkeypatch):
+    monkeypatch.setattr(storage, "IN_MEMORY", 100)
+    made, shapes = storage.new_faces, []
+    monkeypatch.setattr(storage, "new_faces", lambda shape: shapes.append(shape) or made(shape))
+    parts = [table({"fear": 2}), table({"fear": 3})]
+    joined = FaceTable.concatenate(parts)
+    assert shapes == [(5, 1, 16, 16)] and torch.equal(joined.images, torch.cat([part.images for part in parts]))
+    assert FaceTable.concatenate(parts[:1]).images.data_ptr() == parts[0].images.data_ptr()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from synthmtl.data.readers.image_folder import read_image_folder
-from synthmtl.data.table import FaceTable
+from synthmtl.data.table import FaceTable, coded_words
 from synthmtl.data.writer import metadata_rows, write_image_folder
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS
@@ -152,3 +152,12 @@ def test_an_attribute_must_not_be_called_like_a_label(table, tmp_path):
     faces = table({"fear": 2}).replace(attributes={"valence": torch.zeros(2)})
     with pytest.raises(InputError, match="attribute 'valence'"):
         write_image_folder(faces, tmp_path)
+
+
+def test_words_are_written_as_words(table, tmp_path):
+    column, words = coded_words(["male", None, "female", "male"])
+    faces = table({"fear": 4}).replace(attributes={"gender": column}, words={"gender": words})
+    assert [row["gender"] for row in metadata_rows(faces)] == ["male", "", "female", "male"]
+    write_image_folder(faces, tmp_path)
+    read = read_image_folder(tmp_path, image_size=16, channels=1)["train"]
+    assert read.words == faces.words and read.fingerprint() == faces.fingerprint()

@@ -1,7 +1,9 @@
 """Image folders: ``split/<expression>/*`` or ``<expression>/*``, with or without metadata, as a folder or a zip.
 
-The layout is that of Hugging Face's ``imagefolder``. Labels come from the folders' names, from ``metadata.csv`` or
-``metadata.jsonl`` (at the root or in any folder; see ``readers.metadata``), or from both where they agree.
+The layout is that of Hugging Face's ``imagefolder``. Labels come from the folders' names (``unlabeled`` for faces that
+have none), from ``metadata.csv`` or ``metadata.jsonl`` (at the root or in any folder; see ``readers.metadata``), or
+from both where they agree. The folder, or any folder or picture in it, may be a link to another disk; names in
+metadata may not lead out of the folder.
 """
 
 import logging
@@ -43,13 +45,19 @@ _SPLIT_ALIASES = {
     "validation": ("validation", "val", "valid", "dev", "publictest", "val_set", "validation_set"),
     "test": ("test", "testing", "tst", "privatetest", "test_set"),
 }
+UNLABELED = ("unlabeled", "unlabelled", "no_label", "no_labels", "none", "unknown")
+"""Names (as above) of a folder in the place of an expression's, for faces without one."""
 SPLIT_ALIASES = {alias: name for name, aliases in _SPLIT_ALIASES.items() for alias in aliases}
 """Spelling of a split (lower case, ``_`` for spaces and hyphens) → train, validation or test."""
 
 
 def canonical_split(name: str) -> str | None:
     """The split that ``name`` means, or None."""
-    return SPLIT_ALIASES.get(str(name).strip().lower().replace("-", "_").replace(" ", "_"))
+    return SPLIT_ALIASES.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return str(name).strip().lower().replace("-", "_").replace(" ", "_")
 
 
 @dataclass
@@ -252,8 +260,11 @@ def _face(name: str, folders: list[str], record: Record | None, listing: Listing
         _note(listing, next(record.get(key) for key in LABEL_KEYS if record.get(key) is not None), label)
         if expression is not None and label != expression:
             raise InputError(f"{record.where}: labelled {label!r}, but {name} lies in {folders[0]!r}: correct one")
-    if folders and expression is None and not says:
-        raise InputError(f"unknown expression folder {folders[0]!r}: use one of {', '.join(EXPRESSIONS)}, or an alias")
+    if folders and expression is None and not says and _plain(folders[0]) not in UNLABELED:
+        raise InputError(
+            f"unknown expression folder {folders[0]!r}: use one of {', '.join(EXPRESSIONS)}, an alias, or unlabeled "
+            "for faces without an expression"
+        )
     if not folders and record is None:
         return None
     return Face(name, split or ALL, expression or label, record)

@@ -5,7 +5,8 @@ A row names a file (``file_name``) and any of ``expression`` or ``label``, ``com
 units (``AU1``, ``AU12``, ...; intensity in [0, 1]), landmarks (jsonl: a list of 68 ``[x, y]``; csv: ``x0, y0, ...,
 x67, y67``; in [0, 1] of the upright image), ``synthetic``, ``weight``, ``expression_distribution`` (jsonl:
 {expression: share}) or ``ferplus_<expression>`` votes. Every other column whose values are all numbers becomes an
-attribute. An empty cell, ``null`` or ``nan`` is a missing label.
+attribute, and so does one of words (``gender``, ``ethnicity``, an age group) of which there are at most 64, some of
+them more than once. An empty cell, ``null`` or ``nan`` is a missing label.
 """
 
 import csv
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthmtl.data.table import coded_words
 from synthmtl.errors import InputError
 from synthmtl.labels import (
     ACTION_UNITS,
@@ -39,6 +41,9 @@ NAMED_KEYS = (
     "landmarks", "synthetic", "weight", "expression_distribution",
 )  # fmt: skip
 """Keys with a meaning of their own, which never become attributes."""
+
+MAX_WORDS = 64
+"""Different words up to which a column of text is an attribute."""
 
 Complain = Callable[[str], None]
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -182,8 +187,12 @@ def label_columns(records: Sequence[Record | None], classes: Sequence[str], comp
         columns["expression_distribution"] = _distributions(records, classes, complain)
     taken = {*NAMED_KEYS, *units, *(LANDMARK_KEYS if flat_landmarks else ())}
     others = sorted(key for key in present - taken if not key.startswith(VOTE_PREFIX))
-    attributes = {key: _attribute(records, key) for key in others}
-    columns["attributes"] = {key: column for key, column in attributes.items() if column is not None}
+    columns["attributes"], columns["words"] = {}, {}
+    for key in others:
+        if (numbers := _attribute(records, key)) is not None:
+            columns["attributes"][key] = numbers
+        elif (texts := _texts(records, key)) is not None:
+            columns["attributes"][key], columns["words"][key] = coded_words(texts)
     return columns
 
 
@@ -314,3 +323,13 @@ def _attribute(records: Sequence[Record | None], key: str) -> Tensor | None:
     if any(isinstance(text, str) and re.match(r"0\d", text.strip()) for text in texts):  # "007" is a name
         return None
     return torch.tensor(numbers, dtype=torch.float32)
+
+
+def _texts(records: Sequence[Record | None], key: str) -> list[str | None] | None:
+    """A column of words; None if it is none, or each is there once, as names of files are, or they are too many."""
+    values = [record.get(key) if record is not None else None for record in records]
+    if not all(value is None or isinstance(value, (str, int, float)) for value in values):
+        return None
+    texts = [None if value is None else str(value) for value in values]
+    known = [text for text in texts if text is not None]
+    return texts if 0 < len(set(known)) <= MAX_WORDS and len(set(known)) < len(known) else None

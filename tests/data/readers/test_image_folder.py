@@ -40,6 +40,13 @@ def test_splits_and_aliases(folder, caplog):
     assert "read 'Angry' as 'anger'" in caplog.text and "read 'val' as 'validation'" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "no label", "unknown"])
+def test_faces_of_an_unlabeled_folder_have_no_expression(folder, name):
+    tables = read(folder({"train/anger": 2, f"train/{name}": 3, "test/fear": 1}))
+    assert tables["train"].counts() == {"fear": 0, "anger": 2}
+    assert sorted(tables["train"].expression.tolist()) == [-1, -1, -1, 1, 1]
+
+
 def test_without_splits_all_is_one_table(folder):
     tables = read(folder({"anger": 2, "neutral": 2}))
     assert list(tables) == ["all"] and tables["all"].counts() == {"neutral": 2, "anger": 2}

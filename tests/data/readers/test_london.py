@@ -122,7 +122,8 @@ def test_faces_labels_and_landmarks(london):
     rows = {file.removeprefix(f"{root.as_posix()}/"): row for row, file in enumerate(table.files)}
     assert table.subject[rows["neutral/007.jpg"]] == table.subject[rows["happiness/007.jpg"]]
     assert len(table.subject.unique()) == 2
-    assert table.attributes["age"].nan_to_num(-1).tolist().count(31) == 2 and list(table.attributes) == ["age"]
+    assert table.attributes["age"].nan_to_num(-1).tolist().count(31) == 2
+    assert list(table.attributes) == ["age", "ethnicity", "gender"]
     expected = torch.from_numpy(to_300w(points) / 32).float()
     torch.testing.assert_close(table.landmarks[rows["neutral/010.jpg"]], expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(table.landmarks[rows["neutral/007.jpg"]], expected + 1 / 32, atol=1e-5, rtol=0)

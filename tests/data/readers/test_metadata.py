@@ -36,7 +36,7 @@ def test_csv_labels():
     assert columns["synthetic"].tolist() == [True, False]
     assert columns["weight"].tolist() == [2.0, 1.0]
     assert columns["domain"].tolist() == [1, 0]
-    assert list(columns["attributes"]) == ["yaw"]  # a text column and names with leading zeros are no numbers
+    assert list(columns["attributes"]) == ["yaw"] and not columns["words"]  # words of which none is there twice
     torch.testing.assert_close(columns["attributes"]["yaw"], torch.tensor([-3.5, torch.nan]), equal_nan=True)
 
 
@@ -149,3 +149,19 @@ def test_expression_and_label():
         expression(label="sleepy")
     with pytest.raises(InputError, match="metadata.jsonl:1: expression 'anger' but label 'fear'"):
         expression(expression="anger", label="fear")
+
+
+def test_words_become_attributes():
+    rows = [("male", "20-29", "first", "007"), ("female", 5, "second", None), ("male", "5", "third", "007")]
+    columns = jsonl_columns(*(dict(zip(("gender", "age", "note", "code"), row, strict=True)) for row in rows))
+    assert columns["words"] == {"gender": ("female", "male"), "age": ("20-29", "5"), "code": ("007",)}
+    values = {name: column.tolist() for name, column in columns["attributes"].items()}
+    assert values.pop("code")[::2] == [0, 0] and columns["attributes"]["code"].isnan().tolist() == [False, True, False]
+    assert values == {"gender": [1, 0, 1], "age": [0, 1, 1]}
+
+
+def test_too_many_words_and_other_values_are_no_attributes():
+    names = [{"name": f"person {i}", "box": [0, 1]} for i in (*range(65), 0)]
+    assert not jsonl_columns(*names)["attributes"]
+    assert list(jsonl_columns(*names[1:])["attributes"]) == []  # 65 different ones
+    assert list(jsonl_columns(*names[2:], names[3])["attributes"]) == ["name"]
