@@ -1,8 +1,8 @@
 """Features on both sides of every exchange, pooled for probes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import permutations
+from itertools import cycle, permutations
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from synthmtl.errors import InputError
 from synthmtl.interference.filtering import Filtering, filtering_ratio
 from synthmtl.interference.probes import ProbeResult
-from synthmtl.interference.units import Exchange, GatedUnit, evaluating, gated_units, watched_exchanges
+from synthmtl.interference.units import Exchange, GatedUnit, at_stage, evaluating, gated_units, watched_exchanges
 from synthmtl.sharing import SharingUnit
 
 PLACES = ("donor", "message", "receiver_before", "receiver_after")
@@ -60,7 +60,7 @@ def collect_features(
         for place, features in zip(PLACES, given, strict=True):
             keep(unit.name, place, features)
 
-    def see_plain(name: str, before: list[Tensor], after: list[Tensor]) -> None:
+    def see_plain(name: str, before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
         for donor, receiver in permutations(range(len(before)), 2):
             given = (before[donor], None, before[receiver], after[receiver])
             for place, features in zip(PLACES, given, strict=True):
@@ -103,13 +103,18 @@ def unit_filtering(
 
 @contextmanager
 def _watched_units(
-    units: list[tuple[str, nn.Module]], see: Callable[[str, list[Tensor], list[Tensor]], None]
+    units: list[tuple[str, SharingUnit]], see: Callable[[str, Sequence[Tensor], Sequence[Tensor]], None]
 ) -> Iterator[None]:
-    """Within it, ``see`` gets the name, the features and the results of every call of plain sharing units."""
-    handles = [
-        module.register_forward_hook(lambda _, inputs, results, name=name: see(name, list(inputs[0]), list(results)))
-        for name, module in units
-    ]
+    """Within it, ``see`` gets the name, the features and the results of every call of plain sharing units; the calls of
+    a unit that serves several stages are dealt out to them in turn."""
+    handles = []
+    for name, module in units:
+        turns = cycle(range(module.stages))
+
+        def look(module: nn.Module, inputs: tuple, results: Sequence, name: str = name, turns: cycle = turns) -> None:
+            see(at_stage(name, next(turns)), inputs[0], results)
+
+        handles.append(module.register_forward_hook(look))
     try:
         yield
     finally:

@@ -100,7 +100,7 @@ def swapped_gates(model: nn.Module, *, stage: int | None = None) -> Iterator[Non
     if not pairs:
         where = "any stage" if stage is None else f"stage {stage}"
         raise InputError(f"no two opposite directions at {where}: swapping needs units both ways")
-    places = [(model.get_submodule(unit.name.rpartition(".")[0]), unit) for pair in pairs for unit in pair]
+    places = [(model.get_submodule(unit.path.rpartition(".")[0]), unit) for pair in pairs for unit in pair]
     others = [unit for a, b in pairs for unit in (b, a)]
     try:
         for (parent, unit), other in zip(places, others, strict=True):
@@ -125,7 +125,7 @@ def swappable_pairs(model: nn.Module, stage: int | None = None) -> list[tuple[Ga
         opposite = "_to_".join(reversed(direction.split("_to_")))
         other = by_name.get(f"{parent}.{opposite}" if parent else opposite)
         # A parent that serves several stages has several names, and is met at each.
-        place = (id(model.get_submodule(parent)), frozenset((direction, opposite)))
+        place = (id(model.get_submodule(unit.path.rpartition(".")[0])), frozenset((direction, opposite)))
         if other is None or other is unit or place in seen:
             continue
         seen.add(place)

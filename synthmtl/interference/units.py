@@ -16,16 +16,19 @@ class GatedUnit:
     """One direction of a gated exchange at one stage.
 
     Attributes:
-        name: of the module in the model, e.g. ``encoder.units.0.units.1_to_0``.
+        name: of the module in the model, e.g. ``encoder.units.0.units.1_to_0``; of a unit that serves several stages,
+            ``encoder.units.0@1.units.1_to_0`` at the second of them, and so on.
         stage: 0, 1, ... in the order of the gated sharing units in the model, or of the parents of modules outside any.
         direction: last part of the name; in our models ``DONOR_to_RECEIVER`` by the numbers of the tasks.
         module: ``forward(receiver, donor)``, with ``gates`` as a child whose ``forward`` returns (r, z).
+        path: of the module in the model, for ``get_submodule``.
     """
 
     name: str
     stage: int
     direction: str
     module: nn.Module
+    path: str
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,30 @@ class Exchange:
 def gated_units(model: nn.Module) -> list[GatedUnit]:
     """Every module of ``model`` with :class:`~synthmtl.sharing.gates.Gates` as its child ``gates``, in order.
 
-    A module that serves several stages is listed once for each of its names.
+    A module that serves several stages (``SharingUnit.stages``, or several names) is listed once for each of them.
     """
     # With duplicates: a unit that serves all stages has a name, and a place, at each.
     named = list(model.named_modules(remove_duplicate=False))
     containers = [name for name, module in named if isinstance(module, SharingUnit)]
     places: dict[str, int] = {}
-    units = []
+    units, count = [], 0
     for name, module in named:
         if isinstance(getattr(module, "gates", None), Gates):
             around = [container for container in containers if name.startswith(f"{container}.".lstrip("."))]
             place = around[-1] if around else name.rpartition(".")[0]
-            stage = places.setdefault(place, len(places))
-            units.append(GatedUnit(name, stage, name.rpartition(".")[2], module))
-    return units
+            stages = max((model.get_submodule(container).stages for container in around), default=1)
+            if place not in places:
+                places[place] = count
+                count += stages
+            for turn in range(stages):
+                at = at_stage(place, turn) + name[len(place) :]
+                units.append(GatedUnit(at, places[place] + turn, name.rpartition(".")[2], module, name))
+    return sorted(units, key=lambda unit: unit.stage)
+
+
+def at_stage(name: str, turn: int) -> str:
+    """How a sharing unit is called at the stage that is the ``turn``-th, from 0, of those that it serves."""
+    return f"{name}@{turn}" if turn else name
 
 
 def chosen_units(model: nn.Module, *, stage: int | None = None, direction: str | None = None) -> list[GatedUnit]:
@@ -94,16 +107,18 @@ def watched_exchanges(
     Args:
         model: the units' model.
         see: what looks on.
-        units: by default all :func:`gated_units`. Of a module that stands at several stages, the calls are dealt out
-            to them in turn.
+        units: by default all :func:`gated_units`. Of a module that serves several stages, the calls are dealt out to
+            them in turn, those that were not chosen included.
 
     Raises:
         InputError: if the model has no gated units.
     """
-    units = chosen_units(model) if units is None else units
-    places: dict[nn.Module, list[GatedUnit]] = {}
-    for unit in units:
-        places.setdefault(unit.module, []).append(unit)
+    everyone = chosen_units(model) if units is None else gated_units(model)
+    chosen = set(everyone if units is None else units)
+    places: dict[nn.Module, list[GatedUnit]] = {unit.module: [] for unit in everyone if unit in chosen}
+    for unit in everyone:
+        if unit.module in places:
+            places[unit.module].append(unit)
     asked: dict[nn.Module, tuple[Tensor, Tensor]] = {}
     calls = dict.fromkeys(places, 0)
     handles = []
@@ -117,7 +132,8 @@ def watched_exchanges(
             calls[module] += 1
             given = dict(zip(("receiver", "donor"), inputs, strict=False)) | named
             passed, taken = asked.pop(module, (None, None))
-            see(unit, Exchange(given["receiver"], given["donor"], passed, taken, output))
+            if unit in chosen:
+                see(unit, Exchange(given["receiver"], given["donor"], passed, taken, output))
 
         handles.append(module.gates.register_forward_hook(ask))
         handles.append(module.register_forward_hook(look, with_kwargs=True))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from synthmtl.data.batch import FaceBatch
-from synthmtl.losses.expression import ExpressionLoss
+from synthmtl.losses.expression import ExpressionLoss, carries_expression
 from synthmtl.losses.landmarks import LandmarkLoss
 from synthmtl.losses.weighting import weighted_mean
 
@@ -65,7 +65,7 @@ class AssociationLoss(nn.Module):
             gradient; and the four terms ``associated_NAME`` and ``consistent_NAME``, without.
         """
         weight = batch.weight
-        with_expression = batch.expression >= 0
+        with_expression = carries_expression(batch.expression, batch.expression_distribution)
         with_landmarks = (~batch.landmarks.isnan().any(-1)).any(1)
         taught = with_landmarks & ~with_expression, with_expression & ~with_landmarks
         teacher, student = (

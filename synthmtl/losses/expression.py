@@ -9,6 +9,12 @@ from torch.nn import functional as F
 from synthmtl.losses.weighting import weighted_mean
 
 
+def carries_expression(expression: Tensor, distribution: Tensor | None = None) -> Tensor:
+    """(B,) bool: faces with a label (B,), -1 = missing, or annotators' shares (B, K), NaN = missing."""
+    labelled = expression >= 0
+    return labelled if distribution is None else labelled | ~distribution.isnan().any(1)
+
+
 class ExpressionLoss(nn.Module):
     """Cross-entropy over the faces that carry an expression (basic or compound), each with its own weight.
 
@@ -46,10 +52,10 @@ class ExpressionLoss(nn.Module):
     def each(self, logits: Tensor, expression: Tensor, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """CE_i and labelled_i a_{y_i}, each (B,), of logits (B, K), expression (B,), -1 = missing, and distribution
         (B, K), NaN = missing."""
-        labelled, target = expression >= 0, expression.clamp(min=0)
+        labelled, target = carries_expression(expression, distribution), expression.clamp(min=0)
         if distribution is not None and bool((known := ~distribution.isnan().any(1)).any()):
             one = F.one_hot(target, logits.shape[1]).to(distribution.dtype)
-            labelled, target = labelled | known, torch.where(known[:, None], distribution, one)
+            target = torch.where(known[:, None], distribution, one)
         # Selected before any arithmetic: not even NaN gets through from behind a missing label.
         logits = torch.where(labelled[:, None], logits, 0.0)
         if self.logit_shift is not None:

@@ -89,7 +89,7 @@ def consistency(x: np.ndarray, y: np.ndarray) -> float:
     return float(2 * (x * y).sum() / ((x * x).sum() + (y * y).sum()))
 
 
-def _labelled(outputs: Tensor, action_units: Tensor, units: Sequence) -> tuple[np.ndarray, np.ndarray]:
+def _labelled(outputs: Tensor | np.ndarray, action_units: Tensor, units: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """Outputs (S, N', A) and labels (N', A) of the faces that have a label of some unit."""
     outputs, truth = matched_arrays(outputs, action_units, "action units")
     if truth.ndim != 2 or truth.shape[1] != len(units):

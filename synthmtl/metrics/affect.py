@@ -74,7 +74,7 @@ def affect_sums(outputs: Tensor, valence_arousal: Tensor) -> FaceSums:
     return FaceSums(statistics, lambda sums: mean_of_defined(_ccc(sums)))
 
 
-def _statistics(outputs: Tensor, labels: Tensor) -> tuple[np.ndarray, int]:
+def _statistics(outputs: Tensor | np.ndarray, labels: Tensor) -> tuple[np.ndarray, int]:
     """1, x, y, x², y², xy of both dimensions, 0 where a label is missing: (S, N', 12); and the labelled faces N'."""
     outputs, truth = matched_arrays(outputs, labels, "valence and arousal")
     if truth.shape[1:] != (2,):

@@ -81,7 +81,7 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
     return np.where(count > 0, np.where(defined, values, 0.0).sum(-1) / np.maximum(count, 1), np.nan)
 
 
-def or_none(value: float) -> float | None:
+def or_none(value: float | np.ndarray) -> float | None:
     """A plain number; None for NaN, which JSON lacks."""
     return None if np.isnan(value) else float(value)
 

@@ -190,13 +190,13 @@ def _scores_together(
     if len(set(sizes.values())) > 1:
         given = ", ".join(f"{name} has {size}" for name, size in sizes.items())
         raise InputError(f"a paired comparison needs the same seeds of every method: {given}")
-    predictions = np.stack(predictions)
+    stacked = np.stack(predictions)
     rare = minority_index(minority, classes, truth) if metric == "minority_recall" else None
     size = len(classes)
-    cells = (truth * size + predictions).reshape(-1, len(truth))
+    cells = (truth * size + stacked).reshape(-1, len(truth))
     confusion = np.stack([np.bincount(row, minlength=size * size) for row in cells])
-    points = score(confusion.reshape(*predictions.shape[:2], size, size), metric, minority=rare)
+    points = score(confusion.reshape(*stacked.shape[:2], size, size), metric, minority=rare)
     replicates = resampled_scores(
-        predictions, truth, classes, metrics=[metric], minority=minority, samples=samples, seed=seed
+        stacked, truth, classes, metrics=[metric], minority=minority, samples=samples, seed=seed
     )
     return points, replicates[metric], len(truth)

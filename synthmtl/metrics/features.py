@@ -92,11 +92,11 @@ class _LastMap(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if hasattr(self.model, "encode"):
-            last = self.model.encode(images).recognition
+            last = self.model.encode(images).recognition  # type: ignore[operator]
         elif hasattr(self.model, "features"):
-            last = self.model.features(images)[-1]
+            last = self.model.features(images)[-1]  # type: ignore[operator]
         else:
-            last = self.model.read(images)[1]["expression"]
+            last = self.model.read(images)[1]["expression"]  # type: ignore[operator]
         return last.mean((2, 3))
 
 

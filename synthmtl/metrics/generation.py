@@ -43,7 +43,7 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
     if len(both) < both.shape[1]:
         both = both @ torch.linalg.svd(both, full_matrices=False).Vh.T
     through = nn.Identity()
-    through.num_features = both.shape[1]
+    through.num_features = both.shape[1]  # type: ignore[assignment]
     metric = FrechetInceptionDistance(feature=through, normalize=True)
     metric.update(both[: len(real)], real=True)
     metric.update(both[len(real) :], real=False)
@@ -86,10 +86,10 @@ def kernel_distance(
     _check(real, synthetic, 4)
     size = min(subset_size, len(real) // 2, len(synthetic) // 2)
     generator = torch.Generator().manual_seed(derive_seed("kernel distance", seed))
-    real, synthetic = real.double(), synthetic.double()
+    pair = (real.double(), synthetic.double())
     values = torch.stack(
         [
-            poly_mmd(*(faces[torch.randperm(len(faces), generator=generator)[:size]] for faces in (real, synthetic)))
+            poly_mmd(*(faces[torch.randperm(len(faces), generator=generator)[:size]] for faces in pair))  # type: ignore[arg-type]
             for _ in range(subsets)
         ]
     )
@@ -156,7 +156,7 @@ def nearest(features: Tensor, others: Tensor | None, *, k: int = 1) -> tuple[Ten
         InputError: if there are fewer than k others.
     """
     within = others is None
-    others = features if within else others
+    others = features if others is None else others
     if len(others) - within < k:
         raise InputError(f"{len(others)} faces have no {k} neighbors: give more of them")
     found = []

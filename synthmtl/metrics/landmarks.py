@@ -67,7 +67,7 @@ def landmark_sums(outputs: Tensor, landmarks: Tensor) -> FaceSums:
     return FaceSums(np.stack([errors, np.ones_like(errors)], -1), lambda sums: sums[..., 0] / sums[..., 1])
 
 
-def _errors(outputs: Tensor, landmarks: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _errors(outputs: Tensor | np.ndarray, landmarks: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Errors (S, scored faces), and which faces (N,) are scored and which have any point."""
     outputs, truth = matched_arrays(outputs, landmarks, "landmarks")
     if truth.shape[1:] != (68, 2):

@@ -125,8 +125,8 @@ def find_copies(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> Co
     alike &= pairs.exact | (pairs.correlation > MIN_CORRELATION)
     order = (pairs.correlation + 2.0 * pairs.exact + ~pairs.mirrored).argsort(descending=True, stable=True)
     order = order[alike[order]]
-    at, best = np.unique(pairs.second[order].numpy(), return_index=True)  # the first of each face is its best
-    at, best = torch.from_numpy(at), order[torch.from_numpy(best)]
+    faces_of, place = np.unique(pairs.second[order].numpy(), return_index=True)  # the first of each face is its best
+    at, best = torch.from_numpy(faces_of), order[torch.from_numpy(place)]
     kind[at] = torch.where(pairs.exact[best], _EXACT, torch.where(pairs.mirrored[best], _MIRRORED, _NEAR))
     row[at], match[at] = pairs.first[best], pairs.correlation[best]
     left = torch.where(kind < 0)[0]

@@ -66,14 +66,13 @@ def task_metrics(outputs: Mapping[str, Tensor], table: FaceTable) -> dict[str, d
     for task in scored_tasks(outputs, table):
         output, label = outputs[task], getattr(table, task)
         if task in ("expression", "compound"):
-            result = recognition_metrics(output, label, _classes(task, table))
+            results[task] = recognition_metrics(output, label, _classes(task, table)).as_dict()
         elif task == "action_units":
-            result = action_unit_metrics(output, label)
+            results[task] = action_unit_metrics(output, label).as_dict()
         elif task == "landmarks":
-            result = landmark_metrics(output, label)
+            results[task] = landmark_metrics(output, label).as_dict()
         else:
-            result = affect_metrics(output, label)
-        results[task] = result.as_dict()
+            results[task] = affect_metrics(output, label).as_dict()
     return results
 
 

@@ -70,6 +70,8 @@ class MultiTaskTrunk(nn.Module):
         self.projections = nn.ModuleList(
             ProjectedExchange(width, unit_widths[0] if one_unit else width, tasks) for width in meetings
         )
+        if one_unit:
+            self.units[0].stages = len(meetings)
         normalize_across_processes(self.units)
 
     def walk(self, images: Tensor) -> tuple[list[list[Tensor]], Tensor | None]:

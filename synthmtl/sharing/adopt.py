@@ -51,5 +51,12 @@ class AdoptSharing(PairwiseSharing):
 
     pair = AdoptPair
 
-    def __init__(self, channels: int, tasks: int = 2, *, receivers: list[int] | None = (0,), **options):
+    def __init__(
+        self,
+        channels: int,
+        tasks: int = 2,
+        *,
+        receivers: list[int] | None = (0,),  # type: ignore[assignment]
+        **options,
+    ):
         super().__init__(channels, tasks, receivers=receivers, **options)

@@ -13,9 +13,11 @@ class SharingUnit(nn.Module, ABC):
     Attributes:
         single_trunk: True if all tasks run through one trunk, so that a model builds its stages only once and hands
             the unit the same tensor for every task.
+        stages: how many stages of the model call the unit, one after the other in each pass.
     """
 
     single_trunk = False
+    stages = 1
 
     def __init__(self, channels: int, tasks: int = 2):
         super().__init__()

@@ -77,7 +77,7 @@ class BottleneckPair(GatedPair):
             if self.training:
                 squeezed = squeezed + torch.randn_like(squeezed)
         sums = self.spread(squeezed)
-        candidate = torch.tanh(sums + self.own(receiver) if self.direct else sums)
+        candidate = torch.tanh(sums + self.own(receiver) if self.own is not None else sums)
         return mix(receiver, candidate, taken)
 
 

@@ -58,15 +58,15 @@ class CGC(SharingUnit):
         self.shared = experts(shared_experts)
         self.gate_per_task = nn.ModuleList(nn.Linear(channels, own_experts + shared_experts) for _ in range(tasks))
         for gate in self.gate_per_task:
-            nn.init.zeros_(gate.bias)
-            nn.init.constant_(gate.bias[:own_experts], own_bias)
+            nn.init.zeros_(gate.bias)  # type: ignore[arg-type]
+            nn.init.constant_(gate.bias[:own_experts], own_bias)  # type: ignore[index]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         mean = sum(features[1:], features[0]) / self.tasks
         shared = [expert(mean) for expert in self.shared]
         exchanged = []
         for own, experts, gate in zip(features, self.per_task, self.gate_per_task, strict=True):
-            outputs = [expert(own) for expert in experts] + shared
+            outputs = [expert(own) for expert in experts] + shared  # type: ignore[attr-defined]
             weights = gate(own.mean((2, 3))).softmax(1).to(outputs[0].dtype)
             parts = [w[:, None, None, None] * x for w, x in zip(weights.unbind(1), outputs, strict=True)]
             exchanged.append(sum(parts[1:], parts[0]))

@@ -77,7 +77,7 @@ class Gates(nn.Module):
             layer = nn.Conv2d(inputs, channels * len(starts), kernel_size, padding=kernel_size // 2, bias=biased)
             if biased:
                 with torch.no_grad():
-                    for rows, start in zip(layer.bias.chunk(len(starts)), starts, strict=True):
+                    for rows, start in zip(layer.bias.chunk(len(starts)), starts, strict=True):  # type: ignore[union-attr]
                         rows.fill_(start or 0.0)
             return layer
 
@@ -113,7 +113,7 @@ class Gates(nn.Module):
         learned = iter(maps)
         passed = None if self.fixed_pass else next(learned)
         taken = None if self.fixed_take else next(learned)
-        return (
+        return (  # type: ignore[return-value]  # what is fixed is forced, too
             passed if forced_pass is None else forced(forced_pass),
             taken if forced_take is None else forced(forced_take),
         )
@@ -208,7 +208,7 @@ class PairwiseSharing(SharingUnit):
             raise InputError(f"sharing_options: receivers is {receivers}, {wanted}")
         self.units = nn.ModuleDict(
             {
-                self.key(receiver, donor): self.pair(channels, **options)
+                self.key(receiver, donor): self.pair(channels, **options)  # type: ignore[arg-type]
                 for receiver in sorted(set(chosen))
                 for donor in range(tasks)
                 if donor != receiver
@@ -241,7 +241,7 @@ class PairwiseSharing(SharingUnit):
     def penalty(self) -> Tensor | None:
         """The sum over the pairs."""
         penalties = [pair.penalty for pair in self.units.values() if pair.penalty is not None]
-        return sum(penalties) if penalties else None
+        return sum(penalties) if penalties else None  # type: ignore[arg-type, return-value]
 
 
 @contextmanager

@@ -69,7 +69,8 @@ class ConvFLU(GatedPair):
             self.norm = nn.GroupNorm(1, channels) if normalize else nn.Identity()
 
     def exchange(self, receiver: Tensor, donor: Tensor, passed: Tensor, taken: Tensor) -> Tensor:
-        candidate = torch.tanh(self.norm(convolve(self.candidate, torch.cat([passed * donor, receiver], 1))))
+        both = torch.cat([passed * donor, receiver], 1)
+        candidate = torch.tanh(self.norm(convolve(self.candidate, both)))  # type: ignore[misc, arg-type]
         return mix(receiver, candidate, taken)
 
 

@@ -43,7 +43,7 @@ class MTAN(SharingUnit):
             for _ in range(tasks)
         )
         for layers in self.per_task:
-            nn.init.constant_(layers[4].bias, mask_bias)
+            nn.init.constant_(layers[4].bias, mask_bias)  # type: ignore[index]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         shared = sum(w.to(x.dtype)[:, None, None] * x for w, x in zip(self.mixture, features, strict=True))

@@ -36,7 +36,7 @@ class NDDR(SharingUnit):
         with torch.no_grad():
             for layers in self.per_task:
                 blocks = [own * identity, *[(1 - own) / (tasks - 1) * identity] * (tasks - 1)]
-                layers[0].weight.copy_(torch.cat(blocks, 1)[:, :, None, None])
+                layers[0].weight.copy_(torch.cat(blocks, 1)[:, :, None, None])  # type: ignore[index]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [layers(torch.cat(own_first(features, task), 1)) for task, layers in enumerate(self.per_task)]

@@ -47,7 +47,7 @@ class ResidualSharing(SharingUnit):
         )
         if last == "zero":
             for layers in self.per_task:
-                nn.init.zeros_(layers[3].weight)
+                nn.init.zeros_(layers[3].weight)  # type: ignore[index]
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         return [

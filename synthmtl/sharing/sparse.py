@@ -76,8 +76,8 @@ class SparsePair(ConvFLU):
         self.weight, self.penalized = weight, penalized
 
     def exchange(self, receiver: Tensor, donor: Tensor, passed: Tensor, taken: Tensor) -> Tensor:
-        of_pass, of_take = self.gates.open.chunk(2, 1)
-        self.gates.open = None
+        of_pass, of_take = self.gates.open.chunk(2, 1)  # type: ignore[operator]
+        self.gates.open = None  # type: ignore[assignment]
         self.penalty = self.weight * (of_pass if self.penalized == "pass" else of_take).mean()
         return super().exchange(receiver, donor, passed.to(donor.dtype), taken)
 

@@ -140,6 +140,26 @@ def test_one_unit_at_several_stages_is_told_apart():
     assert torch.equal(seen[0][2].message, seen[0][2].passed * x[1])
 
 
+def test_one_unit_of_a_network_is_booked_at_each_stage(tmp_path):
+    model = fersnet(one_unit=True)
+    places = [(s, d) for s in range(3) for d in ("1_to_0", "0_to_1")]
+    units = gated_units(model)
+    assert [(u.stage, u.direction) for u in units] == places and len({u.name for u in units}) == 6
+    assert all(model.get_submodule(unit.path) is unit.module for unit in units)
+    with measured_gates(model) as meter, torch.no_grad():
+        for _ in range(2):
+            model.encode(faces())
+    assert [(o.stage, o.direction, o.faces) for o in meter.result()] == [(*p, 8) for p in places for _ in "rz"]
+    maps = gate_maps(model, faces())
+    assert set(maps) == {unit.name for unit in units}
+    # Looking at one stage alone sees what it did among all.
+    with measured_gates(model, units=units[2:4]) as meter, torch.no_grad():
+        model.encode(faces())
+    assert {o.stage for o in meter.result()} == {1}
+    mean = next(o.mean for o in meter.result() if o.direction == "1_to_0" and o.gate == "take")
+    assert maps[units[2].name]["take"].mean().item() == pytest.approx(mean, abs=1e-5)
+
+
 def test_nothing_is_left_hooked():
     model = fersnet()
     with pytest.raises(RuntimeError, match="stop"), measured_gates(model):

@@ -75,6 +75,16 @@ def test_supervision_moves_the_predictors_where_their_target_is_labelled(example
     assert reached(found["associated_landmarks"]) == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
+def test_annotators_votes_are_a_label(example):
+    batch, outputs = example
+    rows, shares = batch.expression >= 0, batch.expression_distribution
+    shares[rows] = torch.nn.functional.one_hot(batch.expression[rows], shares.shape[1]).to(shares.dtype)
+    labelled = association()(outputs, batch)
+    batch.expression[:] = -1
+    for name, value in association()(outputs, batch).items():
+        torch.testing.assert_close(value, labelled[name])
+
+
 def test_heads_that_agree_with_their_teacher_have_nothing_to_learn(example):
     batch, outputs = example
     for name in HEADS:

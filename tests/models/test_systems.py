@@ -81,7 +81,7 @@ def test_every_sharing_unit_and_what_measures_find(kind, sharing, tmp_path):
     assert {unit.direction for unit in found} <= {"0_to_1", "1_to_0"}
     features = collect_features(model, [faces()])
     stages = len(model.trunk.branches[0])
-    exchanges = {"sparse": 2, "adopt": stages}  # one unit for all stages; one that goes one way
+    exchanges = {"adopt": stages}  # which goes one way
     assert len(features) == exchanges.get(sharing, 2 * stages)
     if found:
         with measured_gates(model, model.classes) as meter, torch.no_grad():
