@@ -130,7 +130,8 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
     check_same_data(accelerator, tables)
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
-        claim(out, dataclasses.asdict(options), describe_data(tables))
+        read = tables if options.faces.path is not None else {"synthesized": made}
+        claim(out, dataclasses.asdict(options), describe_data(read))
     accelerator.wait_for_everyone()
     # 2. A recognizer for each set and seed; those that are finished are read.
     outputs, seconds = {}, {}

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from synthmtl.cli import say_errors_in_one_line
 from synthmtl.commands.options import recipe_options, recipe_parser
+from synthmtl.commands.systems import say_system
 from synthmtl.data import FaceTable
 from synthmtl.models import EmotionGCN, emotion_adjacency
 from synthmtl.systems import System, SystemModel, SystemOptions, build_objective, run_system
@@ -106,9 +107,10 @@ def main() -> None:
     """Options from the command line and ``--config``."""
     given = recipe_parser(Options, prog="emotion_gcn.py").parse_args()
     options = recipe_options(Options, given)
-    run_system(
+    results = run_system(
         options, build, Path(given.out), title="Emotion-GCN", resume=given.resume, overwrite=given.overwrite
     )  # fmt: skip
+    say_system(results, given.out)
 
 
 if __name__ == "__main__":

@@ -30,14 +30,14 @@ from synthmtl.study import StudyConfig, run_study
 def main() -> int:
     # 1. Options: the preset's defaults, then the configuration file, then the command line.
     options = study_parser(sys.argv[1:], prog="interference.py").parse_args()
-    config, out = recipe_options(StudyConfig, options), Path(options.out)
+    config = recipe_options(StudyConfig, options)
     # 2. The cells: sharing unit x aggregator x condition (nuisance correlation, labels, schedule) x seed. Each trains
     #    recognition and synthesis, is measured, and lies in its own folder, where it is skipped once it is finished.
     # 3. Means, gains over single tasks, and every method against every other, paired by seed: results.json and .csv,
     #    the figures, report.html.
-    results = run_study(config, out, resume=options.resume, overwrite=options.overwrite)
+    results = run_study(config, Path(options.out), resume=options.resume, overwrite=options.overwrite)
     # 4. A line each method; the exit code is 1 if a cell failed.
-    return say_results(results, out)
+    return say_results(options, results)
 
 
 if __name__ == "__main__":

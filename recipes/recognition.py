@@ -30,7 +30,7 @@ from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
 from synthmtl.data.splits import check_classes
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.errors import InputError
-from synthmtl.experiment import check_out, claim, open_out, write_json
+from synthmtl.experiment import check_out, claim, describe_data, open_out, write_json
 from synthmtl.experiment.config import FaceOptions
 from synthmtl.experiment.stages import load_data
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
@@ -124,7 +124,7 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
     faces = tables["train"]
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
-        claim(out, dataclasses.asdict(options))
+        claim(out, dataclasses.asdict(options), describe_data(tables) if options.faces.path else None)
     accelerator.wait_for_everyone()
     # 2. The network and its batches, a pure function of seed and step.
     torch.manual_seed(options.seed)

@@ -23,6 +23,7 @@ from typing import Any
 
 from synthmtl.cli import say_errors_in_one_line
 from synthmtl.commands.options import recipe_options, recipe_parser
+from synthmtl.commands.systems import say_system
 from synthmtl.data import FaceTable
 from synthmtl.models import ResidualMTL
 from synthmtl.systems import LossOptions, System, SystemModel, SystemOptions, build_objective, run_system
@@ -82,10 +83,11 @@ def main() -> None:
     """Options from the command line and ``--config``."""
     given = recipe_parser(Options, prog="residual_mtl.py").parse_args()
     options = recipe_options(Options, given)
-    run_system(
+    results = run_system(
         options, build, Path(given.out), title="Residual multi-task learning",
         resume=given.resume, overwrite=given.overwrite,
     )  # fmt: skip
+    say_system(results, given.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What ``synthmtl balance`` takes and does."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from synthmtl.commands.shared import (
     load_generator,
     settings,
 )
+from synthmtl.commands.talk import add_json_option, tell
 from synthmtl.errors import InputError
 
 
@@ -41,7 +41,7 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--match", type=list[str], default=[],
-        help="attributes (columns of numbers in the metadata, e.g. [age, ethnicity]) whose mix to keep in each class",
+        help="attributes (columns of numbers or words in the metadata, e.g. [age, gender]) whose mix each class keeps",
     )  # fmt: skip
     add_sampling_options(parser)
     parser.add_argument(
@@ -59,6 +59,7 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--originals", action="store_true", help="write the real training faces too")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     add_out_options(parser)
+    add_json_option(parser)
 
 
 def run_balance(options: Namespace) -> None:
@@ -69,7 +70,7 @@ def run_balance(options: Namespace) -> None:
     from synthmtl.balance import calibrate_judge, make_plan, synthesize_balancing_set, write_balancing_set
     from synthmtl.balance.formats import FaceFiles
     from synthmtl.data.load import load_splits
-    from synthmtl.experiment import check_out, claim, open_out
+    from synthmtl.experiment import check_out, claim, describe_data, open_out
     from synthmtl.models.inference import load_network
     from synthmtl.training import build_accelerator, check_same_data
 
@@ -99,11 +100,12 @@ def run_balance(options: Namespace) -> None:
     if not len(plan.target):
         raise InputError(f"{options.data}: strategy {options.strategy} wants no further face: nothing to balance")
     calibration = judge and calibrate_judge(judge, splits.validation, quantile=options.quantile, device=device)
+    data = describe_data(splits.tables())
     del splits  # the faces to evaluate on need not wait in memory
     out = Path(options.out)
     if main:
         open_out(out, resume=options.resume, overwrite=options.overwrite)
-        claim(out, {"command": "balance"} | settings(options))
+        claim(out, {"command": "balance"} | settings(options), data)
     accelerator.wait_for_everyone()
     files = FaceFiles(out, table) if main and options.format == "imagefolder" else None
     result = synthesize_balancing_set(
@@ -129,7 +131,10 @@ def run_balance(options: Namespace) -> None:
             result, out, generator=generator, table=table, originals=options.originals, format=options.format,
             files=files,
         )  # fmt: skip
-        print(json.dumps(result.summary()))
+        summary = result.summary()
+        kept, wanted, rejected = (sum(summary[name].values()) for name in ("kept", "requested", "rejected"))
+        said = f"{kept} of {wanted} wanted faces, {rejected} candidates rejected → {out}"
+        tell(options, {"out": str(out)} | summary, said)
 
 
 def _check(options: Namespace) -> None:

@@ -1,13 +1,12 @@
 """What ``synthmtl render`` and ``synthmtl inspect`` take and do: faces without a network."""
 
-import json
-import sys
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
 from synthmtl.commands.options import add_out_options
 from synthmtl.commands.shared import DATA_HELP, settings
+from synthmtl.commands.talk import add_json_option, tell
 from synthmtl.errors import InputError
 
 
@@ -19,6 +18,7 @@ def configure_render(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--subjects", type=int, default=100, help="people")
     parser.add_argument("--color", action="store_true", help="RGB instead of gray")
     parser.add_argument("--style", type=str, default="studio", help="studio, or wild: as in photographs from the web")
+    add_json_option(parser)
     add_out_options(parser)
 
 
@@ -44,13 +44,13 @@ def run_render(options: Namespace) -> None:
     claim(out, {"command": "render"} | settings(options))
     if not (out / "train" / "metadata.jsonl").is_file():
         write_image_folder(render_faces(config), out)
-    print(f"{options.count} faces → {out}")
+    tell(options, {"out": str(out), "faces": options.count}, f"{options.count} faces → {out}")
 
 
 def configure_inspect(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the inspection."""
     parser.add_argument("data", type=str, metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_json_option(parser)
 
 
 def run_inspect(options: Namespace) -> None:
@@ -58,4 +58,14 @@ def run_inspect(options: Namespace) -> None:
     from synthmtl.data.inspection import format_inspection, inspect_data
 
     report = inspect_data(options.data)
-    sys.stdout.write((json.dumps(report, indent=2) if options.json else format_inspection(report)).rstrip() + "\n")
+    found = {title: len(report[key]) for key, title in _FINDINGS.items() if report[key]}
+    said = ", ".join(f"{title} {count}" for title, count in found.items()) or "nothing that stands in the way"
+    tell(options, report, format_inspection(report).rstrip(), "", f"{options.data}: {report['faces']} faces; {said}")
+
+
+_FINDINGS = {
+    "bad_files": "files that cannot be read:",
+    "problems": "labels that cannot be right:",
+    "ignored": "images left aside:",
+    "warnings": "warnings:",
+}

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from synthmtl.commands.options import ConfigFile, add_out_options, generator_of, path_of, preset_of, recipe_options
 from synthmtl.commands.shared import DATA_HELP
+from synthmtl.commands.talk import add_json_option, add_quiet_option, tell
 
 
 def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: bool) -> None:
@@ -25,6 +26,7 @@ def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: 
 def main_job_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
     """The parser of a recipe that runs the main job; ``faces.path``, in ``argv`` or its file, decides whose faces."""
     parser = ArgumentParser(prog=prog, exit_on_error=False)
+    add_quiet_option(parser)
     _main_job_options(parser, argv, rendered=not path_of(argv))
     return parser
 
@@ -36,27 +38,41 @@ def main_job_config(options: Namespace) -> Any:
     return recipe_options(MainJobConfig, options)
 
 
-def print_scores(report: dict) -> None:
-    """One line a method: macro-F1 with its interval, and accuracy; from the main process only."""
+def print_scores(report: dict, out: Path | None = None) -> None:
+    """One line a method: macro-F1 with its interval, and accuracy; then the page in ``out``; from one process only."""
+    if _first():
+        print("\n".join(_lines(report) + ([] if out is None else [_where(out)])))
+
+
+def _where(out: Path) -> str:
+    return f"report: {out / 'report.html'}"
+
+
+def _first() -> bool:
     from accelerate import PartialState
 
-    if not PartialState().is_main_process:
-        return
+    return PartialState().is_main_process
+
+
+def _lines(report: dict) -> list[str]:
+    lines = []
     for name, scores in report["methods"].items():
         low, high = scores["ci95"]["macro_f1"]
-        print(
-            f"{name:15s} macro-F1 {scores['macro_f1']:.3f} [{low:.3f}, {high:.3f}]  accuracy {scores['accuracy']:.3f}"
-        )
+        said = f"macro-F1 {scores['macro_f1']:.3f} [{low:.3f}, {high:.3f}]  accuracy {scores['accuracy']:.3f}"
+        lines.append(f"{name:15s} {said}")
+    return lines
 
 
 def configure_quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the main job on rendered faces."""
+    add_json_option(parser)
     _main_job_options(parser, argv, rendered=True)
 
 
 def configure_run(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the main job on the user's faces."""
     parser.add_argument("--data", type=str, required=True, help=DATA_HELP)
+    add_json_option(parser)
     _main_job_options(parser, argv, rendered=False)
 
 
@@ -67,6 +83,11 @@ def run_main_job_command(options: Namespace) -> None:
     config = main_job_config(options)
     if "data" in options:
         config.faces.path = options.data
-    report = run_main_job(config, Path(options.out), resume=options.resume, overwrite=options.overwrite)
-    print_scores(report)
-    print(f"report: {Path(options.out) / 'report.html'}")
+    out = Path(options.out)
+    report = run_main_job(config, out, resume=options.resume, overwrite=options.overwrite)
+    if not _first():
+        return
+    scores = ("macro_f1", "accuracy", "balanced_accuracy", "ci95", "seeds")
+    methods = {name: {key: entry[key] for key in scores} for name, entry in report["methods"].items()}
+    files = {"out": str(out), "report": str(out / "report.html"), "json": str(out / "report.json")}
+    tell(options, files | {"methods": methods, "notes": report["notes"]}, *_lines(report), _where(out))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from synthmtl.commands.shared import (
     readable_faces,
     settings,
 )
+from synthmtl.commands.talk import add_json_option, tell
 from synthmtl.errors import InputError
+
+log = logging.getLogger("synthmtl")
 
 
 def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -29,6 +33,7 @@ def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--split_seed", type=int, default=0, help="of splits that the data do not bring along")
     parser.add_argument("--out", type=str, required=True, help="JSON file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace --out")
+    add_json_option(parser)
 
 
 def run_evaluate(options: Namespace) -> None:
@@ -59,8 +64,10 @@ def run_evaluate(options: Namespace) -> None:
     scores = dataclasses.asdict(recognition_metrics(probabilities, table.expression, table.classes))
     intervals = bootstrap_intervals(probabilities, table.expression, table.classes)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(out, {"split": options.split, "notes": notes, "classes": table.classes} | scores | {"ci95": intervals})
-    print(f"accuracy {scores['accuracy']:.4f}  macro-F1 {scores['macro_f1']:.4f}  ({scores['count']} faces) → {out}")
+    found = {"split": options.split, "notes": notes, "classes": table.classes} | scores | {"ci95": intervals}
+    write_json(out, found)
+    said = f"accuracy {scores['accuracy']:.4f}  macro-F1 {scores['macro_f1']:.4f}  ({scores['count']} faces) → {out}"
+    tell(options, {"out": str(out)} | found, said)
 
 
 def configure_predict(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -80,6 +87,7 @@ def run_predict(options: Namespace) -> None:
         probabilities = model.recognize(image.to(device))[0].tolist()
         named = dict(zip(model.classes, (round(p, 6) for p in probabilities), strict=True))
         print(json.dumps({"file": file, "expression": max(named, key=named.get), "probabilities": named}), flush=True)
+    log.info("%d images recognized by %s", len(options.images), options.model)
 
 
 def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -90,6 +98,7 @@ def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
     add_sampling_options(parser)
     parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
     add_out_options(parser, "folder for the edited faces")
+    add_json_option(parser)
 
 
 def run_synthesize(options: Namespace) -> None:
@@ -109,7 +118,7 @@ def run_synthesize(options: Namespace) -> None:
     model = model.to(device)
     target = class_targets(model, torch.tensor([index])).to(device)
     how = sampling_arguments(model, sampling) | {"spread": options.spread}
-    out = None
+    out, written = None, []
     for number, (file, image) in enumerate(readable_faces(options.images, model)):
         if out is None:
             out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
@@ -120,4 +129,9 @@ def run_synthesize(options: Namespace) -> None:
         pixels = edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         with replacing(name, flush=False) as partial:
             Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(partial, "PNG")
-        print(name)
+        written.append(str(name))
+        if not options.json:
+            print(name, flush=True)
+    if options.json:
+        print(json.dumps({"out": str(out), "files": written}))
+    log.info("%d faces of %s → %s", len(written), model.classes[index], out)

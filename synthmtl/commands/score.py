@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from synthmtl.commands.talk import add_json_option, tell
 from synthmtl.errors import InputError
 
 
@@ -28,6 +29,7 @@ def configure_score(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--pairs", type=str | None, default=None, help="PNG file for a picture of the closest pairs")
     parser.add_argument("--out", type=str, required=True, help="JSON file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace --out and --pairs")
+    add_json_option(parser)
 
 
 def run_score(options: Namespace) -> None:
@@ -65,8 +67,8 @@ def run_score(options: Namespace) -> None:
         if picture is not None:
             picture.parent.mkdir(parents=True, exist_ok=True)
             draw_pairs(card, sets.real, sets.synthetic, picture)
-        print(format_card(card))
-        print(f"card: {out}")
+        summary = {"out": str(out)} | {key: card[key] for key in ("overall", "per_expression", "notes")}
+        tell(options, summary, format_card(card), f"card: {out}")
 
 
 def _check_files(out: Path, picture: Path | None, *, overwrite: bool) -> None:

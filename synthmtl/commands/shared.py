@@ -8,6 +8,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from synthmtl.errors import InputError
 
+_TALK = ("out", "resume", "overwrite", "quiet", "json")
+
 DATA_HELP = "image folder, zip of one, FER2013's csv, the folder of a published data set, or hf:NAME (Hugging Face)"
 
 
@@ -21,7 +23,7 @@ def add_bad_image_option(parser: ArgumentParser) -> None:
 
 def settings(options: Namespace) -> dict:
     """What the content of ``--out`` depends on."""
-    return {name: value for name, value in options.as_dict().items() if name not in ("out", "resume", "overwrite")}
+    return {name: value for name, value in options.as_dict().items() if name not in _TALK}
 
 
 def default_device() -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from synthmtl.commands.options import ConfigFile, add_out_options, preset_of, recipe_options
+from synthmtl.commands.talk import add_json_option, add_quiet_option, tell
 
 
 def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -16,6 +17,7 @@ def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     add_out_options(parser)
+    add_json_option(parser)
     parser.add_class_arguments(StudyConfig, as_group=False)
     parser.set_defaults(dataclasses.asdict(preset(preset_of(argv))))
 
@@ -23,6 +25,7 @@ def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def study_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
     """The parser of a recipe that runs a study."""
     parser = ArgumentParser(prog=prog, exit_on_error=False)
+    add_quiet_option(parser)
     configure_study(parser, argv)
     return parser
 
@@ -32,20 +35,22 @@ def run_study_command(options: Namespace) -> int:
     from synthmtl.study import StudyConfig, run_study
 
     config, out = recipe_options(StudyConfig, options), Path(options.out)
-    return say_results(run_study(config, out, resume=options.resume, overwrite=options.overwrite), out)
+    return say_results(options, run_study(config, out, resume=options.resume, overwrite=options.overwrite))
 
 
-def say_results(results: dict | None, out: Path) -> int:
+def say_results(options: Namespace, results: dict | None) -> int:
     """Print what came out, and the cells that failed on stderr; 1 if any did, else 0.
 
     Args:
+        options: of the parsed command line.
         results: of ``run_study``; None in a process whose launcher has another one that says it.
-        out: the study's folder.
     """
     if results is None:
         return 0
-    print_study(results)
-    print(f"report: {out / 'report.html'}")
+    out = Path(options.out)
+    files = {"out": str(out), "report": str(out / "report.html"), "json": str(out / "results.json")}
+    summary = files | {key: results[key] for key in ("summary", "comparisons", "failed", "notes")}
+    tell(options, summary, *_lines(results), f"report: {files['report']}")
     failed = results["failed"]
     for cell in failed:
         print(f"synthmtl: cell {cell['name']} failed: {cell['error']}", file=sys.stderr)
@@ -55,8 +60,9 @@ def say_results(results: dict | None, out: Path) -> int:
     return 1 if failed else 0
 
 
-def print_study(results: dict) -> None:
-    """One line for each method and condition: macro-F1 and synthesis error with their intervals, and the gain."""
+def _lines(results: dict) -> list[str]:
+    """One for each method and condition: macro-F1 and synthesis error with their intervals, and the gain."""
+    lines = []
     for entry in results["summary"]:
         labels = "" if entry["labels_per_class"] is None else f"  labels {entry['labels_per_class']}"
         first = "" if entry["schedule"] == "joint" else f"  {entry['schedule']}"
@@ -66,4 +72,5 @@ def print_study(results: dict) -> None:
             said.append(f"{name} {value['mean']:.3f} [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]")
         if entry["gain"] is not None and entry["gain"]["overall"]["delta"] is not None:
             said.append(f"gain {100 * entry['gain']['overall']['delta']:+.1f} %")
-        print("  ".join(said))
+        lines.append("  ".join(said))
+    return lines

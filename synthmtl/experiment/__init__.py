@@ -3,7 +3,7 @@
 from synthmtl.experiment.config import MainJobConfig, preset
 from synthmtl.experiment.main_job import run_main_job
 from synthmtl.experiment.methods import METHODS, Method
-from synthmtl.experiment.workspace import check_file, check_out, claim, open_out, write_json
+from synthmtl.experiment.workspace import check_file, check_out, claim, describe_data, open_out, write_json
 
 __all__ = [
     "METHODS",
@@ -12,6 +12,7 @@ __all__ = [
     "check_file",
     "check_out",
     "claim",
+    "describe_data",
     "open_out",
     "preset",
     "run_main_job",

@@ -246,6 +246,8 @@ class MainJobConfig:
         mirror: average predictions with those of the mirrored face.
         workers: trainings side by side, each with its share of the cores; null = one a core, up to four, on the CPU.
         precision: of training: ``auto`` (bf16 where the machine computes in it), ``no``, ``bf16`` or ``fp16``.
+        tracker: what follows the curves, by the names of accelerate (``tensorboard``, ``wandb``, ...), or ``none``; it
+            writes into ``tracking`` and asks no server unless its own environment variables say so.
         faces, model, synthesis, balance, augmentation: see there.
         recognition: training of the recognizers without synthesis.
         judge: training of guide and judge, both on class-balanced batches.
@@ -261,6 +263,7 @@ class MainJobConfig:
     mirror: bool = True
     workers: int | None = None
     precision: str = "auto"
+    tracker: str = "tensorboard"
     faces: FaceOptions = field(default_factory=FaceOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     synthesis: SynthesisOptions = field(default_factory=SynthesisOptions)

@@ -71,8 +71,8 @@ def measure_few_steps(job: Job, generator: DiffusionFERSNet, judge: Recognizer, 
 
     Returns:
         ``features``, ``faces``, ``guidance_scale``, ``rows`` [{solver, steps, evaluations, kid, ci95, agreement,
-        seconds}] with the seconds of a face, and ``verdict``: {quick, thorough, times_faster, kid_within} or None if one
-        of the two was not measured. ``kid_within``: the quick row's KID is not above the thorough row's interval.
+        seconds}] with the seconds of a face, and ``verdict``: {quick, thorough, times_faster, kid_within}, or None if
+        one of the two was not measured. ``kid_within``: the quick row's KID is not above the thorough row's interval.
 
     Raises:
         InputError: as :meth:`FewStepsOptions.plan` and :func:`feature_extractor`.

@@ -15,7 +15,7 @@ from synthmtl.experiment.quality import balancing_quality
 from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
 from synthmtl.experiment.workers import Workers
-from synthmtl.experiment.workspace import check_out, claim, open_out
+from synthmtl.experiment.workspace import check_out, claim, describe_data, open_out
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
 from synthmtl.training import build_accelerator, check_same_data
@@ -39,7 +39,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
         InputError: if the options do not fit the data, ``out`` exists, or it belongs to other options.
     """
     methods = select_methods(config.methods, rendered=config.faces.path is None)
-    accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking")
+    accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking", tracker=config.tracker)
     check_config(config, world=accelerator.num_processes)
     if accelerator.is_main_process:
         check_out(out, resume=resume, overwrite=overwrite)
@@ -47,7 +47,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     check_same_data(accelerator, splits.tables())
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
-        claim(out, dataclasses.asdict(config))
+        claim(out, dataclasses.asdict(config), describe_data(splits.tables()) if render is None else None)
     accelerator.wait_for_everyone()
     job = Job(config, out, splits, accelerator, render)
     check_labels(job)

@@ -25,6 +25,7 @@ from synthmtl.metrics import (
 )
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.report import contact_sheet, draw_report_figures, validate_report, write_page
+from synthmtl.training.trackers import track_images
 
 _METRICS = ("accuracy", "macro_f1", "balanced_accuracy")
 _PACKAGES = ("synthmtl", "torch", "torchvision", "diffusers", "accelerate", "anny", "torchmetrics")
@@ -146,6 +147,7 @@ def write_report(job: Job, report: dict, generator: FaceGenerator | None) -> Non
     if generator is not None:
         figures["contact_sheet"] = expression_sheet(job, generator, job.out / "figures" / "contact_sheet.png")
     write_page(report, job.out / "report.html", figures)
+    track_images(job.accelerator, figures)
 
 
 def _processor() -> str:

@@ -40,8 +40,8 @@ def compare_runs(job: Job, rival: Job) -> dict:
 
     Returns:
         ``runs`` [{generator, joint_seconds, judged_recall, quality}] of ``job`` and ``rival``, the quality card without
-        its pairs, and ``comparisons`` [{a, b, method, metric, difference, ci95, ...}] of each method that both have, job
-        minus rival, over the seeds that both have.
+        its pairs, and ``comparisons`` [{a, b, method, metric, difference, ci95, ...}] of each method that both have,
+        job minus rival, over the seeds that both have.
     """
     test = job.splits.test
     classes, minority = list(test.classes), list(minority_classes(job.train.counts()))

@@ -22,6 +22,7 @@ from synthmtl.training import build_accelerator
 from synthmtl.training.progress import place_bars
 
 log = logging.getLogger("synthmtl")
+progress = logging.getLogger("synthmtl.progress")
 
 Call = tuple[str, Callable[..., Any], dict[str, Any]]
 """A name for the log, a function whose first argument is the job, and its further arguments."""
@@ -75,12 +76,13 @@ class Workers:
                 max(1, (os.cpu_count() or 1) // self.count),
                 context.Value("i", 0),
                 context.RLock(),
+                progress.isEnabledFor(logging.WARNING),  # only --quiet sets it higher
             )
             self._pool = ProcessPoolExecutor(self.count, context, initializer=_start, initargs=shared)
         return self._pool
 
 
-def _start(job: Job, threads: int, started: Any, terminal: Any) -> None:
+def _start(job: Job, threads: int, started: Any, terminal: Any, shown: bool) -> None:
     global _job
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -92,8 +94,10 @@ def _start(job: Job, threads: int, started: Any, terminal: Any) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
-    logging.getLogger("synthmtl.progress").setLevel(logging.INFO)
-    job.accelerator = build_accelerator(precision=job.config.precision, log_dir=job.out / "tracking")
+    progress.setLevel(logging.INFO if shown else logging.ERROR)
+    job.accelerator = build_accelerator(
+        precision=job.config.precision, log_dir=job.out / "tracking", tracker=job.config.tracker
+    )
     _job = job
 
 

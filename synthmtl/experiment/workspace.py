@@ -4,8 +4,11 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.files import write_text
 
@@ -13,6 +16,9 @@ logger = logging.getLogger("synthmtl")
 
 OPTIONS = "options.json"
 """The file by which a folder is known as ours: the options that its content belongs to."""
+
+DATA = "data.json"
+"""The faces that its content belongs to, in short."""
 
 
 def write_json(path: Path, content: object) -> None:
@@ -92,25 +98,73 @@ def _empty(out: Path) -> None:
             path.unlink()
 
 
-def claim(out: Path, config: dict) -> None:
-    """Record the configuration of a run, or check that it is the one recorded.
+def claim(out: Path, config: dict, data: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    """Record the configuration of a run and the faces that it reads, or check that they are those recorded.
+
+    Args:
+        out: the run's folder.
+        config: its options.
+        data: its faces, from :func:`describe_data`; None where they have not been read yet, or are rendered, which the
+            options decide.
 
     Raises:
-        InputError: if the folder belongs to another configuration, of which the first option that differs is named;
-            or if the recorded one cannot be read.
+        InputError: if the folder belongs to another configuration, of which the first option that differs is named, or
+            to other faces, of which the first split that has changed is; or if what is recorded cannot be read.
     """
-    path = out / OPTIONS
-    config = json.loads(json.dumps(config))
-    if path.is_file():
-        try:
-            recorded = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InputError(f"{path}: damaged; give another --out, or --overwrite") from None
-        if recorded != config:
-            name = _first_difference(recorded, config)
-            raise InputError(f"{out}: belongs to a run with another {name}; give its options, or another --out")
-    else:
+    path, config = out / OPTIONS, json.loads(json.dumps(config))
+    config.pop("tracker", None)  # where curves are shown does not change what is made
+    recorded = _recorded(path)
+    if recorded not in (None, config):
+        name = _first_difference(recorded, config)
+        raise InputError(f"{out}: belongs to a run with another {name}; give its options, or another --out")
+    if recorded is None:
         write_json(path, config)
+    if data is not None:
+        before = _recorded(out / DATA)
+        if before is None:
+            write_json(out / DATA, data)
+        else:
+            _refuse_changes(out, before, data)
+
+
+def describe_data(tables: Mapping[str, FaceTable]) -> dict[str, dict[str, Any]]:
+    """What :func:`claim` compares of the faces that a run reads.
+
+    Returns:
+        {split: ``faces``, how many; ``counts``, of each expression; ``fingerprint``, of all pixels and labels}.
+    """
+    return {
+        name: {"faces": len(table), "counts": table.counts(), "fingerprint": table.fingerprint()}
+        for name, table in tables.items()
+    }
+
+
+def _refuse_changes(out: Path, before: Mapping[str, Mapping], now: Mapping[str, Mapping]) -> None:
+    for name in [*before, *now]:
+        old, new = before.get(name, {}), now.get(name, {})
+        if old.get("fingerprint") == new.get("fingerprint"):
+            continue
+        what = f"{old.get('faces', 0)} faces then, {new.get('faces', 0)} now"
+        then, counts = old.get("counts", {}), new.get("counts", {})
+        moved = [c for c in {**then, **counts} if then.get(c, 0) != counts.get(c, 0)]
+        if moved:
+            what += f" ({', '.join(f'{c} {then.get(c, 0)} and {counts.get(c, 0)}' for c in moved)})"
+        elif old.get("faces") == new.get("faces"):
+            what += ", some with other pixels or labels"
+        raise InputError(
+            f"{out}: the data have changed since this run was begun: {name}: {what}; restore them, or start anew with "
+            "--overwrite"
+        )
+
+
+def _recorded(path: Path) -> Any:
+    """The JSON in a file, None if there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{path}: damaged; give another --out, or --overwrite") from None
 
 
 def _first_difference(a: object, b: object, name: str = "") -> str:

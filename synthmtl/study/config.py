@@ -115,6 +115,8 @@ class StudyConfig:
         mirror: average predictions with those of the mirrored face.
         workers: cells side by side, each with its share of the cores; null = one a core, up to four, on the CPU.
         precision: of training: ``auto`` (bf16 where the machine computes in it), ``no``, ``bf16`` or ``fp16``.
+        tracker: what follows the curves, by the names of accelerate (``tensorboard``, ``wandb``, ...), or ``none``; it
+            writes into ``tracking`` and asks no server unless its own environment variables say so.
         faces, model, synthesis, augmentation, measures: see there; the network's sharing unit is the grid's.
         joint: training of both tasks, of synthesis in two steps, and of single tasks.
         recognition: training of recognition in two steps.
@@ -129,6 +131,7 @@ class StudyConfig:
     mirror: bool = True
     workers: int | None = None
     precision: str = "auto"
+    tracker: str = "tensorboard"
     faces: FaceOptions = field(default_factory=FaceOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     synthesis: EditOptions = field(default_factory=EditOptions)

@@ -49,6 +49,11 @@ class StudyJob(Job):
     trains: dict[float, FaceTable] = field(default_factory=dict)
     held_out: HeldOut | None = None
 
+    def tables(self) -> dict[str, FaceTable]:
+        """All faces that were read or rendered, by what they are for."""
+        trains = {f"train (rho {rho:g})": table for rho, table in self.trains.items()}
+        return trains | {"validation": self.splits.validation, "test": self.splits.test}
+
     def of(self, cell: Cell) -> "StudyJob":
         """The same with the training faces of a cell."""
         return dataclasses.replace(self, splits=dataclasses.replace(self.splits, train=self.trains[cell.condition.rho]))

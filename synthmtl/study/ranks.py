@@ -29,7 +29,8 @@ class Ranks:
     """
 
     def __init__(self, rank: int = 0, world: int = 1, store: Store | None = None):
-        self.rank, self.world, self._store, self._firsts = rank, world, store, 0
+        self.rank, self.world, self._store = rank, world, store
+        self._firsts = self._gathers = 0
 
     def first(self, call: Callable[[], object]) -> None:
         """Run ``call`` in the first process while the others wait for it.
@@ -54,6 +55,16 @@ class Ranks:
             said = self._store.get(key).decode()
             if said:
                 raise InputError(said)
+
+    def gather(self, text: str) -> list[str]:
+        """The texts of all processes, in the order of their ranks; every process must call."""
+        if self._store is None:
+            return [text]
+        self._gathers += 1
+        keys = [f"gather {self._gathers} of {rank}" for rank in range(self.world)]
+        self._store.set(keys[self.rank], text)
+        self._store.wait(keys, _PATIENCE)
+        return [self._store.get(key).decode() for key in keys]
 
     def deal(self, items: Sequence[T]) -> Iterator[T]:
         """The items that fall to this process, as it asks for them."""

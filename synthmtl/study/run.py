@@ -1,11 +1,12 @@
 """The study: every cell of the grid, then tables, figures and the page."""
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 
 from synthmtl.experiment.workers import Workers
-from synthmtl.experiment.workspace import OPTIONS, check_out, claim, open_out, write_json
+from synthmtl.experiment.workspace import OPTIONS, check_out, claim, describe_data, open_out, write_json
 from synthmtl.report.study_figures import draw_study_figures
 from synthmtl.report.study_page import write_study_page
 from synthmtl.report.study_schema import validate_study
@@ -14,7 +15,7 @@ from synthmtl.study.config import SINGLE, StudyConfig, check_study, grid_cells
 from synthmtl.study.job import StudyJob, load_study
 from synthmtl.study.ranks import Ranks, launched
 from synthmtl.study.results import build_results, gate_maps_of, write_csv
-from synthmtl.training import build_accelerator
+from synthmtl.training import build_accelerator, fingerprints, refuse_other_data
 
 log = logging.getLogger("synthmtl")
 
@@ -46,13 +47,14 @@ def run_study(config: StudyConfig, out: Path, *, resume: bool = False, overwrite
                 claim(out, dataclasses.asdict(config))
 
         ranks.first(look)
-        accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking")
+        accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking", tracker=config.tracker)
         job = load_study(config, out, accelerator)
+        refuse_other_data([json.loads(read) for read in ranks.gather(json.dumps(fingerprints(job.tables())))])
         add_notes(job)
 
         def start() -> None:
             open_out(out, resume=resume, overwrite=overwrite)
-            claim(out, dataclasses.asdict(config))
+            claim(out, dataclasses.asdict(config), describe_data(job.tables()) if job.render is None else None)
             for cell in grid_cells(config.grid):
                 (unit_of(job, cell).directory / FAILED).unlink(missing_ok=True)
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from synthmtl.data import FaceTable
-from synthmtl.data.batch import EditBatch, FaceBatch
+from synthmtl.data.batch import EditBatch
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import EditStream, RecognitionStream
 from synthmtl.experiment.generation import edit_sources
 from synthmtl.experiment.stages import validation_scores
-from synthmtl.losses import ExpressionLoss, FERSNetObjective
+from synthmtl.losses import ExpressionLoss, FERSNetObjective, RecognitionObjective
 from synthmtl.models import FERSNet
 from synthmtl.models.encoder import SYNTHESIS
 from synthmtl.study.config import SINGLE, Cell, network_options
@@ -105,31 +105,12 @@ class UnlabelledEdits:
         return batch
 
 
-class SecondStepObjective(nn.Module):
-    """Recognition alone in a network that shares: ``forward(batch: FaceBatch)`` → ``{"loss", "expression"}``.
-
-    The loss is the cross-entropy, plus ``sharing`` times what the sharing units ask for.
-    """
-
-    def __init__(self, model: FERSNet, expression_loss: ExpressionLoss, *, sharing: float):
-        super().__init__()
-        self.model = model
-        self.expression_loss = expression_loss
-        self.sharing = sharing
-
-    def forward(self, batch: FaceBatch) -> dict[str, Tensor]:
-        encoded = self.model.encode(batch.image)
-        expression = self.expression_loss(self.model.classify(encoded), batch.expression, batch.weight)
-        loss = expression if encoded.penalty is None else expression + self.sharing * encoded.penalty
-        return {"loss": loss, "expression": expression.detach()}
-
-
 def train_recognition(
     job: StudyJob, model: FERSNet, training: TrainingConfig, directory: Path, cell: Cell, seed: int
 ) -> tuple[float, Looks]:
     """Train recognition alone; returns the seconds it took and what was recorded."""
     stream, loss = _labelled(job, training.batch_size, cell, seed)
-    objective = SecondStepObjective(model, loss, sharing=job.config.synthesis.weights.sharing)
+    objective = RecognitionObjective(model, loss, sharing=job.config.synthesis.weights.sharing)
     with recorded(job.config.measures, model, objective, training, directory, together=False) as looks:
         seconds = _fit(job, objective, stream, training, directory, cell, seed, select=model)
     return seconds, looks

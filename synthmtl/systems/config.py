@@ -100,6 +100,8 @@ class SystemOptions:
         mirror: average predictions with those of the mirrored face.
         workers: trainings side by side; null = one a core, up to four, on the CPU.
         precision: ``auto``, ``no``, ``bf16`` or ``fp16``.
+        tracker: what follows the curves, by the names of accelerate (``tensorboard``, ``wandb``, ...), or ``none``; it
+            writes into ``tracking`` and asks no server unless its own environment variables say so.
         preset: ``smoke`` trains four steps on a few small faces, to prove the installation.
     """
 
@@ -119,6 +121,7 @@ class SystemOptions:
     mirror: bool = True
     workers: int | None = None
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    tracker: str = "tensorboard"
     preset: Literal["quick", "smoke"] = "quick"
 
 

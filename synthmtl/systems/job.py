@@ -83,6 +83,16 @@ def load_job(options: SystemOptions, out: Path, accelerator: Accelerator) -> Sys
     return job
 
 
+def read_tables_of(job: SystemJob) -> dict[str, FaceTable]:
+    """Faces that were read from a disk, by ``DATA`` for training and ``DATA/SPLIT``; not those that were rendered."""
+    sources = job.config.data
+    return {
+        name: table
+        for name, table in (job.train | job.scored).items()
+        if sources[name if name in sources else name.rpartition("/")[0]].path is not None
+    }
+
+
 def read_source(source: Source, options: SystemOptions) -> tuple[dict[str, FaceTable], list[str]]:
     """The splits of one data set and what was decided on the way."""
     channels = 3 if options.color else 1

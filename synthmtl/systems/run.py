@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from synthmtl.experiment.workers import Workers
-from synthmtl.experiment.workspace import check_out, claim, open_out, write_json
+from synthmtl.experiment.workspace import check_out, claim, describe_data, open_out, write_json
 from synthmtl.files import write_text
 from synthmtl.systems.cells import Build, prepare, run_cell
 from synthmtl.systems.config import SystemOptions, check_options, chosen_variants, smoke
-from synthmtl.systems.job import load_job
+from synthmtl.systems.job import load_job, read_tables_of
 from synthmtl.systems.results import build_results, format_table
 from synthmtl.training import build_accelerator, check_same_data
 
@@ -18,7 +18,7 @@ from synthmtl.training import build_accelerator, check_same_data
 def run_system(
     options: SystemOptions, build: Build, out: Path, *, title: str, resume: bool = False, overwrite: bool = False
 ) -> dict:
-    """Run every cell that is not finished yet in ``out``; write and return ``results.json``, print the table.
+    """Run every cell that is not finished yet in ``out``; write ``table.md`` and ``results.json``, and return this.
 
     Args:
         options: of the recipe; ``options.model.tasks`` names the tasks.
@@ -34,7 +34,7 @@ def run_system(
     if options.preset == "smoke":
         options = smoke(options)
     check_options(options)
-    accelerator = build_accelerator(precision=options.precision)
+    accelerator = build_accelerator(precision=options.precision, log_dir=out / "tracking", tracker=options.tracker)
     if accelerator.is_main_process:
         check_out(out, resume=resume, overwrite=overwrite)
     job = load_job(options, out, accelerator)
@@ -44,7 +44,7 @@ def run_system(
             prepare(job, variant, 0, build)
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
-        claim(out, dataclasses.asdict(options))
+        claim(out, dataclasses.asdict(options), describe_data(read_tables_of(job)))
     accelerator.wait_for_everyone()
     calls = [
         (f"{variant} seed {seed}", run_cell, {"variant": variant, "seed": seed, "build": build})
@@ -56,9 +56,6 @@ def run_system(
     results = build_results(job, title)
     if accelerator.is_main_process:
         write_json(out / "results.json", results)
-        table = format_table(results)
-        write_text(out / "table.md", table)
-        print(table)
-        print(f"{out}/results.json has every figure.")
+        write_text(out / "table.md", format_table(results))
     accelerator.wait_for_everyone()
     return results

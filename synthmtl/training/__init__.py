@@ -1,6 +1,12 @@
 """Training: accelerator, checkpoints, the loop."""
 
-from synthmtl.training.accelerator import build_accelerator, check_same_data, resolve_precision
+from synthmtl.training.accelerator import (
+    build_accelerator,
+    check_same_data,
+    fingerprints,
+    refuse_other_data,
+    resolve_precision,
+)
 from synthmtl.training.aggregation import AGGREGATORS
 from synthmtl.training.checkpoint import fingerprint, latest, load_checkpoint, save_checkpoint
 from synthmtl.training.config import TrainingConfig, learning_rate_factor
@@ -17,6 +23,8 @@ __all__ = [
     "TrainingConfig",
     "build_accelerator",
     "check_same_data",
+    "fingerprints",
+    "refuse_other_data",
     "fingerprint",
     "fit",
     "latest",

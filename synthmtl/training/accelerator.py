@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType, gather_object
 
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.training.trackers import check_tracker, stay_offline
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
 
@@ -49,7 +50,7 @@ def build_accelerator(
     precision: Precision = "no",
     accumulation: int = 1,
     log_dir: Path | str | None = None,
-    trackers: Sequence[str] = ("tensorboard",),
+    tracker: str = "tensorboard",
 ) -> Accelerator:
     """The Accelerator of this process: on the CPU whenever there is no accelerator hardware, with DDP if launched so.
 
@@ -59,11 +60,12 @@ def build_accelerator(
     Args:
         precision: of the forward passes; ``auto`` as in :func:`resolve_precision`.
         accumulation: micro-steps per optimizer step.
-        log_dir: where trackers write; without it there are none.
-        trackers: names known to accelerate.
+        log_dir: where the tracker writes; without it there is none.
+        tracker: one of ``trackers.TRACKERS``, or ``none``; it asks no server unless its environment variables say so.
 
     Raises:
-        InputError: if the launcher's processes would not train together, or the precision or engine is not supported.
+        InputError: if the launcher's processes would not train together, the precision or engine is not supported, or
+            the tracker is unknown or not installed.
     """
     precision = resolve_precision(precision)
     if precision not in ("no", "bf16", "fp16"):
@@ -71,6 +73,9 @@ def build_accelerator(
     launched = int(os.environ["WORLD_SIZE"]) if "WORLD_SIZE" in os.environ else None
     if launched is not None and launched > 1 and not os.environ.keys() >= {"RANK", "LOCAL_RANK", "MASTER_ADDR"}:
         raise InputError(_ALONE.format(launched=launched, found=1))
+    trackers = check_tracker(tracker) if log_dir is not None else []
+    for name in trackers:
+        stay_offline(name, Path(log_dir))
     on_cpu = not torch.accelerator.is_available()
     if precision == "fp16" and on_cpu:
         raise InputError("precision fp16 needs a GPU; choose bf16 or no")
@@ -82,7 +87,7 @@ def build_accelerator(
         cpu=on_cpu,
         mixed_precision=precision,
         gradient_accumulation_steps=accumulation,
-        log_with=list(trackers) if trackers and log_dir is not None else None,
+        log_with=trackers or None,
         project_dir=log_dir,
         # Buffers are kept equal by the models themselves; a player may leave parts of its objective unused in a step.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
@@ -108,10 +113,21 @@ def check_same_data(accelerator: Accelerator, tables: Mapping[str, FaceTable]) -
     Raises:
         InputError: in every process, if one of them has other data; names the first split that differs.
     """
-    if accelerator.num_processes == 1:
-        return
-    own = {name: (len(table), table.fingerprint()) for name, table in tables.items()}
-    everyone = gather_object([own])
+    if accelerator.num_processes > 1:
+        refuse_other_data(gather_object([fingerprints(tables)]))
+
+
+def fingerprints(tables: Mapping[str, FaceTable]) -> dict[str, str]:
+    """What :func:`refuse_other_data` compares of what a process has read: {split: its faces and labels in short}."""
+    return {name: f"{len(table)} {table.fingerprint()}" for name, table in tables.items()}
+
+
+def refuse_other_data(everyone: Sequence[Mapping[str, str]]) -> None:
+    """Compare the :func:`fingerprints` of all processes, in the order of their ranks.
+
+    Raises:
+        InputError: if one of them has other data; names the first split that differs.
+    """
     for name in everyone[0]:
         found = [each.get(name) for each in everyone]
         if any(one != found[0] for one in found):

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from synthmtl.files import write_text
+from synthmtl.training.trackers import start_trackers
 
 
 def read_history(path: Path | str) -> list[dict[str, Any]]:
@@ -41,8 +42,7 @@ class History:
         self.accelerator = accelerator
         self.records: list[dict[str, Any]] = []
         if accelerator.log_with:
-            accelerator.trackers = []
-            accelerator.init_trackers(name or "training")
+            start_trackers(accelerator, name or "training")
 
     def rewind(self, step: int) -> None:
         """Keep the records up to ``step``, those of the checkpoint that a run resumes from."""

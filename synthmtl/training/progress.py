@@ -26,13 +26,14 @@ class ProgressLine:
     Args:
         total, done: steps in all, and before this call.
         description: in front of the bar.
-        show: whether this process shows anything.
+        show: whether this process shows anything; nothing is shown where the log holds errors only.
         every: seconds between log lines.
     """
 
     def __init__(self, total: int, done: int, description: str, show: bool, every: float = 30.0):
         self.total, self.first, self.done = total, done, done
-        self.description, self.show, self.every = description or "training", show, every
+        self.show = show = show and logger.isEnabledFor(logging.WARNING)
+        self.description, self.every = description or "training", every
         self.started = self.said = time.monotonic()
         self.bar = None
         if show and sys.stderr.isatty():

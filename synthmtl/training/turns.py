@@ -157,7 +157,10 @@ class Turn:
 
     def _seed(self, step: int, repeat: int, micro_step: int) -> None:
         process = self.accelerator.process_index
-        torch.manual_seed(derive_seed(self.config.seed, step, self.name, repeat, micro_step, process))
+        seed = derive_seed(self.config.seed, step, self.name, repeat, micro_step, process)
+        # torch.manual_seed looks for devices of every kind, which takes as long as a step of a small network.
+        seed_all = torch.default_generator.manual_seed if self.accelerator.device.type == "cpu" else torch.manual_seed
+        seed_all(seed)
 
     def _own(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by the objective's names."""

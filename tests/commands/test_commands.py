@@ -1,9 +1,10 @@
 """What the commands do on good input; what they say to bad input is in ``test_cli.py``."""
 
+import importlib.util
 import json
 import shutil
-import zlib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,21 +21,10 @@ from synthmtl.report import validate_report
 QUICKSTART = ("quickstart", "--preset", "smoke")
 
 
-def write_noise(path, mode="L", size=32):
-    channels = {"L": (), "RGB": (3,), "CMYK": (4,), "I;16": ()}[mode]
-    dtype, top = (np.uint16, 65536) if mode == "I;16" else (np.uint8, 256)
-    pixels = np.random.default_rng(zlib.crc32(str(path.name).encode())).integers(
-        0, top, (size, size, *channels), dtype=dtype
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels, mode="CMYK" if mode == "CMYK" else None).save(path)
-
-
-def write_folder(root, **counts):
-    for name, count in counts.items():
-        for i in range(count):
-            write_noise(root / name / f"{i}.png")
-    return root
+_spec = importlib.util.spec_from_file_location("noise", Path(__file__).parents[1] / "noise.py")
+noise = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(noise)
+write_folder, write_noise = noise.write_folder, noise.write_noise
 
 
 def snapshot(root):
@@ -164,7 +154,7 @@ def test_leaks_stop_a_run_and_a_balancing_if_so_wished(finished_run, rendered_fo
 def test_balance(finished_run, rendered_folder, tmp_path, capsys):
     out = tmp_path / "balanced"
     call = ["balance", "--model", str(finished_run), "--data", str(rendered_folder), "--out", str(out), "--originals"]
-    call += ["--strategy", "{happiness: 20, fear: 14}"]
+    call += ["--strategy", "{happiness: 20, fear: 14}", "--json"]
     assert main(call) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["kept"] == summary["requested"] and sum(summary["missing"].values()) == 0

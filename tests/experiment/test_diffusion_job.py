@@ -110,7 +110,7 @@ def test_faces_without_subjects_are_taught_by_rendered_pairs(tmp_path, capsys):
 
 def test_balance(run, rendered_folder, tmp_path, capsys):
     call = ["balance", "--model", str(run), "--data", str(rendered_folder), "--strategy", "{anger: 14}"]
-    call += ["--out", str(tmp_path / "set"), "--sampling.solver", "ddim", "--sampling.eta", "0.5"]
+    call += ["--out", str(tmp_path / "set"), "--sampling.solver", "ddim", "--sampling.eta", "0.5", "--json"]
     assert main([*call, "--sampling.steps", "2"]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["kept"] == summary["requested"] and sum(summary["kept"].values())

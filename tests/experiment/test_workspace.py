@@ -3,9 +3,21 @@ import os
 import shutil
 
 import pytest
+import torch
 
+from synthmtl.data import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.experiment.workspace import OPTIONS, Unit, check_file, check_out, claim, open_out, write_json
+from synthmtl.experiment.workspace import (
+    DATA,
+    OPTIONS,
+    Unit,
+    check_file,
+    check_out,
+    claim,
+    describe_data,
+    open_out,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -159,3 +171,30 @@ def test_a_damaged_result_is_made_again(tmp_path, caplog):
     unit = Unit(tmp_path, "judge")
     (unit.directory / "result.json").write_text("")
     assert Unit(tmp_path, "judge").result is None and "damaged, made again" in caplog.text
+
+
+def test_a_run_is_continued_with_its_own_faces_only(tmp_path):
+    def described(counts, pixel=0):
+        classes = tuple(counts)
+        expression = torch.tensor([i for i, name in enumerate(classes) for _ in range(counts[name])])
+        images = torch.full((len(expression), 1, 4, 4), pixel, dtype=torch.uint8)
+        return describe_data({"train": FaceTable(images, classes, expression=expression)})
+
+    out, config = open_out(tmp_path / "out"), {"steps": 3}
+    claim(out, config, described({"happiness": 3, "fear": 2}))
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    assert {path.name for path in before} == {OPTIONS, DATA}
+    claim(out, config, described({"happiness": 3, "fear": 2}))
+    claim(out, config)
+    changed = "out: the data have changed since this run was begun: train: "
+    cure = "; restore them, or start anew with --overwrite$"
+    with pytest.raises(InputError, match=f"{changed}5 faces then, 4 now .fear 2 and 1.{cure}"):
+        claim(out, config, described({"happiness": 3, "fear": 1}))
+    with pytest.raises(InputError, match=f"{changed}5 faces then, 5 now, some with other pixels or labels{cure}"):
+        claim(out, config, described({"happiness": 3, "fear": 2}, pixel=1))
+    with pytest.raises(InputError, match="another steps"):
+        claim(out, {"steps": 4}, described({"happiness": 3, "fear": 1}))
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    (out / DATA).unlink()  # a run that was begun before data were recorded
+    claim(out, config, described({"happiness": 1, "fear": 1}))
+    assert (out / DATA).is_file()

@@ -58,7 +58,7 @@ def test_two_processes_train_as_one(launch, tmp_path):
     assert main(["quickstart", "--out", str(tmp_path / "one"), *OPTIONS]) == 0
     done = launch("fersnet", "--out", tmp_path / "two", *OPTIONS, processes=2)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["plain", "gated_balanced"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["plain", "gated_balanced", "report:"]
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
     validate_report(second)
     assert (first["environment"]["processes"], second["environment"]["processes"]) == (1, 2)

@@ -47,3 +47,11 @@ def test_alone_without_a_launcher(monkeypatch):
     with launched() as ranks:
         assert (ranks.rank, ranks.world, list(ranks.deal("abc"))) == (0, 1, ["a", "b", "c"])
         ranks.wait()
+
+
+def test_texts_of_all_are_gathered_in_the_order_of_their_ranks():
+    def run(ranks):
+        return ranks.gather(f"a{ranks.rank}"), ranks.gather(f"b{ranks.rank}")
+
+    assert together(run) == [(["a0", "a1", "a2"], ["b0", "b1", "b2"])] * 3
+    assert Ranks().gather("alone") == ["alone"]

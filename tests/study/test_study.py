@@ -130,6 +130,27 @@ def test_recording_changes_nothing(tmp_path):
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+@pytest.mark.parametrize("schedule", ["joint", "two_step"])
+def test_cells_learn_from_annotators_votes(monkeypatch, tmp_path, schedule):
+    config = preset("smoke")
+    config.grid.sharing, config.grid.rho, config.grid.seeds, config.grid.schedules = ["leaky"], [0.0], [0], [schedule]
+    job = load_study(config, tmp_path, build_accelerator(precision="no"))
+    torch.manual_seed(0)
+    votes = torch.rand(len(job.train), len(job.train.classes)).softmax(1)
+    (cell,), losses = grid_cells(config.grid), []
+
+    def step_once(job, objective, stream, *arguments, **options):
+        losses.append(float(objective(stream(0))["expression"]))
+        return 0.0
+
+    monkeypatch.setattr(training, "_fit", step_once)
+    for shares in (None, votes):
+        train = job.train if shares is None else job.train.replace(expression_distribution=shares)
+        job.splits = dataclasses.replace(job.splits, train=train)
+        training.train_cell(job, cell, tmp_path)
+    assert losses[-1] != losses[len(losses) // 2 - 1]
+
+
 def test_gain_is_relative_to_single_tasks_of_the_same_seed(broken_study):
     summary = {(entry["method"], entry["rho"]): entry for entry in results_of(broken_study[0])["summary"]}
     single, leaky = summary["none", 0.0], summary["leaky", 0.0]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from synthmtl.data import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.training import build_accelerator, resolve_precision
+from synthmtl.training import build_accelerator, fingerprints, refuse_other_data, resolve_precision
 
 
 def test_it_uses_the_hardware_there_is():
@@ -48,3 +49,11 @@ def test_fp16_needs_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     with pytest.raises(InputError, match="needs a GPU"):
         build_accelerator(precision="fp16")
+
+
+def test_processes_with_other_data_are_told():
+    table = FaceTable(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), ("fear",))
+    same, other = table.replace(), table.replace(expression=torch.tensor([0, -1, -1]))
+    refuse_other_data([fingerprints({"train": each}) for each in (table, same, same)])
+    with pytest.raises(InputError, match="process 1, 2 of 3 has read other test faces than process 0"):
+        refuse_other_data([fingerprints({"train": table, "test": each}) for each in (table, other, other)])
