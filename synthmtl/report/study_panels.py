@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 
@@ -21,9 +22,16 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, np.ndarray]
 
 
 def legend_below(figure: Figure, axes: matplotlib.axes.Axes, *, columns: int = 4) -> None:
-    """One legend for all panels, of what is drawn in ``axes``."""
+    """One legend for all panels, of what is drawn in ``axes``, in as many columns as the figure is wide enough for."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.4)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for number in range(columns, 0, -1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=number, columnspacing=1.2, handletextpad=0.4
+        )
+        if number == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def draw_series(axes: matplotlib.axes.Axes, one: Mapping, *, color: str, line: str = "-", label: str) -> None:

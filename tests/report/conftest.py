@@ -12,6 +12,8 @@ from synthmtl.metrics import (
     recognition_metrics,
     share_of_gap,
 )
+from synthmtl.report.study_gate_figures import GateMaps
+from synthmtl.report.study_schema import validate_study
 
 SKILL = {
     # method: (how often it is right on common expressions, on rare ones)
@@ -145,3 +147,74 @@ def faces() -> np.ndarray:
     ramp = np.linspace(40, 200, 48)
     tiles = ramp[:, None] * 0.5 + ramp[None, :] * 0.5 + rng.normal(0, 8, (3, 9, 1, 48, 48))
     return tiles.clip(0, 255).astype(np.uint8)
+
+
+CLASSES = ["neutral", "happiness"]
+CONDITION = {"condition": "rho0.5", "rho": 0.5, "labels_per_class": None, "schedule": "joint"}
+PLACE = {"stage": 0, "direction": "1_to_0", "gate": "pass"}
+GATE = PLACE | {"mean": 0.5, "spread": 0.1, "channels": [0.25, 0.75], "expressions": {"neutral": 0.5, "happiness": 0.6}}
+OVER_TIME = {"steps": [0, 20], "mean": [0.5, 0.4], "ci95": [[0.4, 0.6], None]}
+
+
+def entry(method, macro_f1, error):
+    def metric(value, spread=0.01):
+        return {
+            "mean": value,
+            "per_seed": [value - spread, value, value + spread],
+            "ci95": [value - spread, value + spread],
+        }
+
+    gain = {"delta": 0.1, "per_seed": [0.0, 0.1, 0.2], "ci95": [0.0, 0.2], "note": None}
+    gated = method == "leaky"
+    metrics = {"macro_f1": metric(macro_f1), "synthesis_error": metric(error), "nuisance_read": metric(0.4)}
+    metrics |= {f"probe/2/{place}/expression": metric(0.5) for place in ("donor", "receiver_before", "receiver_after")}
+    if gated:
+        metrics["intervention/shut/all/1_to_0/macro_f1"] = metric(-0.2)
+    return {
+        "method": method, "sharing": method, "aggregator": "sum", **CONDITION, "seeds": [0, 1, 2], "parameters": 10,
+        "seconds": 3.0, "metrics": metrics, "gain": None if method == "none" else
+        {"tasks": {"recognition": gain, "synthesis": gain}, "overall": gain, "seeds": [0, 1, 2]},
+        "conflict": [{"group": "stage 0", "steps": [0, 20], "cosine": [0.2, -0.1]}] if gated else [],
+        "gates": [GATE | {"ci95": [0.4, 0.6]}] if gated else [],
+        "gates_over_time": [PLACE | OVER_TIME] if gated else [],
+        "affinity": [{"from": "synthesis", "to": "recognition"} | OVER_TIME | {"mean": [0.1, None]}] if gated else [],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def results() -> dict:
+    """The results of a study that a test may change as it likes."""
+
+    def difference(a, b, metric, value):
+        ends = [value - 0.01, value + 0.01]
+        return {
+            **CONDITION, "a": a, "b": b, "metric": metric, "difference": value, "ci95": ends, "per_seed": [value] * 3,
+            "paired_by": "seed",
+        }  # fmt: skip
+
+    made = {
+        "title": "A study", "preset": "quick", "conditions": [CONDITION], "notes": ["<b>note</b>"],
+        "data": {
+            "classes": CLASSES, "train_counts": dict.fromkeys(CLASSES, 5), "test_counts": dict.fromkeys(CLASSES, 4),
+            "validation_counts": dict.fromkeys(CLASSES, 2), "held_out_faces": 6, "unedited_error": 0.3,
+            "correlation": {"0.5": {"yaw": 0.48, "subject": 0.51}},
+        },
+        "cells": [], "failed": [],
+        "summary": [entry("none", 0.5, 0.20), entry("mtan", 0.52, 0.15), entry("leaky", 0.6, 0.151)],
+        "comparisons": [
+            difference("none", "leaky", "macro_f1", -0.1), difference("mtan", "leaky", "macro_f1", -0.08),
+            difference("none", "leaky", "synthesis_error", 0.049),
+            difference("mtan", "leaky", "synthesis_error", -0.001),
+        ],
+        "environment": {"versions": {"torch": "2"}, "cpu": "x", "device": "cpu", "commit": None, "command": "synthmtl"},
+    }  # fmt: skip
+    validate_study(made)
+    return made
+
+
+@pytest.fixture
+def gate_maps() -> GateMaps:
+    """Two faces and two gates, one of them shut."""
+    ramp = np.linspace(0.1, 0.3, 16)[None, None] * np.ones((2, 16, 1))
+    faces = np.full((2, 1, 16, 16), 128, dtype=np.uint8)
+    return GateMaps("rho0.5", "leaky", 0, faces, CLASSES, {"0/1_to_0/pass": ramp, "0/0_to_1/take": 0 * ramp})
