@@ -1,0 +1,10 @@
+"""Speed and memory, each as a ratio to the plain way of doing the same, measured in one run.
+
+A benchmark is a module of this folder with ``rows(tiny)``; ``python -m tests.benchmarks`` runs them.
+"""
+
+BENCHMARKS = (
+    "sharing", "units", "loop", "diffusion", "scores", "processes", "reader", "published", "roofline", "memory",
+    "growth",
+)  # fmt: skip
+"""Names of the modules, in the order of the table."""
