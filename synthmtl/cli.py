@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from jsonargparse import ArgumentError, ArgumentParser
 
 from synthmtl import __version__, commands
+from synthmtl.commands.talk import add_quiet_option, heed_quiet
 from synthmtl.errors import InputError
 
 
@@ -27,6 +28,7 @@ def build_parser(argv: Sequence[str]) -> ArgumentParser:
         sub = ArgumentParser(description=command.about, exit_on_error=False)
         if argv[:1] == [name]:
             command.configure(sub, argv)
+            add_quiet_option(sub)
         subcommands.add_subcommand(name, sub, help=command.about)
     return parser
 
@@ -44,6 +46,7 @@ def say_errors_in_one_line(call: Callable[[], int | None]) -> int:
     logger.handlers[:] = [handler]
     first = os.environ.get("RANK", "0") == "0"  # of several processes, only one tells what all of them do
     logger.setLevel(logging.INFO if first else logging.ERROR)
+    logging.getLogger("synthmtl.progress").setLevel(logging.NOTSET)
     try:
         return call() or 0
     except (InputError, ArgumentError, argparse.ArgumentError) as error:
@@ -68,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int | None:
         options = build_parser(argv).parse_args(argv)
+        heed_quiet(options[options.command])
         return commands.COMMANDS[options.command].call(options[options.command])
 
     return say_errors_in_one_line(run)

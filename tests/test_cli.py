@@ -1,25 +1,17 @@
+import importlib.util
 import subprocess
 import sys
-import zlib
+from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from synthmtl.cli import main
 
-
-def write_noise(path):
-    pixels = np.random.default_rng(zlib.crc32(path.name.encode())).integers(0, 256, (32, 32), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-def write_folder(root, **counts):
-    for name, count in counts.items():
-        for i in range(count):
-            write_noise(root / name / f"{i}.png")
-    return root
+_spec = importlib.util.spec_from_file_location("noise", Path(__file__).with_name("noise.py"))
+noise = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(noise)
+write_folder = noise.write_folder
 
 
 def snapshot(root):

@@ -138,6 +138,22 @@ def without_places(files):
     return {name: data for name, data in files.items() if name != "options.json"}
 
 
+def test_data_that_changed_since_a_run_was_begun(world, capfd):
+    call_it = [*BALANCE, "--no-filter"]
+    assert call(world, call_it) == 0
+    before = snapshot(world.root / "out")
+    shutil.copy(world.faces / "neutral" / "0.png", world.faces / "fear" / "new.png")
+    assert call(world, [*call_it, "--on-leak", "warn", "--resume"]) == 2
+    assert "another on_leak" in capfd.readouterr().err
+    assert call(world, [*call_it, "--resume"]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert re.search(r"out: the data have changed since this run was begun: \w+: .* faces then, .* now", said)
+    assert said.endswith("; restore them, or start anew with --overwrite")
+    assert snapshot(world.root / "out") == before
+    (world.faces / "fear" / "new.png").unlink()
+    assert call(world, [*call_it, "--resume"]) == 0
+
+
 @pytest.mark.parametrize("size", [2000, 20_000])
 def test_balancing_on_a_full_disk_goes_on_when_there_is_room(world, balanced, files_of_at_most, capfd, size):
     with files_of_at_most(size):
