@@ -39,7 +39,12 @@ def free_port():
 
 @pytest.fixture
 def balance(sources, capsys):
-    """balance(out, *more, launcher) → what the command line prints, in this process or under a launcher."""
+    """balance(out, *more, launcher) → what the command line prints but the folder, in this process or launched."""
+
+    def but_the_folder(printed, out):
+        found = json.loads(printed.splitlines()[-1])
+        assert found.pop("out") == str(out)
+        return found
 
     def call(out, *more, launcher=()):
         arguments = ["balance", "--model", str(sources / "model"), "--data", str(sources / "faces")]
@@ -47,13 +52,13 @@ def balance(sources, capsys):
         if not launcher:
             capsys.readouterr()
             assert main(arguments) == 0
-            return json.loads(capsys.readouterr().out)
+            return but_the_folder(capsys.readouterr().out, out)
         command = [sys.executable, *launcher, "-m", "synthmtl", *arguments]
         # As many threads as in this process: the rounding of sums depends on it.
         environment = {**os.environ, "OMP_NUM_THREADS": "2"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        return but_the_folder(done.stdout, out)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
