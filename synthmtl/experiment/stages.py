@@ -20,6 +20,7 @@ from synthmtl.experiment.config import FaceOptions, MainJobConfig
 from synthmtl.experiment.methods import Method
 from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import RenderConfig, render_faces, split_configs
+from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import recognition_metrics
 from synthmtl.models import Recognizer, match_capacity
@@ -99,13 +100,28 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
             ferplus_rule=options.ferplus_rule,
         )
         return splits, None
-    configs = render_configs(options)
-    tables = {name: render_faces(part) for name, part in configs.items()}
+    configs, classes = render_configs(options), rendered_classes(options)
+    tables = {name: render_faces(part).with_classes(classes) for name, part in configs.items()}
     return Splits(**tables, notes=["All faces are rendered."]), configs["train"]
+
+
+def rendered_classes(options: FaceOptions) -> tuple[str, ...]:
+    """The expressions that training faces are rendered of; the other splits have no others.
+
+    Raises:
+        InputError: if they are fewer than two, or one is unknown.
+    """
+    wanted = {name for name, count in options.train_counts.items() if count}
+    if unknown := wanted - set(EXPRESSIONS):
+        raise InputError(f"--faces.train_counts has {', '.join(sorted(unknown))}: use some of {', '.join(EXPRESSIONS)}")
+    if len(wanted) < 2:
+        raise InputError(f"--faces.train_counts has {len(wanted)} expressions with faces: give at least two")
+    return tuple(name for name in EXPRESSIONS if name in wanted)
 
 
 def render_configs(options: FaceOptions) -> dict[str, RenderConfig]:
     """How the ``train``, ``validation`` and ``test`` faces of a run are rendered."""
+    classes = rendered_classes(options)
     base = RenderConfig(
         image_size=options.image_size,
         channels=options.channels,
@@ -114,8 +130,8 @@ def render_configs(options: FaceOptions) -> dict[str, RenderConfig]:
     )
     return split_configs(
         options.train_counts,
-        options.validation_per_class,
-        options.test_per_class,
+        dict.fromkeys(classes, options.validation_per_class),
+        dict.fromkeys(classes, options.test_per_class),
         config=base,
         **dict(zip(("train_subjects", "validation_subjects", "test_subjects"), options.subjects, strict=True)),
     )

@@ -348,8 +348,8 @@ def render_splits(
 
 def split_configs(
     train_counts: dict[str, int] | int,
-    per_class_validation: int,
-    per_class_test: int,
+    per_class_validation: dict[str, int] | int,
+    per_class_test: dict[str, int] | int,
     *,
     config: RenderConfig | None = None,
     train_subjects: int = 120,

@@ -70,7 +70,7 @@ def load_study(config: StudyConfig, out: Path, accelerator: Accelerator) -> Stud
     trains = {float(config.grid.rho[0]): splits.train}
     for rho in config.grid.rho[1:]:
         faces = dataclasses.replace(config.faces, nuisance_correlation=rho)
-        trains[float(rho)] = render_faces(render_configs(faces)["train"])
+        trains[float(rho)] = render_faces(render_configs(faces)["train"]).with_classes(splits.train.classes)
     fewest = min(count for table in trains.values() for count in table.counts().values() if count)
     most = max((labels for labels in config.grid.labels_per_class if labels is not None), default=0)
     if most > fewest:

@@ -30,6 +30,20 @@ def test_correlated_nuisances_reach_the_training_faces_only(tmp_path):
         load_data(FaceOptions(nuisance_correlation=2.0))
 
 
+def test_only_expressions_with_training_faces_are_rendered():
+    counts = {"fear": 2, "neutral": 4, "anger": 0, "happiness": 3}
+    options = FaceOptions(
+        image_size=32, train_counts=counts, validation_per_class=2, test_per_class=1, subjects=(4, 4, 4)
+    )
+    splits, _ = load_data(options)
+    assert splits.classes == ("neutral", "happiness", "fear")
+    assert [list(table.counts().values()) for table in splits.tables().values()] == [[4, 3, 2], [2, 2, 2], [1, 1, 1]]
+    with pytest.raises(InputError, match="has 1 expressions with faces: give at least two"):
+        load_data(FaceOptions(train_counts={"fear": 2}))
+    with pytest.raises(InputError, match="has joy: use some of neutral"):
+        load_data(FaceOptions(train_counts={"fear": 2, "joy": 3}))
+
+
 def test_the_format_reaches_the_reader(tmp_path):
     """Seven folders of numbers tell nobody whose codes they are, until the format says it."""
     picture = torch.randint(0, 256, (7, 12, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
