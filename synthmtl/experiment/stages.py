@@ -112,8 +112,8 @@ def rendered_classes(options: FaceOptions) -> tuple[str, ...]:
         InputError: if they are fewer than two, or one is unknown.
     """
     wanted = {name for name, count in options.train_counts.items() if count}
-    if unknown := wanted - set(EXPRESSIONS):
-        raise InputError(f"--faces.train_counts has {', '.join(sorted(unknown))}: use some of {', '.join(EXPRESSIONS)}")
+    if unknown := sorted(wanted - set(EXPRESSIONS)):
+        raise InputError(f"--faces.train_counts has {unknown[0]!r}: use some of {', '.join(EXPRESSIONS)}")
     if len(wanted) < 2:
         raise InputError(f"--faces.train_counts has {len(wanted)} expressions with faces: give at least two")
     return tuple(name for name in EXPRESSIONS if name in wanted)

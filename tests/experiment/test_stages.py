@@ -40,7 +40,7 @@ def test_only_expressions_with_training_faces_are_rendered():
     assert [list(table.counts().values()) for table in splits.tables().values()] == [[4, 3, 2], [2, 2, 2], [1, 1, 1]]
     with pytest.raises(InputError, match="has 1 expressions with faces: give at least two"):
         load_data(FaceOptions(train_counts={"fear": 2}))
-    with pytest.raises(InputError, match="has joy: use some of neutral"):
+    with pytest.raises(InputError, match="has 'joy': use some of neutral"):
         load_data(FaceOptions(train_counts={"fear": 2, "joy": 3}))
 
 
