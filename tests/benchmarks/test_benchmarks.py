@@ -24,7 +24,11 @@ def test_every_benchmark_gives_rows():
     assert lines[0] == ["benchmark", "case", "ours", "plain", "ratio", "wanted"]
     assert sorted({line[0] for line in lines[2:]}) == NAMES
     for line in lines[2:]:
-        assert len(line) == 6 and math.isfinite(float(line[4])) and float(line[4]) > 0, line
+        assert len(line) == 6, line
+        if "not installed" in line[1]:  # what the plain way takes is not among what the tests install
+            assert line[4] == "", line
+        else:
+            assert math.isfinite(float(line[4])) and float(line[4]) > 0, line
 
 
 def test_unknown_names_are_refused():
