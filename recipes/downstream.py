@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthmtl.balance import dilution
@@ -37,6 +39,7 @@ from synthmtl.experiment import check_out, claim, describe_data, open_out, write
 from synthmtl.experiment.config import FaceOptions
 from synthmtl.experiment.stages import load_data
 from synthmtl.experiment.workspace import Unit
+from synthmtl.files import write_tensors
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import bootstrap_intervals, compare_paired, minority_classes, recognition_metrics
 from synthmtl.models import EmotionGCN
@@ -153,11 +156,11 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
 
 
 def train_one(
-    out: Path, name: str, table: FaceTable, held_out: FaceTable, options: Options, seed: int, accelerator
+    out: Path, name: str, table: FaceTable, held_out: FaceTable, options: Options, seed: int, accelerator: Accelerator
 ) -> tuple[Tensor, float]:
     """Probabilities (N, K) for the scored split by one recognizer, and the seconds its training took."""
     unit = Unit(out, f"{name}/seed{seed}")
-    file = unit.directory / "predictions.pt"
+    file = unit.directory / "predictions.safetensors"
     if unit.result is None:
         torch.manual_seed(derive_seed("weights", seed))  # the same for every set, so that comparisons are paired
         model = EmotionGCN(
@@ -179,10 +182,10 @@ def train_one(
         probabilities = predict_table(model, held_out, device=accelerator.device, mirror=options.mirror)
         if accelerator.is_main_process:
             save_network(model, unit.directory / "model")
-            torch.save(probabilities, file)
+            write_tensors(file, {options.score: probabilities})
             unit.finish({"seconds": result.seconds})
         accelerator.wait_for_everyone()
-    return torch.load(file, weights_only=True), unit.result["seconds"]
+    return load_file(file)[options.score], unit.result["seconds"]
 
 
 def scored(outputs: dict[str, Tensor], table: FaceTable, train: FaceTable, seconds: dict[str, float]) -> dict:
