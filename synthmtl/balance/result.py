@@ -9,6 +9,7 @@ from torch import Tensor
 from synthmtl.balance.chunks import Chunk
 from synthmtl.balance.filter import REASONS, JudgeCalibration
 from synthmtl.balance.plan import BalancePlan
+from synthmtl.balance.targets import ClassTargets
 from synthmtl.data.storage import new_faces
 from synthmtl.data.table import FaceTable
 
@@ -22,8 +23,9 @@ class BalancingResult:
 
     Attributes:
         table: the synthesized faces. Each has the wanted expression, its source's subject, session and domain,
-            ``synthetic`` = True, the attribute ``agreement`` and those that the plan matched and, as ``files``, its
-            name in a written set. It has no further labels, since the edit changed them.
+            ``synthetic`` = True, the attribute ``agreement``, those that the plan matched, those of
+            :meth:`ClassTargets.columns` and, as ``files``, its name in a written set. It has no further labels, since
+            the edit changed them.
         records: of each face: ``source_file``, ``source_row``, ``source_expression``, ``seed``, ``attempt`` (from 0),
             ``generator``, ``agreement`` (None without filter), ``below_threshold``, ``filtered``.
         plan: what was wanted.
@@ -96,6 +98,7 @@ class Origin:
         fill: one of :data:`FILLS`.
         identity: hashes and settings.
         chunk_size: wanted faces of a chunk.
+        targets: what the generator was told.
     """
 
     table: FaceTable
@@ -103,6 +106,7 @@ class Origin:
     fill: str
     identity: Mapping
     chunk_size: int
+    targets: ClassTargets
 
     def taken(self, chunk: Chunk) -> Tensor:
         """(n,) bool, which of a chunk's wanted faces are in the set."""
@@ -146,7 +150,8 @@ class Origin:
             domain=table.domain[source],
             synthetic=torch.ones(len(taken), dtype=torch.bool),
             attributes={name: table.attributes[name][source] for name in plan.match}
-            | {"agreement": chunk.agreement[taken].float()},
+            | {"agreement": chunk.agreement[taken].float()}
+            | self.targets.columns(target, chunk.seed[taken].tolist()),
             words={name: table.words[name] for name in plan.match if name in table.words},
             files=[f"train/{plan.classes[t]}/{name}.png" for t, name in zip(target.tolist(), names, strict=True)],
         )

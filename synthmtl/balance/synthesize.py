@@ -17,6 +17,7 @@ from synthmtl.balance.filter import FaceFilter, JudgeCalibration, Verdict, evalu
 from synthmtl.balance.plan import BalancePlan, make_plan
 from synthmtl.balance.result import FILLS, BalancingResult, Origin, gather
 from synthmtl.balance.strategy import Strategy
+from synthmtl.balance.targets import ClassTargets
 from synthmtl.data.duplicates import MIN_CORRELATION
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -44,7 +45,8 @@ def edit_faces(
 
     Args:
         sources: (B, C, H, W) uint8.
-        target: (B,) int64.
+        target: (B,) int64 classes, or (B, 22) or (B, 2) as the generator is conditioned. A class stands for what
+            :func:`~synthmtl.models.generators.class_targets` takes it for.
         seeds: B seeds, of style or noise.
         spread: as in :meth:`FERSNet.synthesize` or :meth:`DiffusionFERSNet.synthesize`.
         sampling: of a diffusion model; None = its defaults.
@@ -58,7 +60,7 @@ def edit_faces(
     options = sampling_arguments(generator, sampling)
     device = next(generator.parameters()).device
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
-    target = class_targets(generator, target).to(device)
+    target = (class_targets(generator, target) if target.ndim == 1 else target).to(device)
     with evaluating(generator):
         edited = generator.synthesize(to_unit(sources, device), target, generator=draws, spread=spread, **options)
     edited = edited.float()
@@ -111,7 +113,8 @@ def synthesize_balancing_set(
     Args:
         generator: the trained network; its classes are the table's.
         judge: recognizer that did not train with the generator; None without ``filter``.
-        table: the training faces, real ones to edit among them.
+        table: the training faces, real ones to edit among them. Where the generator is told action units, or valence
+            and arousal, their labels say which (:class:`~synthmtl.balance.targets.ClassTargets`).
         plan: a plan for this table, or a strategy from which ``sources``, ``max_uses``, ``match`` and ``seed`` make
             one.
         calibration: of the judge, from :func:`~synthmtl.balance.filter.calibrate_judge`; None without ``filter``.
@@ -150,6 +153,7 @@ def synthesize_balancing_set(
         )
     _check_plan(plan, table)
     generator.to(device)
+    targets = ClassTargets(generator, table)
     limits = {"min_change": min_change, "min_distance": min_distance, "max_correlation": max_correlation}
     identity = {
         "plan": plan.fingerprint(),
@@ -161,13 +165,15 @@ def synthesize_balancing_set(
         | (limits if filter else {"filter": False})
         | ({"sampling": options} if options else {}),
     }
+    if targets.examples:
+        identity["targets"] = tensor_hash(*targets.examples.values())
     judging = no_filter
     if filter:
         judging = FaceFilter(
             judge, calibration, table.images, table.classes, subject=table.subject, device=device, **limits
         )
     store = ChunkStore(directory, identity, rank=rank) if directory is not None else None
-    origin = Origin(table, plan, fill, identity, batch_size)
+    origin = Origin(table, plan, fill, identity, batch_size, targets)
     work = _Work(generator, judging, origin, store, max_attempts, spread, sampling, on_faces)
     count = -(-len(plan) // batch_size)
     chunks: dict[int, Chunk] = {}
@@ -232,9 +238,10 @@ def _make_chunks(work: _Work, numbers: Sequence[int]) -> Iterator[tuple[int, Chu
                     yield number, chunk
                     continue
             rows, target, seeds = draft.candidates()
+            told = work.origin.targets.draw(target, seeds)
             before, sources = time.monotonic(), work.origin.table.images[rows]
             images, finite = edit_faces(
-                work.generator, sources, target, seeds, spread=work.spread, sampling=work.sampling
+                work.generator, sources, told, seeds, spread=work.spread, sampling=work.sampling
             )
             generating += time.monotonic() - before
             made += len(images)

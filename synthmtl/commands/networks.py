@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -93,7 +94,19 @@ def run_predict(options: Namespace) -> None:
 def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of editing."""
     parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved generator")
-    parser.add_argument("--expression", type=str, required=True, help="wanted expression")
+    parser.add_argument("--expression", type=str | None, default=None, help="wanted expression")
+    parser.add_argument(
+        "--action_units",
+        type=dict[str, float] | None,
+        default=None,
+        help='wanted intensities by name, e.g. "{AU6: 0.6, AU12: 1}"; the others are 0. For a generator trained with '
+        "--model.condition action_units, which takes an expression, too",
+    )
+    parser.add_argument(
+        "--valence_arousal", type=tuple[float, float] | None, default=None,
+        help='wanted valence and arousal, each in [-1, 1], e.g. "[0.8, 0.3]". For a generator trained with '
+        "--model.condition valence_arousal, which takes an expression, too",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the style, or of a diffusion model's noise")
     add_sampling_options(parser)
     parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
@@ -108,15 +121,13 @@ def run_synthesize(options: Namespace) -> None:
 
     from synthmtl.experiment import check_out, claim, open_out
     from synthmtl.files import replacing
-    from synthmtl.labels import class_index
-    from synthmtl.models.generators import class_targets, sampling_arguments
+    from synthmtl.models.generators import sampling_arguments
 
     check_out(options.out, resume=options.resume, overwrite=options.overwrite)
     model, sampling = load_generator(options)
-    index = class_index(model.classes, options.expression)
+    target, said = _wanted(model, options)
     device = default_device()
-    model = model.to(device)
-    target = class_targets(model, torch.tensor([index])).to(device)
+    model, target = model.to(device), target.to(device)
     how = sampling_arguments(model, sampling) | {"spread": options.spread}
     out, written = None, []
     for number, (file, image) in enumerate(readable_faces(options.images, model)):
@@ -125,7 +136,7 @@ def run_synthesize(options: Namespace) -> None:
             claim(out, {"command": "synthesize"} | settings(options))
         style = torch.Generator().manual_seed(options.seed)
         edited = model.synthesize(image.to(device), target, generator=style, **how)
-        name = out / f"{number:05d}-{Path(file).stem}-{model.classes[index]}.png"
+        name = out / f"{number:05d}-{Path(file).stem}-{said}.png"
         pixels = edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         with replacing(name, flush=False) as partial:
             Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(partial, "PNG")
@@ -134,4 +145,30 @@ def run_synthesize(options: Namespace) -> None:
             print(name, flush=True)
     if options.json:
         print(json.dumps({"out": str(out), "files": written}))
-    log.info("%d faces of %s → %s", len(written), model.classes[index], out)
+    log.info("%d faces of %s → %s", len(written), said, out)
+
+
+def _wanted(model: Any, options: Namespace) -> tuple[Any, str]:
+    """The target (1, ...) that exactly one of the options names, and a word for it that suits a file's name."""
+    from synthmtl.labels import canonical_compound, canonical_expression, class_index
+    from synthmtl.models.conditions import CONDITIONS, read_target
+
+    condition = model.config.condition
+    given = {name: options[name] for name in CONDITIONS if options[name] is not None}
+    if len(given) != 1:
+        raise InputError("give one of --expression, --action_units and --valence_arousal")
+    ((kind, wanted),) = given.items()
+    if kind == "expression":
+        if condition == "expression":
+            class_index(model.classes, wanted)
+        return read_target(condition, model.classes, wanted), canonical_expression(wanted) or canonical_compound(wanted)
+    if kind != condition:
+        raise InputError(f"--{kind}: the generator in {options.model} is told {condition.replace('_', ' ')}")
+    numbers = wanted.values() if kind == "action_units" else wanted
+    low = 0 if kind == "action_units" else -1
+    if not all(low <= number <= 1 for number in numbers):
+        raise InputError(f"--{kind}: give numbers from {low} to 1")
+    if kind == "action_units":
+        target = read_target(kind, model.classes, wanted)
+        return target, "-".join(name for name, number in wanted.items() if number) or "relaxed"
+    return read_target(kind, model.classes, [float(number) for number in wanted]), "{:+.2f}{:+.2f}".format(*wanted)

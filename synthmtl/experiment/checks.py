@@ -8,6 +8,7 @@ from synthmtl.errors import InputError
 from synthmtl.experiment.config import MainJobConfig, preset
 from synthmtl.labels import EXPRESSIONS, TASKS
 from synthmtl.losses.perceptual import PERCEPTUAL
+from synthmtl.models.conditions import CONDITIONS
 from synthmtl.models.generators import GENERATORS
 from synthmtl.models.noise import NoiseSchedule
 
@@ -52,6 +53,12 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     _check(balance.spread >= 0, "balance.spread", balance.spread, "at least 0")
     if isinstance(balance.strategy, str):
         resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)
+    _check(model.condition in CONDITIONS, "model.condition", model.condition, f"one of {', '.join(CONDITIONS)}")
+    if synthesis.labeler is not None and model.condition == "expression":
+        raise InputError(
+            "--synthesis.labeler is for --model.condition action_units or valence_arousal: a generator that is told "
+            "the expression needs none"
+        )
     _check(model.width > 0, "model.width", model.width, "above 0")
     _check(0 <= model.dropout < 1, "model.dropout", model.dropout, "in [0, 1)")
     check_generator(config)

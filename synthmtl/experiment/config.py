@@ -78,6 +78,9 @@ class ModelOptions:
         size: ``published`` (96 px, 64-512 channels), ``cpu`` (48 px, narrow) or ``tiny``.
         generator: what makes faces of the synthesis branch's features: ``gan``, a decoder that guide and critic teach,
             or ``diffusion``, a denoiser, which needs neither.
+        condition: what either generator is told of the wanted face: its ``expression``, or its ``action_units`` or
+            ``valence_arousal``, which common and rare expressions share. Faces that lack them get them from
+            ``synthesis.labeler``, as targets only.
         prediction: of the denoiser: ``v``, or ``flow`` (flow matching).
         unet_channels: widths of the denoiser's levels, fine to coarse; null = those of the size.
         patch_size: the denoiser works on patches of that many pixels a side, 1 or 2; null = that of the size.
@@ -98,6 +101,7 @@ class ModelOptions:
 
     size: str = "cpu"
     generator: str = "gan"
+    condition: str = "expression"
     prediction: str = "v"
     unet_channels: list[int] | None = None
     patch_size: int | None = None
@@ -156,6 +160,7 @@ class ModelOptions:
             "image_channels": faces.channels,
             "sharing": "leaky" if self.sharing == HARD_MATCHED else self.sharing,
             "sharing_options": self.sharing_options,
+            "condition": self.condition,
             "one_unit": self.one_unit,
             "dropout": self.dropout,
         } | self.widths()
@@ -188,6 +193,8 @@ class SynthesisOptions:
         edits: faces edited in each step.
         rendered_share: share of them that are rendered pairs, in mixed mode.
         rendered_subjects: how many rendered people teach in mixed mode.
+        labeler: folder of a network of ours that says the action units, or valence and arousal, of training faces that
+            carry none, where ``model.condition`` wants them; null = one that is trained on rendered faces for it.
         denoising: losses of the generator ``diffusion``; those below are for ``gan``.
         guide_noise: deviation of the noise, in units of [-1, 1] pixels, through which the guide learns expressions and
             then sees edited faces, so that they cannot please it by fine patterns.
@@ -200,6 +207,7 @@ class SynthesisOptions:
     edits: int = 32
     rendered_share: float = 0.5
     rendered_subjects: int = 400
+    labeler: str | None = None
     denoising: DenoisingOptions = field(default_factory=DenoisingOptions)
     guide_noise: float = 0.3
     perceptual: str = "auto"
@@ -326,10 +334,10 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
             model=ModelOptions(width=0.75),
             # Rendered faces have little noise, and pairs bound what the guide can ask for.
             synthesis=SynthesisOptions(edits=40, guide_noise=0.05),
-            recognition=TrainingConfig(steps=270, batch_size=64, learning_rate=3e-3),
+            recognition=TrainingConfig(steps=250, batch_size=64, learning_rate=3e-3),
             judge=TrainingConfig(steps=270, batch_size=64, learning_rate=3e-3),
-            joint=TrainingConfig(steps=360, batch_size=24, learning_rate=3e-3),
-            finetune=TrainingConfig(steps=180, batch_size=64, learning_rate=1.5e-3),
+            joint=TrainingConfig(steps=340, batch_size=24, learning_rate=3e-3),
+            finetune=TrainingConfig(steps=165, batch_size=64, learning_rate=1.5e-3),
             preset=name,
         )
     if name == "quick":

@@ -21,9 +21,10 @@ from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import EditSource, EditStream, RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment.further import further_loss
+from synthmtl.experiment.labeler import teaching_config, told_faces
 from synthmtl.experiment.stages import Job, predict, save, validation_scores
 from synthmtl.experiment.workspace import Unit
-from synthmtl.faces import RenderConfig, counterparts, render_faces
+from synthmtl.faces import counterparts, render_faces
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective
 from synthmtl.losses.diffusion import DiffusionObjective
@@ -61,8 +62,9 @@ def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
     """Where the edits of joint training come from."""
     options = job.config.synthesis
     world = job.accelerator.num_processes
+    own = told_faces(job)
     if mode != "mixed":
-        return [EditSource(job.train, EditSampler(job.train, paired=mode == "paired"), options.edits)]
+        return [EditSource(own, EditSampler(own, paired=mode == "paired"), options.edits)]
     taught = world * round(options.edits * options.rendered_share / world)
     if not 0 < taught < options.edits:
         raise InputError(
@@ -71,20 +73,11 @@ def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
         )
     # Eight faces a session: nearly every expression has a partner among the others.
     each = 16 * options.rendered_subjects // len(job.train.classes)
-    rendered = render_faces(
-        RenderConfig(
-            image_size=job.config.faces.image_size,
-            channels=job.config.faces.channels,
-            counts=dict.fromkeys(job.train.classes, each),
-            subjects=options.rendered_subjects,
-            style="wild",
-            intensity_range=(0.7, 1.35),  # photographs in expression data sets show little restraint
-            seed=derive_seed("teach", seed) % 2**31,
-        )
-    ).with_classes(job.train.classes)
+    taught_by = teaching_config(job.config, job.train.classes, seed=derive_seed("teach", seed) % 2**31, faces=each)
+    rendered = render_faces(taught_by).with_classes(job.train.classes)
     return [
         EditSource(rendered, EditSampler(rendered, paired=True), taught),
-        EditSource(job.train, EditSampler(job.train, paired=False), options.edits - taught),
+        EditSource(own, EditSampler(own, paired=False), options.edits - taught),
     ]
 
 
@@ -197,7 +190,7 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
     balancing = synthesize_balancing_set(
         generator,
         judge,
-        job.train,
+        told_faces(job),
         options.strategy,
         calibration=calibration,
         max_attempts=options.attempts,

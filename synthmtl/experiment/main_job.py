@@ -9,7 +9,9 @@ from synthmtl.experiment.cells import train_cell
 from synthmtl.experiment.checks import check_config
 from synthmtl.experiment.config import MainJobConfig
 from synthmtl.experiment.further import check_labels, further_scores
+from synthmtl.experiment.gates import gates_of_run
 from synthmtl.experiment.generation import Fills, judged_recall, make_fills, synthesis_mode, train_jointly
+from synthmtl.experiment.labeler import labeler, lacking, targets_note, train_labeler
 from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.quality import balancing_quality
 from synthmtl.experiment.reporting import build_report, write_report
@@ -45,12 +47,14 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
         check_out(out, resume=resume, overwrite=overwrite)
     splits, render = load_data(config.faces)
     check_same_data(accelerator, splits.tables())
+    job = Job(config, out, splits, accelerator, render)
+    check_labels(job)
+    if config.synthesis.labeler is not None and bool(lacking(job).any()):
+        labeler(job)  # loaded to see whether it suits, before anything is written or trained
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
         claim(out, dataclasses.asdict(config), describe_data(splits.tables()) if render is None else None)
     accelerator.wait_for_everyone()
-    job = Job(config, out, splits, accelerator, render)
-    check_labels(job)
     job.notes.extend(splits.notes)  # the reader has logged them
     if config.preset == "smoke":
         job.note("Smoke preset: it proves the installation, its numbers mean nothing.")
@@ -65,6 +69,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
         balance=trained.balance,
         generation=trained.generation,
         tasks=trained.tasks,
+        gates=trained.gates,
         title=f"synthmtl: {title}",
     )
     if accelerator.is_main_process:
@@ -83,6 +88,7 @@ class Trained:
         generation: the ``generation`` of ``report.json``.
         generator: the synthesis network of the first seed, or None.
         tasks: the ``tasks`` of ``report.json``.
+        gates: the ``gates`` of ``report.json``.
     """
 
     cells: dict[str, list[dict]]
@@ -90,6 +96,7 @@ class Trained:
     generation: dict
     generator: FaceGenerator | None
     tasks: dict[str, dict]
+    gates: list[dict]
 
 
 def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> Trained:
@@ -103,10 +110,14 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
 
     taught = config.model.generator == "gan" and networks & {"hard", "gated"}
     roles = (["guide"] if taught else []) + (["judge"] if kinds else [])
-    workers.run([(role, train_judge, {"role": role}) for role in roles])
-    bases, fills = {}, {}
+    first = [(role, train_judge, {"role": role}) for role in roles]
+    if networks & {"hard", "gated"} and config.synthesis.labeler is None and bool(lacking(job).any()):
+        first.append(("labeler", train_labeler, {}))
+    workers.run(first)
+    bases, fills, targets = {}, {}, {}
     if networks & {"hard", "gated"}:
         synthesis_mode(job)
+        targets = targets_note(job)
         wanted = [(name, seed) for seed in generators for name in ("gated", "hard") if name in networks]
         calls = [(f"{n} joint seed {s}", train_jointly, {"network": n, "seed": s}) for n, s in wanted]
         bases = dict(zip(wanted, workers.run(calls), strict=True))
@@ -122,6 +133,7 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
             fills[seed] = make_fills(job, made_by, judge, seed, kinds=kinds)
         balance = fills[generators[0]].summary
         generation = {"generator": config.model.generator, "judged_recall": judged_recall(job, generator, judge)}
+        generation |= {"targets": targets} if targets else {}
         methods = without_empty_fills(job, methods, fills)
 
     calls = []
@@ -136,7 +148,7 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
     cells = {name: [result for result in results if result["method"] == name] for name in methods}
     if config.balance.quality and fills and fills[generators[0]].tables:
         generation["quality"] = balancing_quality(job, fills[generators[0]], cells)
-    return Trained(cells, balance, generation, generator, further_scores(job, bases))
+    return Trained(cells, balance, generation, generator, further_scores(job, bases), gates_of_run(job, bases, cells))
 
 
 def without_empty_fills(job: Job, methods: dict[str, Method], fills: dict[int, Fills]) -> dict[str, Method]:

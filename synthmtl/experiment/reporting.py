@@ -24,7 +24,7 @@ from synthmtl.metrics import (
     share_of_gap,
 )
 from synthmtl.models.generators import FaceGenerator
-from synthmtl.report import contact_sheet, draw_report_figures, validate_report, write_page
+from synthmtl.report import contact_sheet, draw_gate_figures, draw_report_figures, validate_report, write_page
 from synthmtl.training.trackers import track_images
 
 _METRICS = ("accuracy", "macro_f1", "balanced_accuracy")
@@ -46,7 +46,14 @@ def environment(job: Job) -> dict:
 
 
 def build_report(
-    job: Job, cells: dict[str, list[dict]], *, balance: dict, generation: dict, tasks: dict[str, dict], title: str
+    job: Job,
+    cells: dict[str, list[dict]],
+    *,
+    balance: dict,
+    generation: dict,
+    tasks: dict[str, dict],
+    gates: list[dict],
+    title: str,
 ) -> dict:
     """The report of finished cells, ``{method: [result of each seed]}``; the test split is read here and only here."""
     test, classes = job.splits.test, list(job.train.classes)
@@ -104,6 +111,7 @@ def build_report(
         "balance": balance,
         "generation": generation,
         "tasks": tasks,
+        "gates": gates,
         "environment": environment(job),
     }
 
@@ -141,7 +149,7 @@ def write_report(job: Job, report: dict, generator: FaceGenerator | None) -> Non
     """``report.json``, ``figures/`` and ``report.html`` in the run's folder."""
     validate_report(report)
     write_json(job.out / "report.json", report)
-    figures = draw_report_figures(report, job.out / "figures")
+    figures = draw_report_figures(report, job.out / "figures") | draw_gate_figures(report, job.out / "figures")
     if "quality" in report["generation"]:
         figures["closest_pairs"] = closest_pairs(job)
     if generator is not None:

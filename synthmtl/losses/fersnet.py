@@ -88,10 +88,11 @@ class FERSNetObjective(nn.Module):
 
     Every face passes the encoder once and is decoded once. Two thirds of the paired rows are decoded with the style
     read from their target and compared with it; the other rows with a style drawn from the class's prior, as at
-    synthesis time (every other unpaired row borrows that of its example instead). All edited faces are judged by
-    guide and critic. The critic sees rows of the unpaired kind if there are any, since those are the user's faces.
-    Where several processes train, each must have as many paired rows as the others. Guide, critic and
-    perceptual distance are moved to the device by the caller.
+    synthesis time (every other unpaired row borrows that of its example instead). The decoder is told what the network
+    is conditioned on, of target and source; all edited faces are judged by guide and critic, by their expression. The
+    critic sees rows of the unpaired kind if there are any, since those are the user's faces. Where several processes
+    train, each must have as many paired rows as the others. Guide, critic and perceptual distance are moved to the
+    device by the caller.
 
     Args:
         model: the FERSNet.
@@ -141,7 +142,8 @@ class FERSNetObjective(nn.Module):
         guide, critic, perceptual = self._frozen
         labelled, edits = len(batch.labelled), len(batch.source)
         source, target, paired = batch.source.image, batch.target.image, batch.paired
-        wanted = batch.target.expression
+        wanted, condition = batch.target.expression, model.config.condition
+        told = getattr(batch.target, condition)
         encoded = model.encode(torch.cat([batch.labelled.image, source]))
         rows = [labelled, edits]
         parts = [
@@ -167,7 +169,7 @@ class FERSNetObjective(nn.Module):
         posterior = model.style.posterior(target)
         noise = batch.random.normal("style", 2 * edits, model.style.dim)
         read = model.style.draw(posterior, noise[:edits])
-        prior = model.style.prior(wanted)
+        prior = model.style.prior(told)
         add("divergence", w.divergence, model.style.divergence(posterior, prior).mean())
         # The divergence alone fits the prior to the posteriors. Could guide and critic move it too, drawn styles would
         # differ from read ones, and the decoder would learn to please those two where no pixel is compared.
@@ -176,7 +178,7 @@ class FERSNetObjective(nn.Module):
         turn = batch.random.positions(edits).to(paired.device)
         reads = torch.where(paired, turn % 3 > 0, turn % 2 > 0)
         drawn = model.style.draw(prior, noise[edits:])
-        edit = model.decode(parts[1], source, wanted, torch.where(reads[:, None], read, drawn))
+        edit = model.decode(parts[1], source, told, torch.where(reads[:, None], read, drawn))
         compared = paired & reads
         if paired.any():
             pairs = torch.where(paired)[0]
@@ -217,7 +219,8 @@ class FERSNetObjective(nn.Module):
     def _unpaired_terms(self, batch: EditBatch, encoded: Encoded, edit: Edit, rows: Tensor, add: Callable) -> None:
         """What replaces the paired target: cycle and identity."""
         model, w = self.model, self.weights
-        source, own, edited = batch.source.image[rows], batch.source.expression[rows], edit.image[rows]
+        own = getattr(batch.source, model.config.condition)[rows]
+        source, edited = batch.source.image[rows], edit.image[rows]
         own_style, _ = model.style.posterior(source)
         if w.identity:
             part = encoded._replace(synthesis=encoded.synthesis[rows], skips=[skip[rows] for skip in encoded.skips])

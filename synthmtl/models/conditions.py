@@ -1,4 +1,4 @@
-"""What a denoiser is told: the wanted expression, and the source's gated features."""
+"""What a generator is told: the wanted expression, action units or affect; and a denoiser the source's features."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +19,36 @@ Target = str | int | Tensor | Mapping[str, float] | Sequence[str | int | float |
 """What :func:`read_target` takes."""
 
 
+def check_condition(kind: str) -> None:
+    """Stop at a kind of target that there is not.
+
+    Raises:
+        InputError: naming :data:`CONDITIONS`.
+    """
+    if kind not in CONDITIONS:
+        raise InputError(f"unknown condition {kind!r}: use one of {', '.join(CONDITIONS)}")
+
+
+def code_width(kind: str, classes: int) -> int:
+    """Numbers in a :func:`target_code`: K, or two for each action unit, or for valence and arousal."""
+    return classes if kind == "expression" else 2 * _WIDTHS[kind]
+
+
+def target_code(kind: str, classes: int, target: Tensor) -> Tensor:
+    """Targets as numbers, (B, W) float32: one of K, or each value (0 if missing) and whether it is known.
+
+    Args:
+        kind: one of :data:`CONDITIONS`.
+        classes: number of expressions K.
+        target: as :class:`TargetCondition` takes it. A missing expression is all zeros.
+    """
+    if kind == "expression":
+        known = target >= 0
+        return F.one_hot(target.clamp(min=0), classes).float() * known[:, None]
+    known = ~target.isnan()
+    return torch.cat([torch.where(known, target, 0.0), known.to(target.dtype)], 1)
+
+
 class TargetCondition(nn.Module):
     """Embeds the target: ``expression`` (B,), ``action_units`` (B, A) or ``valence_arousal`` (B, 2) → (B, dim).
 
@@ -36,13 +66,12 @@ class TargetCondition(nn.Module):
 
     def __init__(self, kind: str, classes: int, dim: int):
         super().__init__()
-        if kind not in CONDITIONS:
-            raise InputError(f"unknown condition {kind!r}: use one of {', '.join(CONDITIONS)}")
+        check_condition(kind)
         self.kind, self.classes = kind, classes
         if kind == "expression":
             self.embedding = nn.Embedding(classes + 1, dim)
         else:
-            self.embedding = nn.Sequential(nn.Linear(2 * _WIDTHS[kind], dim), nn.SiLU(), nn.Linear(dim, dim))
+            self.embedding = nn.Sequential(nn.Linear(code_width(kind, classes), dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def missing(self, count: int, device: torch.device) -> Tensor:
         """``count`` missing targets."""
@@ -52,12 +81,12 @@ class TargetCondition(nn.Module):
 
     def forward(self, target: Tensor, keep: Tensor | None = None) -> Tensor:
         """Embedding (B, dim); rows that ``keep`` (B,) bool leaves out are null."""
-        known = target >= 0 if self.kind == "expression" else ~target.isnan()
         if keep is not None:
-            known = known & keep.view(-1, *[1] * (target.ndim - 1))
+            missing = self.missing(len(target), target.device).to(target.dtype)
+            target = torch.where(keep.view(-1, *[1] * (target.ndim - 1)), target, missing)
         if self.kind == "expression":
-            return self.embedding(torch.where(known, target, self.classes))
-        return self.embedding(torch.cat([torch.where(known, target, 0.0), known.to(target.dtype)], 1))
+            return self.embedding(torch.where(target >= 0, target, self.classes))
+        return self.embedding(target_code(self.kind, self.classes, target))
 
 
 def read_target(kind: str, classes: Sequence[str], wanted: Target) -> Tensor:

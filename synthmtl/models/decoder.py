@@ -40,8 +40,8 @@ class UpBlock(nn.Module):
 class EditDecoder(nn.Module):
     """From the joint features and skips back to a face with the target expression.
 
-    The target enters here only, as adaptive instance normalization of (class embedding, style): in the encoder a
-    target code would leak the source's label, since sources never have the target's class.
+    The target enters here only, as adaptive instance normalization of (target, style): in the encoder a target code
+    would leak the source's label, since sources never have the target's class.
 
     ``output="flow"`` warps the source by a learned flow, which is smoothed (a guide would tear it into stripes), and
     adds a learned residual (teeth, wrinkles, an opened mouth); both start at zero, the identity. ``output="direct"``
@@ -53,11 +53,11 @@ class EditDecoder(nn.Module):
         channels: widths of the up blocks, deepest first; None = those of the skips.
         painted_channels: width of the two layers at full size; None = half the last width.
         image_channels: C.
-        classes: number of expressions K.
+        code_dim: W, numbers in a target's code.
         style_dim: S, size of the style that says how an expression is shown.
         output: ``flow`` or ``direct``.
         max_flow: largest offset, in half image sides.
-        condition_dim: E, size of the condition that (class embedding, style) becomes.
+        condition_dim: E, size of the condition that (code, style) becomes.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class EditDecoder(nn.Module):
         in_channels: int,
         skip_channels: Sequence[int],
         image_channels: int,
-        classes: int,
+        code_dim: int,
         style_dim: int,
         channels: Sequence[int] | None = None,
         painted_channels: int | None = None,
@@ -79,10 +79,8 @@ class EditDecoder(nn.Module):
             raise ValueError(f"unknown decoder output {output!r}: use flow or direct")
         self.output = output
         self.max_flow = max_flow
-        self.condition = nn.Sequential(
-            nn.Linear(classes + style_dim, condition_dim), nn.ReLU(), nn.Linear(condition_dim, condition_dim), nn.ReLU()
-        )
-        self.classes = classes
+        first, second = nn.Linear(code_dim + style_dim, condition_dim), nn.Linear(condition_dim, condition_dim)
+        self.condition = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
         widths = [in_channels, *(channels or skip_channels)]
         self.blocks = nn.ModuleList(
             UpBlock(widths[i], skip, widths[i + 1], condition_dim) for i, skip in enumerate(skip_channels)
@@ -102,12 +100,9 @@ class EditDecoder(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(
-        self, features: Tensor, skips: Sequence[Tensor], source: Tensor, expression: Tensor, style: Tensor
-    ) -> Edit:
-        """Edit ``source`` (B, C, H, W) to ``expression`` (B,) shown with ``style`` (B, S)."""
-        code = F.one_hot(expression, self.classes).to(style.dtype)
-        condition = self.condition(torch.cat([code, style], 1))
+    def forward(self, features: Tensor, skips: Sequence[Tensor], source: Tensor, code: Tensor, style: Tensor) -> Edit:
+        """Edit ``source`` (B, C, H, W) to the target with ``code`` (B, W), shown with ``style`` (B, S)."""
+        condition = self.condition(torch.cat([code.to(style.dtype), style], 1))
         x = features
         for block, skip in zip(self.blocks, skips, strict=True):
             x = block(x, skip, condition)

@@ -13,6 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
+from synthmtl.models.conditions import check_condition, code_width, target_code
 from synthmtl.models.decoder import Edit, EditDecoder
 from synthmtl.models.encoder import SYNTHESIS, Encoded, ExpressionHead, TwoBranchEncoder
 from synthmtl.models.grain import restore_grain
@@ -86,6 +87,8 @@ class FERSNet(ModelMixin, ConfigMixin):
         one_unit: one sharing unit for all stages, as in :class:`TwoBranchEncoder`.
         recognition_norm, synthesis_norm, stem_kind, pool_first: as in :class:`TwoBranchEncoder`.
         output: ``flow`` or ``direct``, as in :class:`EditDecoder`.
+        condition: what the decoder is told of the wanted face, one of ``conditions.CONDITIONS``; the published network
+            is told the expression.
         style_dim: size of the style.
         decoder_channels, painted_channels: as in :class:`EditDecoder`.
         dropout: in front of the linear classifier.
@@ -113,6 +116,7 @@ class FERSNet(ModelMixin, ConfigMixin):
         stem_kind: str = "pool",
         pool_first: bool = False,
         output: str = "direct",
+        condition: str = "expression",
         style_dim: int = 16,
         decoder_channels: Sequence[int] | None = None,
         painted_channels: int | None = None,
@@ -122,6 +126,7 @@ class FERSNet(ModelMixin, ConfigMixin):
         super().__init__()
         if not {"expression", "synthesis"} <= set(tasks):
             raise InputError(f"tasks are {', '.join(tasks)}: FERSNet needs expression and synthesis among them")
+        check_condition(condition)
         further = [task for task in checked_tasks([t for t in tasks if t != "synthesis"]) if task != "expression"]
         step = 2 ** (1 + len(stage_channels))
         if image_size % step or image_size < 2 * step:
@@ -143,12 +148,12 @@ class FERSNet(ModelMixin, ConfigMixin):
             further=len(further),
         )
         self.head = ExpressionHead(joint_channels // 2, len(classes), recognition_norm, dropout)
-        self.style = ExpressionStyle(image_channels, len(classes), style_dim)
+        self.style = ExpressionStyle(image_channels, len(classes), style_dim, condition)
         self.decoder = EditDecoder(
             in_channels=joint_channels // 2,
             skip_channels=[*reversed(stage_channels[:-1]), stem_channels],
             image_channels=image_channels,
-            classes=len(classes),
+            code_dim=code_width(condition, len(classes)),
             style_dim=style_dim,
             channels=decoder_channels,
             painted_channels=painted_channels,
@@ -190,9 +195,14 @@ class FERSNet(ModelMixin, ConfigMixin):
         """Outputs of the further tasks by name, as ``heads.build_head`` makes them."""
         return {task: head(x) for (task, head), x in zip(self.heads.items(), encoded.further, strict=True)}
 
-    def decode(self, encoded: Encoded, source: Tensor, expression: Tensor, style: Tensor) -> Edit:
-        """Edit ``source`` (B, C, H, W), encoded before, to ``expression`` (B,) shown with ``style`` (B, S)."""
-        return self.decoder(encoded.synthesis, encoded.skips, source, expression, style)
+    def decode(self, encoded: Encoded, source: Tensor, target: Tensor, style: Tensor) -> Edit:
+        """Edit ``source`` (B, C, H, W), encoded before, to ``target`` shown with ``style`` (B, S).
+
+        Targets are expressions (B,) int64, or action units (B, 22) or valence and arousal (B, 2) as the network is
+        conditioned, of which NaN is free.
+        """
+        code = target_code(self.config.condition, len(self.classes), target)
+        return self.decoder(encoded.synthesis, encoded.skips, source, code, style)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K), float32, of faces (B, C, H, W) in [-1, 1]."""
@@ -225,7 +235,7 @@ class FERSNet(ModelMixin, ConfigMixin):
 
         Args:
             images: source faces (B, C, H, W) in [-1, 1].
-            expression: wanted class of each, (B,) int64.
+            expression: wanted class of each, (B,) int64; or vectors, as :meth:`decode` takes them.
             generator: draws style and grain: one, or one for each face, which then comes out the same whatever the
                 batch it stands in. One seed gives the same faces on every device.
             style: (B, S), instead of drawing one.

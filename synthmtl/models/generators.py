@@ -36,7 +36,7 @@ def sampling_arguments(network: FaceGenerator, sampling: SamplingOptions | None)
 
 def class_targets(network: FaceGenerator, expression: Tensor) -> Tensor:
     """The classes ``expression`` (B,) as the network's targets: as they are, or what each stands for."""
-    condition = getattr(network.config, "condition", "expression")
+    condition = network.config.condition
     if condition == "expression":
         return expression
     return read_target(condition, network.classes, expression.tolist()).to(expression.device)

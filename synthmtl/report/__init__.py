@@ -9,6 +9,7 @@ from synthmtl.report.figures import (
     methods_figure,
     per_class_figure,
 )
+from synthmtl.report.gate_figures import draw_gate_figures
 from synthmtl.report.page import summary, write_page
 from synthmtl.report.schema import validate_report
 
@@ -17,6 +18,7 @@ __all__ = [
     "confusion_figure",
     "contact_sheet",
     "curves_figure",
+    "draw_gate_figures",
     "draw_report_figures",
     "methods_figure",
     "per_class_figure",

@@ -33,6 +33,8 @@ _FIGURES = {
     "per_class": ("per_class", "recall of each expression"),
     "confusion": ("confusion", "confusion on the test split, all seeds together"),
     "curves": ("training", "training"),
+    "gates_expressions": ("gates", "openness on faces of an expression less the mean over expressions"),
+    "gates": ("gates", "mean openness of the gates at each stage, with its range over seeds"),
 }
 _FOCUS = ("gated_balanced", "gated")  # the method whose worth the run is to show
 
@@ -44,7 +46,7 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
         report: as ``report.json`` holds it.
         out: the file to write, or an existing folder that gets ``report.html``.
         figures: PNG files by name. The name's beginning (``contact_sheet``, ``class_counts``, ``methods``,
-            ``per_class``, ``confusion``, ``curves``) decides the section; its rest joins the caption.
+            ``per_class``, ``confusion``, ``curves``, ``gates``) decides the section; its rest joins the caption.
 
     Returns:
         The file written.

@@ -19,6 +19,9 @@ The contract, with ``?`` for keys that may be left out; further keys are allowed
   null together.
 - ``tasks``? {network: {task: {``metric``, ``value``, ``ci95``, ``per_seed``, ``faces``}}}: how well the jointly trained
   networks do every task on the test split, where there are further ones.
+- ``gates``? [{``method``, ``seeds``, ``gates`` [{``stage``, ``direction`` as DONOR_to_RECEIVER by the tasks' numbers,
+  ``gate`` pass or take, ``mean`` and ``spread`` over validation faces, ``range`` [low, high] of the mean over seeds,
+  ``expressions`` {class: mean or null}}]}]: how far the gates are open.
 
 A number that does not exist is null, never NaN.
 """
@@ -75,6 +78,9 @@ def validate_report(report: dict) -> None:
         if (entry["share"] is None) != (entry["ci95"] is None):
             raise ValueError(f"share_of_gap[{index}]: share and ci95 must be null together")
     _classes_are(dict.fromkeys(report.get("minority", [])), classes, "minority", every=False)
+    for index, entry in enumerate(report.get("gates", [])):
+        for gate in entry["gates"]:
+            _classes_are(gate["expressions"], classes, f"gates[{index}].gates.expressions", every=True)
     card = report["generation"].get("quality")
     if card is not None:
         _classes_are(card["per_expression"], classes, "generation.quality.per_expression", every=True)
@@ -154,6 +160,17 @@ _HEADLINE = object_of(
         "faces": count,
     }
 )
+_GATE = object_of(
+    {
+        "stage": count,
+        "direction": text,
+        "gate": text,
+        "mean": _SCORE,
+        "spread": number(0),
+        "range": interval(0, 1),
+        "expressions": mapping_of(or_null(_SCORE)),
+    }
+)
 _SET = object_of({"faces": count, "counts": COUNTS})
 
 
@@ -200,5 +217,6 @@ _REPORT = object_of(
         "minority": list_of(text),
         "share_of_gap": list_of(_SHARE),
         "tasks": mapping_of(mapping_of(_HEADLINE)),
+        "gates": list_of(object_of({"method": text, "seeds": count, "gates": list_of(_GATE, filled=True)})),
     },
 )

@@ -22,7 +22,7 @@ from synthmtl.report.figures import (
     VERMILION,
     save_figure,
 )
-from synthmtl.report.study_gate_figures import (
+from synthmtl.report.gate_figures import (
     GateMaps,
     affinity_figure,
     channels_figure,
@@ -31,7 +31,7 @@ from synthmtl.report.study_gate_figures import (
     stages_figure,
     time_figure,
 )
-from synthmtl.report.study_panels import legend_below, panels
+from synthmtl.report.panels import legend_below, panels
 
 TITLES = {
     "macro_f1": "Macro-F1",

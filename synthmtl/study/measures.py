@@ -109,8 +109,9 @@ def synthesis_errors(model: FERSNet | None, held_out: HeldOut, device: torch.dev
         target = held_out.targets.batch(rows).to(device)
         image = source
         if model is not None:
-            mean, _ = model.style.prior(target.expression) if drawn else model.style.posterior(target.image)
-            image = model.decode(model.encode(source), source, target.expression, mean).image
+            told = getattr(target, model.config.condition)
+            mean, _ = model.style.prior(told) if drawn else model.style.posterior(target.image)
+            image = model.decode(model.encode(source), source, told, mean).image
         found.append(pixel_loss(image, target.image, change_weights(source, target.image), gradient=0.0).float().cpu())
     return torch.cat(found)
 

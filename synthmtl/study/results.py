@@ -18,7 +18,7 @@ from synthmtl.interference import relative_gain
 from synthmtl.interference.transfer import LEAST_SEEDS
 from synthmtl.metrics.bootstrap import interval
 from synthmtl.metrics.recognition import labelled_predictions, resampled_scores
-from synthmtl.report.study_gate_figures import GateMaps
+from synthmtl.report.gate_figures import GateMaps
 from synthmtl.study.cells import cell_arrays, cell_error, unit_of
 from synthmtl.study.config import SINGLE, Cell, Condition, grid_cells, grid_conditions
 from synthmtl.study.job import StudyJob

@@ -4,7 +4,14 @@ import torch
 from synthmtl.errors import InputError
 from synthmtl.faces.anatomy import action_units, recipe_vector
 from synthmtl.labels import ACTION_UNITS, CIRCUMPLEX
-from synthmtl.models.conditions import CONDITIONS, SourceAdapter, TargetCondition, read_target
+from synthmtl.models.conditions import (
+    CONDITIONS,
+    SourceAdapter,
+    TargetCondition,
+    code_width,
+    read_target,
+    target_code,
+)
 from synthmtl.models.encoder import Encoded
 
 CLASSES = ("neutral", "happiness", "anger")
@@ -37,6 +44,20 @@ def test_an_unknown_action_unit_is_not_an_absent_one():
     assert not torch.allclose(condition(absent), condition(unknown))
     condition(unknown).sum().backward()
     assert all(p.grad.isfinite().all() for p in condition.parameters())
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_codes_tell_every_target_from_every_other(kind):
+    given = targets(kind)
+    code = target_code(kind, 3, given)
+    assert code.shape == (3, code_width(kind, 3)) and len(code.unique(dim=0)) == 3
+    missing = TargetCondition(kind, 3, 8).missing(1, torch.device("cpu"))
+    assert (target_code(kind, 3, missing) == 0).all()
+    if kind == "expression":
+        assert torch.equal(code, torch.eye(3))
+    else:
+        values, known = code.chunk(2, 1)
+        assert torch.equal(values, given) and (known == 1).all()
 
 
 def test_targets_that_users_mean():

@@ -217,4 +217,4 @@ def test_decoder_of_its_own_width():
 
 def test_unknown_decoder_output():
     with pytest.raises(ValueError, match="unknown decoder output 'gan'"):
-        EditDecoder(in_channels=4, skip_channels=(4,), image_channels=1, classes=2, style_dim=2, output="gan")
+        EditDecoder(in_channels=4, skip_channels=(4,), image_channels=1, code_dim=2, style_dim=2, output="gan")

@@ -12,7 +12,7 @@ from synthmtl.metrics import (
     recognition_metrics,
     share_of_gap,
 )
-from synthmtl.report.study_gate_figures import GateMaps
+from synthmtl.report.gate_figures import KINDS, GateMaps
 from synthmtl.report.study_schema import validate_study
 
 SKILL = {
@@ -98,7 +98,18 @@ def build_report(test_faces: int = 640, seeds: int = 3) -> dict:
             "command": "synthmtl quickstart --out runs/quickstart",
         },
         "notes": ["One generator seed, three recognizer seeds."],
+        "gates": [
+            {"method": name, "seeds": 3, "gates": [gate(stage, way, kind) for stage in range(3) for way, kind in KINDS]}
+            for name in ("joint training", "gated_balanced")
+        ],
     }
+
+
+def gate(stage: int, direction: str, kind: str) -> dict:
+    """One entry of ``gates``; contempt has no validation face."""
+    expressions = {name: 0.1 + 0.02 * i for i, name in enumerate(EXPRESSIONS)} | {"contempt": None}
+    place = {"stage": stage, "direction": direction, "gate": kind}
+    return place | {"mean": 0.2 + 0.1 * stage, "spread": 0.01, "range": [0.1, 0.5], "expressions": expressions}
 
 
 def quality_card(absent: tuple[str, ...] = ("lpips_diversity",)) -> dict:

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from synthmtl.report import contact_sheet, draw_report_figures, write_page
+from synthmtl.report import contact_sheet, draw_gate_figures, draw_report_figures, write_page
 from synthmtl.report.study_figures import draw_study_figures
 from synthmtl.report.study_page import write_study_page
 
@@ -89,7 +89,7 @@ def main_page(report, card, faces, tmp_path):
     report["tasks"] = {"gated": {"action_units": {"metric": "mean F1", "value": 0.5, "ci95": [0.4, 0.6], **counted}}}
     report["notes"].append("a" * 200)
     report["environment"]["command"] = "synthmtl run --data /" + "folder/" * 60
-    figures = draw_report_figures(report, tmp_path)
+    figures = draw_report_figures(report, tmp_path) | draw_gate_figures(report, tmp_path)
     for name in ("contact_sheet", "closest_pairs"):
         figures[name] = contact_sheet(faces, None, None, tmp_path / f"{name}.png", 2)
     return write_page(report, tmp_path, figures), len(figures)

@@ -10,6 +10,7 @@ from synthmtl.report import (
     confusion_figure,
     contact_sheet,
     curves_figure,
+    draw_gate_figures,
     draw_report_figures,
     methods_figure,
     per_class_figure,
@@ -94,6 +95,18 @@ def test_every_figure_of_a_report_is_drawn_and_modest(report, tmp_path):
     for path in drawn.values():
         assert path.stat().st_size < 300_000
         assert pixels(path).std() > 10
+
+
+def test_gates_of_a_report_are_drawn_where_there_are_any(report, tmp_path):
+    drawn = draw_gate_figures(report, tmp_path)
+    assert set(drawn) == {"gates", "gates_expressions"}
+    assert all(pixels(path).std() > 10 and path.stat().st_size < 300_000 for path in drawn.values())
+    further = report["gates"][0]["gates"][0] | {"direction": "2_to_0"}  # of a third task: in the report, in no figure
+    report["gates"][0]["gates"].append(further)
+    again = draw_gate_figures(report, tmp_path / "more")
+    assert all(again[name].read_bytes() == path.read_bytes() for name, path in drawn.items())
+    report["gates"] = []
+    assert draw_gate_figures(report, tmp_path) == draw_gate_figures({}, tmp_path) == {}
 
 
 def test_figures_are_the_same_every_time_and_leave_pyplot_alone(report, tmp_path):

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from synthmtl.report import contact_sheet, draw_report_figures, summary, write_page
+from synthmtl.report import contact_sheet, draw_gate_figures, draw_report_figures, summary, write_page
 from synthmtl.report.page import best_of
 
 
@@ -82,6 +82,13 @@ def test_the_page_shows_the_quality_card(report, card, faces, tmp_path):
     assert "quality ·" not in page.text  # not among the other numbers once more
     card["per_expression"]["fear"]["kid"] = {"absent": "one face"}
     assert "kid of fear: one face" in rendered(report, tmp_path).text
+
+
+def test_the_page_shows_the_gates_where_there_are_any(report, tmp_path):
+    page = rendered(report, tmp_path, draw_gate_figures(report, tmp_path))
+    assert "What the gates let through" in page.text and len(page.addresses) == 2
+    assert "Mean openness of the gates at each stage" in page.text
+    assert "What the gates let through" not in rendered(report, tmp_path).text
 
 
 def test_markup_in_the_report_is_text_on_the_page(report, tmp_path):

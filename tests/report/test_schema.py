@@ -76,6 +76,8 @@ def test_every_part_of_the_contract_is_required(report, key):
         (("generation", 3), 1, "generation: key 3 is not text"),
         (("environment", "versions", "torch"), 2.9, r"environment\.versions\.torch: must be text"),
         (("notes",), "one", "notes: must be a list"),
+        (("gates", 0, "gates", 0, "mean"), 1.5, r"gates\[0\]\.gates\[0\]\.mean: 1.5 is not within 0 and 1"),
+        (("gates", 1, "gates", 0, "expressions"), {}, r"gates\[1\]\.gates\.expressions\.neutral: missing"),
         (("minority",), ["boredom"], r"minority\.boredom: is not one of the classes"),
     ],
 )

@@ -5,8 +5,8 @@ import copy
 import numpy as np
 import pytest
 
+from synthmtl.report.gate_figures import maps_figure
 from synthmtl.report.study_figures import curves, draw_study_figures
-from synthmtl.report.study_gate_figures import maps_figure
 from synthmtl.report.study_page import focus_rows, study_summary, write_study_page
 from synthmtl.report.study_schema import validate_study
 

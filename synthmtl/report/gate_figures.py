@@ -1,4 +1,4 @@
-"""What a study shows of its gates: over training, by channel and expression, and laid over faces."""
+"""How far gates are open: by stage, over training, by channel and expression, and laid over faces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from synthmtl.report.figures import BLUE, GRAY, INK, ORANGE, STYLE, save_figure
-from synthmtl.report.study_panels import draw_series, ends_of, legend_below, panels
+from synthmtl.report.panels import draw_series, ends_of, legend_below, panels
 
 KINDS = {
     ("1_to_0", "pass"): ("r to recognition", BLUE, "-"),
@@ -20,6 +20,23 @@ KINDS = {
 """Direction and gate → how they are written and drawn."""
 
 _LEAST_RANGE = 0.02  # of openness, so that a map without any structure does not look as if it had some
+
+
+def draw_gate_figures(report: Mapping, folder: Path) -> dict[str, Path]:
+    """The gates between recognition and synthesis that ``report.json`` tells of, under the names that the page places.
+
+    Without such gates there is no figure.
+    """
+    entries = [
+        entry | {"gates": [g | {"ci95": g["range"]} for g in entry["gates"] if (g["direction"], g["gate"]) in KINDS]}
+        for entry in report.get("gates", [])
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {
+        "gates": stages_figure(entries, folder / "gates.png"),
+        "gates_expressions": expressions_figure(entries, folder / "gates_expressions.png"),
+    }
+    return {name: path for name, path in drawn.items() if path is not None}
 
 
 @dataclass(frozen=True)
@@ -117,8 +134,8 @@ def expressions_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
     for entry in shown:
         image = np.full((len(rows), len(names)), np.nan)
         for gate in entry["gates"]:
-            values = np.array([gate["expressions"][name] for name in names])
-            image[rows.index((gate["stage"], gate["direction"], gate["gate"]))] = 100 * (values - values.mean())
+            values = np.array([gate["expressions"][name] for name in names], dtype=float)  # None becomes NaN
+            image[rows.index((gate["stage"], gate["direction"], gate["gate"]))] = 100 * (values - np.nanmean(values))
         images.append(image)
     limit = max(1.0, max(float(np.nanmax(np.abs(image))) for image in images))
     with matplotlib.rc_context(STYLE):
