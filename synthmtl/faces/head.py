@@ -9,6 +9,7 @@ Coordinates are ``anny``'s, in meters: x to the image's right, y away from the v
 
 import contextlib
 import functools
+import gzip
 import io
 import json
 import os
@@ -92,14 +93,46 @@ def body_model() -> torch.nn.Module:
         warp.init()
         import anny
 
-        model = anny.Anny(
-            rig="makehuman-head",
-            topology="head",
-            local_changes="default",
-            facial_actions="all",
-            phenotypes="all",
-        )
+        with _quick_reading():
+            model = anny.Anny(
+                rig="makehuman-head",
+                topology="head",
+                local_changes="default",
+                facial_actions="all",
+                phenotypes="all",
+            )
     return model.float().eval()
+
+
+@contextlib.contextmanager
+def _quick_reading():
+    """Within it, ``anny`` reads its blend shapes by :func:`read_blend_shape`.
+
+    It keeps what it has built for later processes, but the first time on a machine its own loop over seven million
+    lines takes more than a minute. A version of it that reads them elsewhere goes its own way.
+    """
+    try:
+        from anny.models import full_model
+
+        kept = full_model.load_blend_shape
+    except (ImportError, AttributeError):
+        yield
+        return
+    full_model.load_blend_shape = read_blend_shape
+    try:
+        yield
+    finally:
+        full_model.load_blend_shape = kept
+
+
+def read_blend_shape(filename, vertices_count: int, world_transformation, dtype: torch.dtype) -> torch.Tensor:
+    """A blend shape (vertices_count, 3) in world coordinates; its file has lines of a vertex and its offset in dm."""
+    with gzip.open(filename, "rt") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of shapes without a line
+        rows = np.loadtxt(file, ndmin=2).reshape(-1, 4)
+    shape = torch.zeros((vertices_count, 3), dtype=dtype)
+    shape[torch.from_numpy(rows[:, 0].astype(np.int64))] = torch.from_numpy(rows[:, 1:].copy()).to(dtype)
+    return world_transformation.apply(shape)
 
 
 def evaluate(

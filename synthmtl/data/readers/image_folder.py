@@ -212,6 +212,12 @@ def list_faces(source: Source, complain: Complain = raise_input_error) -> Listin
     relevant = [name for name in source.names if _is_image(name) or posixpath.basename(name) in METADATA_NAMES]
     base = _unwrapped(relevant)
     images = {name for name in relevant if _is_image(name)}
+    # The contact sheet of a set that was balanced here is no face that somebody forgot to label.
+    sheets = {
+        posixpath.join(posixpath.dirname(name), "contact_sheet.png")
+        for name in source.names
+        if posixpath.basename(name) == "balance.json"
+    }
     listing, complained = Listing(), set()
     records = _records(source, [name for name in relevant if name not in images], images, listing, complain)
     for name in [*records, *sorted(images - records.keys())]:
@@ -225,7 +231,8 @@ def list_faces(source: Source, complain: Complain = raise_input_error) -> Listin
                 complain(message)
             continue
         if face is None:
-            listing.ignored.append(name)
+            if name not in sheets:
+                listing.ignored.append(name)
         else:
             listing.faces.append(face)
     splits = {face.split for face in listing.faces}
