@@ -70,11 +70,13 @@ def classification_accuracy_score(
     both = FaceTable.concatenate([real.replace(attributes={}), synthetic.replace(attributes={})])
     result = {"steps": steps, "seed": seed, "test_faces": int((test.expression >= 0).sum()), "held_out": held_out}
     for name, table in zip(TRAINED_ON, (synthetic, real, both), strict=True):
-        result[name] = _score(table, test, steps, batch_size, seed, accelerator)
+        result[name] = _score(table, test, steps, batch_size, seed, accelerator, f"training on {name}")
     return result
 
 
-def _score(table: FaceTable, test: FaceTable, steps: int, batch_size: int, seed: int, accelerator: Accelerator) -> dict:
+def _score(
+    table: FaceTable, test: FaceTable, steps: int, batch_size: int, seed: int, accelerator: Accelerator, said: str
+) -> dict:
     seed = derive_seed("classification accuracy score", seed) % 2**31
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -92,7 +94,7 @@ def _score(table: FaceTable, test: FaceTable, steps: int, batch_size: int, seed:
         stream=stream,
         config=TrainingConfig(steps=steps, batch_size=batch_size, learning_rate=3e-3, seed=seed),
         accelerator=accelerator,
-        progress=False,
+        description=said,
     )
     probabilities = predict_table(model, test, device=accelerator.device)
     scores = recognition_metrics(probabilities, test.expression, test.classes)

@@ -23,6 +23,7 @@ from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.models.generators import FaceGenerator, class_targets, sampling_arguments
 from synthmtl.models.sampling import SamplingOptions
+from synthmtl.progress import shown
 
 logger = logging.getLogger("synthmtl")
 
@@ -177,7 +178,8 @@ def synthesize_balancing_set(
     work = _Work(generator, judging, origin, store, max_attempts, spread, sampling, on_faces)
     count = -(-len(plan) // batch_size)
     chunks: dict[int, Chunk] = {}
-    for number, chunk in _make_chunks(work, _turns(count, rank, world)):
+    made = _make_chunks(work, _turns(count, rank, world))
+    for number, chunk in shown(made, "synthesizing", unit="chunk", total=count):
         chunks[number] = chunk
         if on_chunk is not None:
             on_chunk(len(chunks), count)

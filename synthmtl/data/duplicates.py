@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from synthmtl.data.alignment import MARGIN, SIDE, best_match, center, reduced, unit
 from synthmtl.data.storage import take_faces
+from synthmtl.progress import shown
 
 MIN_MATCH = 0.98
 """Correlation, once one lies on the other, from which two faces are the same photograph. Of copies with up to 4 % of
@@ -133,7 +134,8 @@ def _candidates(first: Tensor, second: Tensor | None, keys: list[Tensor]) -> Ite
     a, b = torch.triu_indices(_LOW**2 - 1, _LOW**2 - 1)
     column = torch.arange(1, _LOW**2) % _LOW
     odd = (column[a] + column[b]) % 2 == 1
-    for chunk, pictures in enumerate(_reduced_chunks(first)):
+    chunks = shown(_reduced_chunks(first), "comparing pictures", unit="face", total=len(first), count=len)
+    for chunk, pictures in enumerate(chunks):
         start = chunk * _CHUNK
         q = torch.linalg.qr(_tangents(pictures)).Q * _has_contrast(pictures)[:, :, None]
         planes = (q @ q.mT)[:, a, b] * torch.where(a == b, 1.0, 2.0)

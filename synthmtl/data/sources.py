@@ -15,6 +15,7 @@ import numpy as np
 from synthmtl.data.images import MAX_BYTES, Box, DecodedFace, decode_face, strict_size_warnings, too_many_bytes
 from synthmtl.data.storage import new_faces
 from synthmtl.errors import InputError
+from synthmtl.progress import shown
 
 logger = logging.getLogger("synthmtl")
 
@@ -155,9 +156,9 @@ def decode_faces(
             return index, str(error)
 
     with strict_size_warnings(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
-        for start in range(0, len(names), _CHUNK):
-            indices = range(start, min(start + _CHUNK, len(names)))
-            spread = threads.map if _large(source, names[start]) else map
+        chunks = (range(start, min(start + _CHUNK, len(names))) for start in range(0, len(names), _CHUNK))
+        for indices in shown(chunks, f"reading {source.path.name}", unit="image", total=len(names), count=len):
+            spread = threads.map if _large(source, names[indices.start]) else map
             for index, face in spread(decode, indices):
                 if isinstance(face, str):
                     bad[index] = face

@@ -18,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 from synthmtl.experiment.stages import Job
+from synthmtl.progress import place_bars
 from synthmtl.training import build_accelerator
-from synthmtl.training.progress import place_bars
 
 log = logging.getLogger("synthmtl")
 progress = logging.getLogger("synthmtl.progress")

@@ -24,6 +24,7 @@ from synthmtl.faces.nuisance import NUISANCES, Kinds, deal, draw_kinds
 from synthmtl.faces.renderer import render
 from synthmtl.faces.session import LUMA, Session, sensor, session_of
 from synthmtl.labels import COMPOUND_EXPRESSIONS, EXPRESSIONS, canonical_compound, class_index
+from synthmtl.progress import shown
 
 LONG_TAIL = {
     "neutral": 400,
@@ -200,8 +201,8 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
     for subject in {face[0] for face in faces}:
         skin = _quantiles(config, kinds, subject, ["skin"]).get("skin")
         looks[subject] = appearance(config.seed, subject, skin_quantile=skin)
-    for start in range(0, count, _RENDER_BATCH):
-        part = range(start, min(start + _RENDER_BATCH, count))
+    parts = (range(start, min(start + _RENDER_BATCH, count)) for start in range(0, count, _RENDER_BATCH))
+    for part in shown(parts, "rendering", unit="face", total=count, count=len):
         resting = shapes(config.seed, [faces[row][0] for row in part])
         generators = []
         for row, shape in zip(part, resting, strict=True):

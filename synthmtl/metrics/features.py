@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from synthmtl.errors import InputError
 from synthmtl.metrics.efficientnet_lite import EfficientNetLite0
 from synthmtl.models.inference import load_network
+from synthmtl.progress import shown
 
 EXTRACTORS = ("efficientnet-lite0", "inception")
 """Names that :func:`feature_extractor` knows; everything else is the folder of a network of ours."""
@@ -167,10 +168,9 @@ def extract_features(
         BrokenFeaturesError: if a feature is not finite.
     """
     extractor = extractor.to(device)
+    batches = shown(images.split(batch_size), "features", unit="face", total=len(images), count=len)
     with torch.no_grad():
-        parts = [
-            extractor(part.to(device).float().div_(127.5).sub_(1.0)).float().cpu() for part in images.split(batch_size)
-        ]
+        parts = [extractor(part.to(device).float().div_(127.5).sub_(1.0)).float().cpu() for part in batches]
     features = torch.cat(parts) if parts else torch.empty(0, 0)
     if not features.isfinite().all():
         raise BrokenFeaturesError("features are not finite: the extractor's weights are broken, give other ones")

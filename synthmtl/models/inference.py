@@ -23,6 +23,7 @@ from synthmtl.models.multitask import MultiTaskModel
 from synthmtl.models.recognizer import Recognizer
 from synthmtl.models.residual_mtl import ResidualMTL
 from synthmtl.models.sjmt import SJMT
+from synthmtl.progress import shown
 
 KINDS = {kind.__name__: kind for kind in (FERSNet, DiffusionFERSNet, Recognizer, ResidualMTL, SJMT, EmotionGCN)}
 """Networks by the name that their configuration carries."""
@@ -110,7 +111,8 @@ def _batches(
     model.eval()
 
     def batches() -> Iterator[Tensor]:
-        for start in range(0, len(table), batch_size):
+        starts = range(0, len(table), batch_size)
+        for start in shown(starts, "recognizing", unit="batch"):
             images = table.images[start : start + batch_size].to(device).float().div_(127.5).sub_(1.0)
             yield images.contiguous(memory_format=torch.channels_last)
 

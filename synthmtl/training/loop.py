@@ -15,10 +15,10 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 
 from synthmtl.errors import InputError
+from synthmtl.progress import ProgressLine
 from synthmtl.training.checkpoint import distinct_state, latest, load_checkpoint, load_distinct_state, save_checkpoint
 from synthmtl.training.config import TrainingConfig, learning_rate_factor
 from synthmtl.training.history import History, Means
-from synthmtl.training.progress import ProgressLine
 from synthmtl.training.turns import Batch, Player, prepare_turns, restore_training_state, train_mode, training_state
 
 _OPERATIONAL = ("checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints", "precision")

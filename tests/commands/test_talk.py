@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from synthmtl.cli import main
-from synthmtl.training.progress import ProgressLine
+from synthmtl.progress import ProgressLine
 
 
 @pytest.fixture
