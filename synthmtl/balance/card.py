@@ -19,6 +19,10 @@ _COLUMNS = """\
 | `filtered` | `false` where faces were taken as they came, without a judge |
 """
 
+_TARGET_COLUMNS = (
+    "| `target_*` | what the generator was asked for: no label, since nobody has seen that the face shows it |\n"
+)
+
 _FILES = {
     "imagefolder": "`train/<expression>/<name>.png` with `train/metadata.jsonl`",
     "parquet": "`data/train-*.parquet`, pictures in the column `image`, `expression` as class label",
@@ -40,7 +44,8 @@ def data_card(result: BalancingResult, table: FaceTable, *, originals: bool, for
     network = "DiffusionFERSNet" if sampling else "FERSNet"
     arguments = {"spread": settings["spread"]} | {name: value for name, value in sampling.items() if value is not None}
     shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    seed_line = f"{network}.synthesize(source, expression, generator=torch.Generator().manual_seed(seed), {shown})"
+    told = "target" if "targets" in result.identity else "expression"
+    seed_line = f"{network}.synthesize(source, {told}, generator=torch.Generator().manual_seed(seed), {shown})"
     strategy = result.plan.strategy
     return "\n".join(
         [
@@ -94,7 +99,7 @@ def data_card(result: BalancingResult, table: FaceTable, *, originals: bool, for
             "",
             "## Columns",
             "",
-            _COLUMNS,
+            _COLUMNS + (_TARGET_COLUMNS if "targets" in result.identity else ""),
             "## Limits and fair use",
             "",
             "- The label is what the generator was asked for"
@@ -138,6 +143,14 @@ def _how(result: BalancingResult, network: str) -> str:
         f"{network} generator. Sources are spread evenly over subjects; no face is the source of more than "
         f"{max(uses.values(), default=0)} of the {len(result.records)} faces. "
     )
+    if targets := result.identity.get("targets"):
+        kind = {"action_units": "action units", "valence_arousal": "valence and arousal"}[targets["kind"]]
+        text += (
+            f"The generator is told {kind}: mixtures of those of two training faces of the wanted expression (what the "
+            "expression stands for, where no face carries any). "
+        )
+        if targets["supplied"]:
+            text += f"Of {targets['supplied']} training faces a network supplied them. "
     if plan.match:
         text += f"They were chosen to keep the joint distribution of {', '.join(plan.match)} within each class. "
     if calibration is None:

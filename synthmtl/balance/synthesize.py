@@ -76,6 +76,7 @@ def synthesize_balancing_set(
     table: FaceTable,
     plan: BalancePlan | Strategy = "auto",
     *,
+    targets: ClassTargets | None = None,
     calibration: JudgeCalibration | None = None,
     filter: bool = True,
     max_attempts: int = 3,
@@ -114,10 +115,11 @@ def synthesize_balancing_set(
     Args:
         generator: the trained network; its classes are the table's.
         judge: recognizer that did not train with the generator; None without ``filter``.
-        table: the training faces, real ones to edit among them. Where the generator is told action units, or valence
-            and arousal, their labels say which (:class:`~synthmtl.balance.targets.ClassTargets`).
+        table: the training faces, real ones to edit among them.
         plan: a plan for this table, or a strategy from which ``sources``, ``max_uses``, ``match`` and ``seed`` make
             one.
+        targets: what the generator is told of a face that is wanted; None = the class, or mixtures of what the table's
+            labels say of its faces.
         calibration: of the judge, from :func:`~synthmtl.balance.filter.calibrate_judge`; None without ``filter``.
         filter: False takes the first candidate of every face whose pixels are numbers, for studies of the filter.
         max_attempts: candidates of each wanted face, at most: the cap on rejections.
@@ -154,7 +156,7 @@ def synthesize_balancing_set(
         )
     _check_plan(plan, table)
     generator.to(device)
-    targets = ClassTargets(generator, table)
+    targets = targets or ClassTargets(generator, table)
     limits = {"min_change": min_change, "min_distance": min_distance, "max_correlation": max_correlation}
     identity = {
         "plan": plan.fingerprint(),
@@ -166,8 +168,8 @@ def synthesize_balancing_set(
         | (limits if filter else {"filter": False})
         | ({"sampling": options} if options else {}),
     }
-    if targets.examples:
-        identity["targets"] = tensor_hash(*targets.examples.values())
+    if targets.identity():
+        identity["targets"] = targets.identity()
     judging = no_filter
     if filter:
         judging = FaceFilter(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from synthmtl.balance.chunks import tensor_hash
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.table import FaceTable
 from synthmtl.labels import ACTION_UNITS
@@ -23,11 +24,12 @@ class ClassTargets:
     Args:
         generator: the trained network.
         table: the training faces, of the generator's classes.
+        supplied: how many of them have these labels from a network, which provenance then states.
     """
 
-    def __init__(self, generator: FaceGenerator, table: FaceTable):
+    def __init__(self, generator: FaceGenerator, table: FaceTable, *, supplied: int = 0):
         self._generator = generator
-        self.condition = generator.config.condition
+        self.condition, self.supplied = generator.config.condition, supplied
         self.examples: dict[int, Tensor] = {}
         if self.condition != "expression":
             values = getattr(table, self.condition)
@@ -49,6 +51,12 @@ class ClassTargets:
             mixed = torch.lerp(first, second, draws[2])
             rows[i] = torch.where(first.isnan(), second, torch.where(second.isnan(), first, mixed))
         return rows
+
+    def identity(self) -> dict:
+        """What targets depend on beside the plan: ``kind``, hash of the ``labels``, ``supplied``; {} of classes."""
+        if self.condition == "expression":
+            return {}
+        return {"kind": self.condition, "labels": tensor_hash(*self.examples.values()), "supplied": self.supplied}
 
     def columns(self, expression: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
         """What :meth:`draw` gives as attributes of the synthesized faces, ``target_AU12`` and so on; none of classes.

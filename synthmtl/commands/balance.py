@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -113,6 +113,7 @@ def run_balance(options: Namespace) -> None:
         judge,
         table,
         plan,
+        targets=_targets(generator, table, Path(options.model) / "labeler", device),
         calibration=calibration,
         filter=judge is not None,
         max_attempts=options.attempts,
@@ -135,6 +136,19 @@ def run_balance(options: Namespace) -> None:
         kept, wanted, rejected = (sum(summary[name].values()) for name in ("kept", "requested", "rejected"))
         said = f"{kept} of {wanted} wanted faces, {rejected} candidates rejected → {out}"
         tell(options, {"out": str(out)} | summary, said)
+
+
+def _targets(generator: Any, table: Any, labeler: Path, device: Any) -> Any:
+    """What the generator is told; a run's labeler supplies the labels that the faces lack, as it did in the run."""
+    from synthmtl.balance.targets import ClassTargets
+    from synthmtl.models.inference import load_network, supply_labels
+
+    kind = generator.config.condition
+    if kind == "expression" or not labeler.is_dir():
+        return ClassTargets(generator, table)
+    missing = int(getattr(table, kind).isnan().all(1).sum())
+    told = supply_labels(table, load_network(labeler), kind, device=device) if missing else table
+    return ClassTargets(generator, told, supplied=missing)
 
 
 def _check(options: Namespace) -> None:

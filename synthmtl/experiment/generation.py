@@ -14,6 +14,7 @@ from synthmtl.balance import (
     write_balancing_set,
 )
 from synthmtl.balance.synthesize import edit_faces
+from synthmtl.balance.targets import ClassTargets
 from synthmtl.data import FaceTable
 from synthmtl.data.pairs import EditSampler, edit_mode
 from synthmtl.data.randomness import derive_seed
@@ -21,7 +22,7 @@ from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import EditSource, EditStream, RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment.further import further_loss
-from synthmtl.experiment.labeler import teaching_config, told_faces
+from synthmtl.experiment.labeler import lacking, teaching_config, told_faces
 from synthmtl.experiment.stages import Job, predict, save, validation_scores
 from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import counterparts, render_faces
@@ -190,8 +191,9 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
     balancing = synthesize_balancing_set(
         generator,
         judge,
-        told_faces(job),
+        job.train,
         options.strategy,
+        targets=ClassTargets(generator, told_faces(job), supplied=int(lacking(job).sum())),
         calibration=calibration,
         max_attempts=options.attempts,
         fill=options.fill,

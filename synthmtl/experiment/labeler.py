@@ -17,7 +17,7 @@ from synthmtl.faces import RenderConfig, render_faces
 from synthmtl.losses import HeterogeneousLoss, MultiTaskObjective, task_losses
 from synthmtl.metrics.multitask import task_intervals
 from synthmtl.models import SJMT
-from synthmtl.models.inference import load_network, predict_tasks
+from synthmtl.models.inference import load_network, predict_tasks, supply_labels
 from synthmtl.training import Player, fit
 
 _HELD_OUT = 400
@@ -105,36 +105,14 @@ def told_faces(job: Job) -> FaceTable:
     Raises:
         InputError: if the network that ``synthesis.labeler`` names does not read it from such faces.
     """
-    missing = lacking(job)
-    if not missing.any():
+    if not lacking(job).any():
         return job.train
-    kind = job.config.model.condition
-    predicted = predict_tasks(labeler(job), job.train.select(missing), device=job.accelerator.device)
-    values = getattr(job.train, kind).clone()
-    values[missing] = predicted[kind]
-    return job.train.replace(**{kind: values})
-
-
-def labeler(job: Job) -> torch.nn.Module:
-    """The network that ``synthesis.labeler`` names, or the one that was trained for this job.
-
-    Raises:
-        InputError: if it does not read what is wanted, or reads faces of another size.
-    """
-    named, kind, options = job.config.synthesis.labeler, job.config.model.condition, job.config.faces
-    model = load_network(named if named is not None else job.out / "labeler")
-    if kind not in getattr(model, "tasks", ()):
-        raise InputError(f"--synthesis.labeler {named}: the network there does not predict {kind}")
-    wanted, found = (
-        (options.image_size, options.channels),
-        (model.config.image_size, model.config.image_channels),
-    )
-    if wanted != found:
-        raise InputError(
-            f"--synthesis.labeler {named}: the network there reads faces of {found[0]} px and {found[1]} channels, "
-            f"the data are read with {wanted[0]} px and {wanted[1]}"
-        )
-    return model.to(job.accelerator.device)
+    named = job.config.synthesis.labeler
+    network = load_network(named if named is not None else job.out / "labeler")
+    try:
+        return supply_labels(job.train, network, job.config.model.condition, device=job.accelerator.device)
+    except InputError as error:
+        raise InputError(f"--synthesis.labeler {named}: {error}") from None
 
 
 def targets_note(job: Job) -> dict:

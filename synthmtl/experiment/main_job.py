@@ -11,7 +11,7 @@ from synthmtl.experiment.config import MainJobConfig
 from synthmtl.experiment.further import check_labels, further_scores
 from synthmtl.experiment.gates import gates_of_run
 from synthmtl.experiment.generation import Fills, judged_recall, make_fills, synthesis_mode, train_jointly
-from synthmtl.experiment.labeler import labeler, lacking, targets_note, train_labeler
+from synthmtl.experiment.labeler import lacking, targets_note, told_faces, train_labeler
 from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.quality import balancing_quality
 from synthmtl.experiment.reporting import build_report, write_report
@@ -50,7 +50,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     job = Job(config, out, splits, accelerator, render)
     check_labels(job)
     if config.synthesis.labeler is not None and bool(lacking(job).any()):
-        labeler(job)  # loaded to see whether it suits, before anything is written or trained
+        told_faces(job)  # to see whether the network suits, before anything is written or trained
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
         claim(out, dataclasses.asdict(config), describe_data(splits.tables()) if render is None else None)

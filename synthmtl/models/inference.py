@@ -102,6 +102,34 @@ def predict_tasks(
     return {task: torch.cat(parts) for task, parts in out.items()}
 
 
+def supply_labels(table: FaceTable, network: nn.Module, kind: str, *, device: torch.device | str = "cpu") -> FaceTable:
+    """A table in which ``network`` has filled in ``kind`` for faces that carry nothing of it; others stay as they are.
+
+    What it says are predictions: good to tell a generator, no labels to learn or to score by.
+
+    Args:
+        table: faces of the network's size and channels.
+        network: predicts ``kind``.
+        kind: ``action_units`` or ``valence_arousal``.
+        device: where the network is put.
+
+    Raises:
+        InputError: if the network does not predict that, or reads faces of another size.
+    """
+    if kind not in getattr(network, "tasks", ()):
+        raise InputError(f"the network does not predict {kind}")
+    size, channels = network.config.image_size, network.config.image_channels
+    if (size, channels) != (table.image_size, table.channels):
+        raise InputError(
+            f"the network reads faces of {size} px and {channels} channels, not {table.image_size} and {table.channels}"
+        )
+    values = getattr(table, kind).clone()
+    missing = values.isnan().all(1)
+    if missing.any():
+        values[missing] = predict_tasks(network.to(device), table.select(missing), device=device)[kind]
+    return table.replace(**{kind: values})
+
+
 @contextmanager
 def _batches(
     model: nn.Module, table: FaceTable, device: torch.device | str, batch_size: int, precision: torch.dtype | None

@@ -107,6 +107,8 @@ def test_a_set_made_by_action_units_says_what_was_asked(tmp_path, caplog):
     )
     assert result.table.action_units.isnan().all()  # asked for, not seen
     write_balancing_set(result, tmp_path, generator=net, table=table)
+    card = (tmp_path / "README.md").read_text()
+    assert "The generator is told action units" in card and "`target_*`" in card and "(source, target, " in card
     with caplog.at_level("WARNING", "synthmtl"):
         read = read_tables(str(tmp_path), image_size=32, channels=1)["train"]
     assert read.action_units.isnan().all() and not caplog.records
@@ -118,6 +120,7 @@ def test_a_set_made_by_action_units_says_what_was_asked(tmp_path, caplog):
 def test_other_labels_are_another_set():
     net = generator("action_units")
     one, other = (balanced(net, faces(units(*[0.0] * 8, 0.2, 0.3, 0.9, last))) for last in (0.7, 0.6))
-    assert one.identity["targets"] != other.identity["targets"]
+    assert one.identity["targets"]["labels"] != other.identity["targets"]["labels"]
+    assert one.identity["targets"] | {"labels": ""} == {"kind": "action_units", "labels": "", "supplied": 0}
     assert not torch.equal(one.table.images, other.table.images)
     assert "targets" not in balanced(generator("expression"), faces()).identity

@@ -75,6 +75,12 @@ def test_photographs_get_targets_and_no_labels(photographs, tmp_path, capsys):
     assert any("as targets of synthesis and never as labels" in note for note in report["notes"])
     assert load_network(run / "labeler").tasks == ("action_units",)
 
+    call = ["balance", "--model", str(run), "--data", str(photographs), "--out", str(tmp_path / "set")]
+    assert main([*call, "--no-filter"]) == 0
+    told = json.loads((tmp_path / "set/balance.json").read_text())["identity"]["targets"]
+    assert (told["kind"], told["supplied"]) == ("action_units", count)
+    assert f"Of {count} training faces a network supplied them" in (tmp_path / "set/README.md").read_text()
+
     face = str(next(photographs.rglob("*.png")))
     call = ["synthesize", "--model", str(run), "--out"]
     assert main([*call, str(tmp_path / "smile"), "--action_units", "{AU12: 1, AU6: 0.5}", face]) == 0
@@ -129,7 +135,10 @@ def test_a_labeler_that_does_not_suit(photographs, tmp_path, capsys):
     for options, message in (
         (["action_units", "--synthesis.labeler", str(tmp_path / "expressions")], "does not predict action_units"),
         (["action_units", "--synthesis.labeler", str(tmp_path / "generator")], "does not predict action_units"),
-        (["action_units", "--synthesis.labeler", str(tmp_path / "large")], "reads faces of 48 px"),
+        (
+            ["action_units", "--synthesis.labeler", str(tmp_path / "large")],
+            "reads faces of 48 px and 1 channel",
+        ),
         (["action_units", "--synthesis.labeler", str(tmp_path / "nowhere")], "no model here"),
         (["expression", "--synthesis.labeler", str(tmp_path / "large")], "that is told the expression needs none"),
         (["muscles"], "must be one of expression, action_units, valence_arousal"),
