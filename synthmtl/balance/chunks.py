@@ -33,7 +33,8 @@ def tensor_hash(*tensors: Tensor) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())  # no copy of the faces
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(content.data)  # no copy of the faces
     return digest.hexdigest()[:16]
 
 
@@ -88,7 +89,7 @@ class ChunkStore:
             write_text(file, json.dumps(identity, indent=2) + "\n", tag=self.tag)
 
     @staticmethod
-    def _check(file: Path, identity: dict) -> None:
+    def _check(file: Path, identity: Mapping[str, object]) -> None:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.randomness import derive_seed
-from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler, MixedSampler
+from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler, MixedSampler, Sampler
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
@@ -101,15 +101,15 @@ def feed_back(
     def balanced(mask: Tensor, name: str) -> ClassBalancedSampler:
         return ClassBalancedSampler(table.expression, batch_size, derive_seed(name, seed), rows=rows[mask])
 
+    other: list[tuple[Sampler, float]] = []
     if config.real == "natural":
         labelled = rows[~is_extra & (table.expression >= 0)]
-        other = [(EpochSampler(labelled, batch_size, derive_seed("real", seed)), 1 - config.share)]
+        other.append((EpochSampler(labelled, batch_size, derive_seed("real", seed)), 1 - config.share))
         extra_share = config.share
     else:
         classes = torch.cat([has_extra, has_real]).unique()
         with_extra, alone = len(has_extra) / len(classes), 1 - len(has_extra) / len(classes)
         both = torch.isin(has_extra, has_real)
-        other = []
         if both.any():
             other.append((balanced(~is_extra & shown, "beside"), (1 - config.share) * with_extra))
         if alone:

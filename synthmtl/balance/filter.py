@@ -34,13 +34,21 @@ def to_unit(images: Tensor, device: torch.device | str) -> Tensor:
     return images.to(device).float().div_(127.5).sub_(1.0)
 
 
+def judge_classes(judge: nn.Module) -> tuple[str, ...]:
+    """What a judge tells apart, in the order of its outputs."""
+    return tuple(judge.classes)  # type: ignore[arg-type]
+
+
 def judge_probabilities(
     judge: nn.Module, images: Tensor, *, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Probabilities (N, K) float32 on the CPU that a judge gives to faces (N, C, H, W) uint8, in evaluation mode."""
     with evaluating(judge.to(device)):
-        parts = [judge.recognize(to_unit(part, device)).float().cpu() for part in images.split(batch_size)]
-    return torch.cat(parts) if parts else torch.empty(0, len(judge.classes))
+        parts = [
+            judge.recognize(to_unit(part, device)).float().cpu()  # type: ignore[operator]
+            for part in images.split(batch_size)
+        ]
+    return torch.cat(parts) if parts else torch.empty(0, len(judge_classes(judge)))
 
 
 @dataclass(frozen=True)
@@ -103,22 +111,22 @@ def calibrate_judge(
     if not usable.any():
         raise InputError("cannot calibrate the judge: the validation split has no real labelled face")
     real = validation.select(usable)
-    index = judge_columns(judge, real.classes)
+    classes, index = judge_classes(judge), judge_columns(judge, real.classes)
     target = index[real.expression]
     probabilities = judge_probabilities(judge, real.images, batch_size=batch_size, device=device)
     own = probabilities[torch.arange(len(real)), target]
-    count = torch.bincount(target, minlength=len(judge.classes))
+    count = torch.bincount(target, minlength=len(classes))
     enough = count >= min_faces
-    thresholds = torch.zeros(len(judge.classes))
+    thresholds = torch.zeros(len(classes))
     for k in torch.where(enough)[0].tolist():
         thresholds[k] = torch.quantile(own[target == k], quantile)
     thresholds[~enough] = thresholds[enough].min() if enough.any() else torch.quantile(own, quantile)
     return JudgeCalibration(
-        classes=tuple(judge.classes),
+        classes=classes,
         thresholds=thresholds,
         quantile=quantile,
-        faces=dict(zip(judge.classes, count.tolist(), strict=True)),
-        borrowed=tuple(name for name, good in zip(judge.classes, enough.tolist(), strict=True) if not good),
+        faces=dict(zip(classes, count.tolist(), strict=True)),
+        borrowed=tuple(name for name, good in zip(classes, enough.tolist(), strict=True) if not good),
     )
 
 
@@ -128,10 +136,11 @@ def judge_columns(judge: nn.Module, classes: tuple[str, ...]) -> Tensor:
     Raises:
         InputError: if the judge does not know one of them.
     """
-    missing = [name for name in classes if name not in judge.classes]
+    known = judge_classes(judge)
+    missing = [name for name in classes if name not in known]
     if missing:
         raise InputError(f"the judge does not know {missing[0]}: train it on {', '.join(classes)}")
-    return torch.tensor([judge.classes.index(name) for name in classes], dtype=torch.int64)
+    return torch.tensor([known.index(name) for name in classes], dtype=torch.int64)
 
 
 class Verdict(NamedTuple):
@@ -174,7 +183,7 @@ class FaceFilter:
         max_correlation: float = MIN_CORRELATION,
         device: torch.device | str = "cpu",
     ):
-        if calibration.classes != tuple(judge.classes):
+        if calibration.classes != judge_classes(judge):
             raise InputError("the calibration is of a judge with other classes: calibrate this judge")
         self.judge, self.device = judge.to(device), device
         self.columns = judge_columns(judge, classes)

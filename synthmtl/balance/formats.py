@@ -1,5 +1,6 @@
 """Balancing sets on disk: files of an image folder, Parquet with pictures in it, WebDataset's numbered archives."""
 
+import functools
 import io
 import itertools
 import json
@@ -74,7 +75,7 @@ class FaceFiles:
         if not self.finished:
             for image, file, record in zip(faces.images, faces.files, records, strict=True):
                 marks = {**record, "source_file": self.shorten(record["source_file"])}
-                self.write(file, lambda image=image, marks=marks: png_bytes(image, marks))
+                self.write(file, functools.partial(png_bytes, image, marks))
 
     def write(self, file: str, content: Callable[[], bytes]) -> None:
         """Write what ``content()`` gives, whole or not at all, unless it has been written by this object."""

@@ -176,7 +176,7 @@ def draw_pairs(card: dict, real: FaceTable, synthetic: FaceTable, path: str | Pa
         for pair in card["closest_pairs"]
     ]
     wide_enough = max(1, -(-128 // real.image_size))
-    return draw_sheet(torch.stack(cells), ["synthesized", *map(heads.get, kinds)], path, scale=wide_enough)
+    return draw_sheet(torch.stack(cells), ["synthesized", *(heads[kind] for kind in kinds)], path, scale=wide_enough)
 
 
 def format_card(card: dict) -> str:

@@ -6,6 +6,7 @@ read it, or raises :class:`InputError` with the reason why there is none.
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import torch
 from scipy.stats import binomtest
@@ -54,7 +55,7 @@ def rows_of(sets: Sets, kind: str, k: int | None) -> Tensor:
     table = sets[kind]
     rows = torch.arange(len(table)) if k is None else torch.where(table.expression == k)[0]
     if not len(rows):
-        raise InputError(f"no {kind} face of {table.classes[k]}")
+        raise InputError(f"no {kind} face" if k is None else f"no {kind} face of {table.classes[k]}")
     return rows
 
 
@@ -79,7 +80,7 @@ def feature_measures(sets: Sets, features: Mapping[str, Tensor], seed: int) -> d
         return lambda k: {"value": manifold(k)[name], "k": manifold(k)["k"]}
 
     def fid(k: int | None) -> dict:
-        entry = {"value": frechet_distance(*both(k)), "faces": [len(part) for part in both(k)]}
+        entry: dict[str, Any] = {"value": frechet_distance(*both(k)), "faces": [len(part) for part in both(k)]}
         if min(entry["faces"]) < FID_FACES:
             entry["warning"] = f"fewer than {FID_FACES} faces: compare only with sets of the same sizes"
         return entry
@@ -200,10 +201,11 @@ def agreement_measure(
 
 def _seen(judge: nn.Module, images: Tensor, device: torch.device | str) -> Tensor:
     """(N,) int64, the judge's class of each face."""
-    size, channels = judge.config.image_size, judge.config.image_channels
+    config: Any = judge.config
+    size, channels = config.image_size, config.image_channels
     with evaluating(judge.to(device)):
         parts = [
-            judge.recognize(fit_faces(to_unit(part, device), size, channels)).argmax(1).cpu()
+            judge.recognize(fit_faces(to_unit(part, device), size, channels)).argmax(1).cpu()  # type: ignore[operator]
             for part in images.split(256)
         ]
     return torch.cat(parts)

@@ -1,8 +1,8 @@
 """The balancing of this package behind imbalanced-learn's interface."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from synthmtl.labels import EXPRESSIONS, canonical_expression
 from synthmtl.models.generators import FaceGenerator
 
 Array = np.ndarray | Tensor
+_Layout = Callable[[Tensor], Tensor]
 
 
 class ExpressionBalancer:
@@ -123,13 +124,13 @@ class ExpressionBalancer:
         return self.result_.table
 
 
-def _faces_first(faces: Array, config: Any) -> tuple[Tensor, Any]:
+def _faces_first(faces: Array, config: Any) -> tuple[Tensor, _Layout]:
     """Faces (N, C, H, W) on the CPU, and what puts such faces into the given shape."""
     if not isinstance(faces, np.ndarray | Tensor) or str(faces.dtype).removeprefix("torch.") != "uint8":
         raise InputError(f"faces must be a numpy array or a torch tensor of uint8, not {_kind(faces)}")
     images = torch.as_tensor(faces).cpu()
     channels, size = config.image_channels, config.image_size
-    shapes = {
+    shapes: dict[tuple[int, ...], tuple[_Layout, _Layout]] = {
         (channels, size, size): (lambda t: t, lambda t: t),
         (size, size, channels): (lambda t: t.permute(0, 3, 1, 2), lambda t: t.permute(0, 2, 3, 1)),
     }
@@ -155,11 +156,19 @@ def _expression(label: Any, names: Sequence[str]) -> str:
     if isinstance(label, int | np.integer) and not isinstance(label, bool):
         if not 0 <= label < len(names):
             raise InputError(f"label {label} is no class: use 0 to {len(names) - 1} for {', '.join(names)}")
-        label = names[label]
+        label = names[int(label)]
     expression = canonical_expression(label)
     if expression is None:
         raise InputError(f"unknown label {label!r}: use one of {', '.join(EXPRESSIONS)}, an alias, or a whole number")
     return expression
+
+
+@overload
+def _by_name(strategy: Mapping[str, int], names: Sequence[str]) -> Mapping[str, int]: ...
+
+
+@overload
+def _by_name(strategy: Strategy, names: Sequence[str]) -> Strategy: ...
 
 
 def _by_name(strategy: Strategy, names: Sequence[str]) -> Strategy:

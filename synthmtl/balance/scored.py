@@ -108,7 +108,8 @@ def _look(path: str | Path) -> _Look:
     """Size and mode of most files of a data set, by their headers."""
     if Path(path).is_file() and Path(path).suffix.lower() == ".csv":
         return _Look(48, 1, True)
-    sides, gray = Counter(), Counter()
+    sides: Counter[int] = Counter()
+    gray: Counter[bool] = Counter()
     with Source(path) as source:
         names = [name for name in source.names if name.lower().endswith(IMAGE_SUFFIXES)]
         for name in names[:: -(-len(names) // _LOOKED_AT) or 1]:

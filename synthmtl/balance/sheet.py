@@ -36,14 +36,14 @@ def contact_cells(
     The first column holds the sources; the cell of a source's own expression stays gray, since a source is never
     edited to what it shows.
     """
-    rows = torch.as_tensor(rows, dtype=torch.int64)
-    cells = torch.full((len(rows), 1 + len(table.classes), *table.images.shape[1:]), 128, dtype=torch.uint8)
-    cells[:, 0] = table.images[rows]
-    wanted = [(r, k) for r, row in enumerate(rows) for k in range(len(table.classes)) if table.expression[row] != k]
+    chosen = torch.as_tensor(rows, dtype=torch.int64)
+    cells = torch.full((len(chosen), 1 + len(table.classes), *table.images.shape[1:]), 128, dtype=torch.uint8)
+    cells[:, 0] = table.images[chosen]
+    wanted = [(r, k) for r, row in enumerate(chosen) for k in range(len(table.classes)) if table.expression[row] != k]
     if wanted:
         r, k = torch.tensor(wanted).T
-        seeds = [derive_seed("sheet", seed, int(rows[i]), int(j)) for i, j in wanted]
-        made, _ = edit_faces(generator, table.images[rows[r]], k, seeds, spread=spread, sampling=sampling)
+        seeds = [derive_seed("sheet", seed, int(chosen[i]), int(j)) for i, j in wanted]
+        made, _ = edit_faces(generator, table.images[chosen[r]], k, seeds, spread=spread, sampling=sampling)
         cells[r, 1 + k] = made
     return cells
 
@@ -51,13 +51,14 @@ def contact_cells(
 def sheet_rows(table: FaceTable, count: int = 8, *, seed: int = 0) -> list[int]:
     """Rows of up to ``count`` real labelled faces, expressions in turn, and subjects all different where possible."""
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(derive_seed("sheet rows", seed)))
-    order = order[(table.expression[order] >= 0) & ~table.synthetic[order]].tolist()
+    left = order[(table.expression[order] >= 0) & ~table.synthetic[order]].tolist()
     expression, subject = table.expression.tolist(), table.subject.tolist()
     shown: Counter[int] = Counter()
-    subjects, chosen = set(), []
-    while order and len(chosen) < count:
-        best = min(order, key=lambda row: (shown[expression[row]], subject[row] in subjects))
-        order.remove(best)
+    subjects: set[int] = set()
+    chosen: list[int] = []
+    while left and len(chosen) < count:
+        best = min(left, key=lambda row: (shown[expression[row]], subject[row] in subjects))
+        left.remove(best)
         chosen.append(best)
         shown[expression[best]] += 1
         if subject[best] >= 0:

@@ -36,7 +36,8 @@ def deal(
     groups = torch.unique(groups, return_inverse=True)[1]
     group_of = groups.tolist()
     group_uses, row_uses = [0] * (max(group_of, default=-1) + 1), [0] * len(group_of)
-    members, by_group, by_row = {}, {}, {key: {} for key in pools}
+    members, by_group = {}, {}
+    by_row: dict[Key, dict[int, _LeastUsed]] = {key: {} for key in pools}
     for key, pool in pools.items():
         shuffled = pool[torch.randperm(len(pool), generator=generator)]
         members[key] = _Members(shuffled, groups[shuffled])
@@ -58,7 +59,7 @@ def deal(
             by_row[key][group] = _LeastUsed(members[key].rows(group), row_uses)
         return by_row[key][group].take(is_open)
 
-    chosen = {key: [[] for _ in range(requested[key])] for key in pools}
+    chosen: dict[Key, list[list[int]]] = {key: [[] for _ in range(requested[key])] for key in pools}
     # Classes advance together, so that each can spare the groups that the others use.
     turns = sorted(((i + 0.5) / requested[key], key, i) for key in pools for i in range(requested[key]))
     for number in range(candidates):  # all first choices before any second one, so that they are spread best

@@ -84,7 +84,7 @@ def _totals(counts: Mapping[str, int], present: Mapping[str, int], strategy: Str
 
 
 def _named(present: Mapping[str, int], strategy: str) -> dict[str, int]:
-    rarest, largest = min(present, key=present.get), max(present, key=present.get)
+    rarest, largest = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
     chosen = {
         "auto": [name for name in present if name != largest],
         "not majority": [name for name in present if name != largest],
@@ -122,5 +122,5 @@ def _ratio(present: Mapping[str, int], ratio: float) -> dict[str, int]:
         )
     if not 0 < ratio <= 1:
         raise InputError(f"a ratio as strategy must lie in (0, 1], not {ratio:g}")
-    rarest = min(present, key=present.get)
+    rarest = min(present, key=present.__getitem__)
     return {rarest: round(ratio * max(present.values()))}

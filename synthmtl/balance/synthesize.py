@@ -142,7 +142,9 @@ def synthesize_balancing_set(
     """
     _check_parts(generator, judge, table)
     options = sampling_arguments(generator, sampling)
-    if filter and (judge is None or calibration is None):
+    if not filter:
+        judge = calibration = None
+    elif judge is None or calibration is None:
         raise InputError("the filter needs a judge and its calibration: give both, or turn the filter off")
     if fill not in FILLS:
         raise InputError(f"unknown fill {fill!r}: use one of {', '.join(FILLS)}")
@@ -161,8 +163,8 @@ def synthesize_balancing_set(
     identity = {
         "plan": plan.fingerprint(),
         "generator": weights_hash(generator),
-        "judge": weights_hash(judge) if filter else None,
-        "thresholds": tensor_hash(calibration.thresholds) if filter else None,
+        "judge": None if judge is None else weights_hash(judge),
+        "thresholds": None if calibration is None else tensor_hash(calibration.thresholds),
         "faces": tensor_hash(table.images, table.expression),
         "settings": {"max_attempts": max_attempts, "spread": spread, "batch_size": batch_size}
         | (limits if filter else {"filter": False})
@@ -170,8 +172,8 @@ def synthesize_balancing_set(
     }
     if targets.identity():
         identity["targets"] = targets.identity()
-    judging = no_filter
-    if filter:
+    judging: Callable[..., Verdict] = no_filter
+    if judge is not None and calibration is not None:
         judging = FaceFilter(
             judge, calibration, table.images, table.classes, subject=table.subject, device=device, **limits
         )
@@ -187,12 +189,14 @@ def synthesize_balancing_set(
             on_chunk(len(chunks), count)
 
     def images_of(number: int) -> Tensor:
-        chunk = store.load(number) if store else chunks[number]
+        if store is None:
+            return chunks[number].images
+        chunk = store.load(number)
         if chunk is None:
             raise InputError(f"{store.path(number)}: vanished or was damaged meanwhile: --resume makes it again")
         return chunk.images
 
-    result = gather([chunks[n] for n in range(count)], origin, calibration if filter else None, images_of)
+    result = gather([chunks[n] for n in range(count)], origin, calibration, images_of)
     for sentence in result.shortfalls.values():
         logger.warning(sentence)
     return result
@@ -233,14 +237,15 @@ def _make_chunks(work: _Work, numbers: Sequence[int]) -> Iterator[tuple[int, Chu
                 faces = torch.arange(number * size, min((number + 1) * size, len(work.origin.plan)))
                 draft = Draft(work.origin.table, work.origin.plan, faces, work.max_attempts)
             else:
-                number, draft, judged = waiting.popleft()
+                number, oldest, judged = waiting.popleft()
                 judged.result()
-                if isinstance(draft, Chunk) or draft.done:
-                    chunk = draft if isinstance(draft, Chunk) else draft.chunk
+                if isinstance(oldest, Chunk) or oldest.done:
+                    chunk = oldest if isinstance(oldest, Chunk) else oldest.chunk
                     if work.store:
                         chunk.images = chunk.images[:0]
                     yield number, chunk
                     continue
+                draft = oldest
             rows, target, seeds = draft.candidates()
             told = work.origin.targets.draw(target, seeds)
             before, sources = time.monotonic(), work.origin.table.images[rows]

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -117,7 +118,8 @@ def _telling(faces: Iterable[_Named]) -> dict[int, _Named]:
 
     The library ``datasets`` takes the types of an archive's columns from its first five samples.
     """
-    told, chosen = set(), {}
+    told: set[str] = set()
+    chosen: dict[int, _Named] = {}
     for i, face in enumerate(faces):
         known = {name for name, value in face[-1].items() if value is not None}
         if not known <= told and len(chosen) < _TYPED_BY:
@@ -130,7 +132,7 @@ def _write_folder(directory: Path, faces: Iterator[_Named], files: FaceFiles) ->
     def written() -> Iterator[dict]:
         for name, image, record, row in faces:
             file = f"{folder_of(row)}/{name}.png"
-            files.write(f"train/{file}", lambda image=image, record=record: png_bytes(image, record))
+            files.write(f"train/{file}", partial(png_bytes, image, record))
             yield {"file_name": file} | row
 
     (directory / "train").mkdir(parents=True, exist_ok=True)

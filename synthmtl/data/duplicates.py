@@ -127,9 +127,10 @@ def _candidates(first: Tensor, second: Tensor | None, keys: list[Tensor]) -> Ite
     frequencies along x, hence of those products that have one such factor.
     """
     within = second is None
+    others = first if second is None else second
     points = torch.cat(
         [torch.empty(0, _LOW**2 - 1)]
-        + [F.normalize(_frequencies(p) * _has_contrast(p)) for p in _reduced_chunks(first if within else second)]
+        + [F.normalize(_frequencies(p) * _has_contrast(p)) for p in _reduced_chunks(others)]
     )
     a, b = torch.triu_indices(_LOW**2 - 1, _LOW**2 - 1)
     column = torch.arange(1, _LOW**2) % _LOW

@@ -119,10 +119,10 @@ def decode_face(data: bytes, name: str, image_size: int, channels: int, box: Box
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(image, in_place=True)
             width, height = image.size
-            image, box = _eight_bit(image, name), box or central_square(width, height)
+            face, box = _eight_bit(image, name), box or central_square(width, height)
             if not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
-                image, box = _extended(image, box, image_size, name)
-            return DecodedFace(square_pixels(image, image_size, channels, box), width, height, mode, synthetic)
+                face, box = _extended(face, box, image_size, name)
+            return DecodedFace(square_pixels(face, image_size, channels, box), width, height, mode, synthetic)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -144,7 +144,8 @@ def _check(image: Image.Image, name: str) -> None:
         raise InputError(f"{name}: {_too_many_pixels(image.size)}")
     # A phone's MPO is one photograph with a preview behind it; its first frame is the photograph.
     if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise InputError(f"{name}: the image has {image.n_frames} frames (animated or several pages): keep one frame")
+        frames = image.n_frames  # type: ignore[attr-defined]  # classes of the formats that can be animated have it
+        raise InputError(f"{name}: the image has {frames} frames (animated or several pages): keep one frame")
 
 
 def _eight_bit(image: Image.Image, name: str) -> Image.Image:

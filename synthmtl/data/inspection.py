@@ -89,7 +89,8 @@ def _inspect_csv(
 
 
 def _inspect_images(path: Path, image_size: int, channels: int, report: dict) -> dict[str, FaceTable]:
-    sizes, modes = Counter(), Counter()
+    sizes: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
 
     def see(_index, face) -> None:
         sizes[f"{face.width}x{face.height}"] += 1

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from synthmtl.data.leaks import OnLeak, check_on_leak, guard
 from synthmtl.data.mixture import usable_labels
@@ -70,7 +71,7 @@ def read_tables(
         format = detect_format(path)
     elif format not in FORMATS:
         raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
+    options: dict[str, Any] = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
     if format == "fer2013":
         options |= {"ferplus": ferplus, "ferplus_rule": ferplus_rule}
     elif ferplus is not None:
@@ -127,7 +128,7 @@ def load_splits(
         ferplus_rule=ferplus_rule,
         format=format,
     )
-    notes = []
+    notes: list[str] = []
     if ALL in tables:
         tables = _split(tables[ALL], SHARES, split_seed, path, notes, require_expression)
     elif "train" not in tables:

@@ -85,15 +85,15 @@ class EditSampler:
     def __init__(self, table: FaceTable, *, paired: bool, classes: Sequence[int] | None = None):
         self.paired = paired
         self.pairs = PairIndex(table) if paired else None
-        if paired and not len(self.pairs):
+        if self.pairs is not None and not len(self.pairs):
             raise InputError("paired training needs two expressions of one subject in one session: the data have none")
-        rows = self.pairs.rows if paired else torch.where(table.expression >= 0)[0]
+        rows = self.pairs.rows if self.pairs is not None else torch.where(table.expression >= 0)[0]
         expression = table.expression[rows]
         present = [c for c in expression.unique().tolist() if classes is None or c in classes]
         if not present or len(table.expression[table.expression >= 0].unique()) < 2:
             raise InputError("editing needs faces of at least two expressions")
         self.by_class = {c: rows[expression == c] for c in present}
-        self.not_class = None if paired else {c: rows[expression != c] for c in present}
+        self.not_class = {} if paired else {c: rows[expression != c] for c in present}
 
     def rows(self, count: int, random: StepRandom, name: str = "edit") -> tuple[Tensor, Tensor]:
         """Source and target rows, (count,) each, of this process's share of the batch."""
@@ -108,7 +108,7 @@ class EditSampler:
             return pool[min(int(u * len(pool)), len(pool) - 1)]
 
         target = torch.stack([at(self.by_class[c], u) for c, u in zip(chosen, pick.tolist(), strict=True)])
-        if self.paired:
+        if self.pairs is not None:
             return self.pairs.draw(target, partner), target
         source = torch.stack([at(self.not_class[c], u) for c, u in zip(chosen, partner.tolist(), strict=True)])
         return source, target

@@ -113,7 +113,7 @@ def _assign(table: FaceTable, shares: np.ndarray, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed).permutation(len(counts))
     order = random[np.argsort(-(counts[random] / totals).sum(1), kind="stable")]
 
-    def put(group: int, into: int) -> None:
+    def put(group: int, into: int | np.integer) -> None:
         part[group] = into
         have[into] += counts[group]
 

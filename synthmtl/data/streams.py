@@ -125,4 +125,5 @@ def _vary(batch: FaceBatch, random: StepRandom, config: AugmentationConfig, name
 
 
 def _move_landmarks(batch: FaceBatch, random: StepRandom, config: AugmentationConfig, name: str) -> None:
-    batch.landmarks = augment_landmarks(batch.landmarks, batch.image.shape[-2:], random, config, name)
+    height, width = batch.image.shape[-2:]
+    batch.landmarks = augment_landmarks(batch.landmarks, (height, width), random, config, name)

@@ -47,19 +47,19 @@ class FaceTable:
 
     images: Tensor
     classes: tuple[str, ...]
-    expression: Tensor | None = None
-    expression_distribution: Tensor | None = None
-    compound: Tensor | None = None
-    action_units: Tensor | None = None
-    landmarks: Tensor | None = None
-    valence_arousal: Tensor | None = None
-    subject: Tensor | None = None
-    session: Tensor | None = None
-    domain: Tensor | None = None
-    weight: Tensor | None = None
-    synthetic: Tensor | None = None
+    expression: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    expression_distribution: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    compound: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    action_units: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    landmarks: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    valence_arousal: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    subject: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    session: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    domain: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    weight: Tensor = None  # type: ignore[assignment]  # never None once it is made
+    synthetic: Tensor = None  # type: ignore[assignment]  # never None once it is made
     attributes: dict[str, Tensor] = field(default_factory=dict)
-    files: list[str] | None = None
+    files: list[str] = None  # type: ignore[assignment]
     words: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -259,8 +259,10 @@ def classes_of(names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
     Raises:
         InputError: if a spelling is not an expression.
     """
-    found = {name: canonical_expression(name) for name in names}
-    for name, expression in found.items():
+    found = {}
+    for name in names:
+        expression = canonical_expression(name)
         if expression is None:
             raise InputError(f"unknown expression class {name!r}: use one of {', '.join(EXPRESSIONS)}, or an alias")
+        found[name] = expression
     return ordered_classes(found.values()), {name: e for name, e in found.items() if name != e}

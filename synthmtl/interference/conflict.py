@@ -104,12 +104,12 @@ def gradient_conflict(
     if not parameters:
         return {group: {(names[a], names[b]): PairConflict(0.0, None, None) for a, b in pairs} for group in groups}
     # Products are additive over parameters: one small Gram matrix each serves all groups, fetched together.
-    grams = []
+    products = []
     for rows in zip(*gradients, strict=True):
         flat = torch.stack([row.reshape(-1) for row in rows])
-        grams.append(flat @ flat.T)
+        products.append(flat @ flat.T)
     positions = {id(p): i for i, p in enumerate(parameters)}
-    grams = torch.stack(grams).double().cpu()
+    grams = torch.stack(products).double().cpu()
     sizes = torch.tensor([p.numel() for p in parameters], dtype=torch.float64)
     found: dict[str, dict[tuple[str, str], PairConflict]] = {}
     for group, members in groups.items():
@@ -197,6 +197,6 @@ class ConflictRecorder(Recorder):
 
     def conflict_rate(self, group: str, tasks: tuple[str, str], *, since: int = 0) -> float | None:
         """Share of the looks from step ``since`` on with a cosine below zero; None if nothing was ever shared."""
-        values = [value.cosine for step, value in self.series(group, tasks).items() if step >= since]
-        values = [value for value in values if value is not None]
+        found = [value.cosine for step, value in self.series(group, tasks).items() if step >= since]
+        values = [value for value in found if value is not None]
         return sum(value < 0 for value in values) / len(values) if values else None

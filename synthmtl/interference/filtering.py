@@ -13,7 +13,7 @@ below zero for one that prefers what is not needed. A ratio means nothing where 
 there all that depend on it are None. All are of *linear* readability: scrambling counts as keeping out.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from synthmtl.errors import InputError
@@ -43,8 +43,8 @@ class Filtering:
 
 
 def filtering_ratio(
-    before: Mapping[str, float],
-    behind: Mapping[str, float],
+    before: Mapping[str, float | None],
+    behind: Mapping[str, float | None],
     *,
     needed: Collection[str] = ("expression",),
     floor: float = 0.1,
@@ -63,7 +63,7 @@ def filtering_ratio(
     """
     if set(before) != set(behind):
         raise InputError(f"filtering needs the same targets before and behind: {sorted(before)}, {sorted(behind)}")
-    scored = {t: (before[t], behind[t]) for t in before if before[t] is not None and behind[t] is not None}
+    scored = {t: (x, y) for t in before if (x := before[t]) is not None and (y := behind[t]) is not None}
     for target, scores in scored.items():
         if not all(0 <= score <= 1 for score in scores):
             raise InputError(f"score of {target!r} must be corrected for chance and lie in [0, 1], not {scores}")
@@ -71,10 +71,10 @@ def filtering_ratio(
         "needed": [scores for target, scores in scored.items() if target in needed],
         "not needed": [scores for target, scores in scored.items() if target not in needed],
     }
-    for side, scores in sides.items():
-        if not scores:
+    for side, found in sides.items():
+        if not found:
             raise InputError(f"filtering compares both sides, but no target with a score is {side}: {list(before)}")
-    need, nuisance = ([sum(column) / len(scores) for column in zip(*scores, strict=True)] for scores in sides.values())
+    need, nuisance = _means(sides["needed"]), _means(sides["not needed"])
     passed = {target: _passed(*scores, floor) for target, scores in scored.items()}
     filtering, retention = _kept_out(_passed(*nuisance, floor)), _passed(*need, floor)
     return Filtering(
@@ -83,6 +83,11 @@ def filtering_ratio(
         selectivity=None if filtering is None or retention is None else filtering + retention - 1,
         by_target={target: share if target in needed else _kept_out(share) for target, share in passed.items()},
     )
+
+
+def _means(scores: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    before, behind = zip(*scores, strict=True)
+    return sum(before) / len(scores), sum(behind) / len(scores)
 
 
 def _passed(before: float, behind: float, floor: float) -> float | None:

@@ -20,7 +20,7 @@ GATES = ("pass", "take")
 
 def gates_of(exchange: Exchange) -> dict[str, Tensor]:
     """r and z of an exchange by :data:`GATES`, (B, C, H, W); of a unit that was forced shut only z = 0."""
-    if exchange.taken is None:
+    if exchange.passed is None or exchange.taken is None:
         return {"take": torch.zeros_like(exchange.receiver)}
     return {"pass": exchange.passed, "take": exchange.taken}
 

@@ -56,22 +56,22 @@ def forced_gates(
             raise InputError(f"a gate is forced to a number in [0, 1], not {value}")
     units = chosen_units(model, stage=stage, direction=direction)
     _check_own_modules(units, gated_units(model))
+    modules: dict[int, GatedPair] = {}
     for unit in units:
-        if not isinstance(unit.module, GatedPair):
-            raise InputError(
-                f"{unit.name} is a {type(unit.module).__name__}, whose gates obey no force: use a GatedPair"
-            )
-        if take and unit.module.gates.fixed_take and unit.module.forced_take == 0:
+        module = unit.module
+        if not isinstance(module, GatedPair):
+            raise InputError(f"{unit.name} is a {type(module).__name__}, whose gates obey no force: use a GatedPair")
+        if take and module.gates.fixed_take and module.forced_take == 0:
             raise InputError(f"{unit.name} was built shut and has nothing to open: choose another unit")
-    modules = list({id(unit.module): unit.module for unit in units}.values())
-    before = [(module.forced_take, module.forced_pass) for module in modules]
+        modules[id(module)] = module
+    before = [(module.forced_take, module.forced_pass) for module in modules.values()]
     try:
-        for module in modules:
+        for module in modules.values():
             module.forced_take = module.forced_take if take is None else take
             module.forced_pass = module.forced_pass if passed is None else passed
         yield
     finally:
-        for module, (own_take, own_pass) in zip(modules, before, strict=True):
+        for module, (own_take, own_pass) in zip(modules.values(), before, strict=True):
             module.forced_take, module.forced_pass = own_take, own_pass
 
 
@@ -144,7 +144,7 @@ def standard_interventions(model: nn.Module) -> dict[str, Intervention]:
     stages = sorted({unit.stage for unit in units})
     directions = sorted({unit.direction for unit in units})
     shared = len({id(unit.module) for unit in units}) < len(units)
-    built_shut = any(unit.module.gates.fixed_take and unit.module.forced_take == 0 for unit in units)
+    built_shut = any(unit.module.gates.fixed_take and unit.module.forced_take == 0 for unit in units)  # type: ignore[union-attr]
     kinds = {"shut": shut_gates} if built_shut else {"shut": shut_gates, "open": open_gates}
     found: dict[str, Intervention] = {}
     for kind, gates in kinds.items():
@@ -152,8 +152,8 @@ def standard_interventions(model: nn.Module) -> dict[str, Intervention]:
             found[f"{kind}/all/{direction}"] = partial(gates, model, direction=direction)
         if not shared:
             for unit in units:
-                where = {"stage": unit.stage, "direction": unit.direction}
-                found[f"{kind}/{unit.stage}/{unit.direction}"] = partial(gates, model, **where)
+                name = f"{kind}/{unit.stage}/{unit.direction}"
+                found[name] = partial(gates, model, stage=unit.stage, direction=unit.direction)
     if swappable_pairs(model):
         found["swap/all"] = partial(swapped_gates, model)
         if not shared:

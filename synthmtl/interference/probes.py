@@ -138,9 +138,10 @@ def linear_probe(features: Tensor, target: Tensor, split: ProbeSplit) -> ProbeRe
     fit, measure = (fit_ridge, _r_squared) if numbers else (fit_discriminant, _balanced_accuracy)
     weights, offsets = fit(x[0], y[0], PENALTIES)
     validation = [measure(x[1] @ w + b, y[1]) for w, b in zip(weights, offsets, strict=True)]
-    if validation[0] is None:
+    scored = [value for value in validation if value is not None]  # all or none: whether there is one is up to y
+    if not scored:
         return ProbeResult(kind, None, None, None, None, counts)
-    best = max(range(len(PENALTIES)), key=validation.__getitem__)
+    best = max(range(len(PENALTIES)), key=scored.__getitem__)
     value = measure(x[2] @ weights[best] + offsets[best], y[2])
     if value is None:
         return ProbeResult(kind, None, None, None, None, counts)

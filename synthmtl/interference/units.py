@@ -60,14 +60,14 @@ def gated_units(model: nn.Module) -> list[GatedUnit]:
     """
     # With duplicates: a unit that serves all stages has a name, and a place, at each.
     named = list(model.named_modules(remove_duplicate=False))
-    containers = [name for name, module in named if isinstance(module, SharingUnit)]
+    containers = {name: module for name, module in named if isinstance(module, SharingUnit)}
     places: dict[str, int] = {}
     units, count = [], 0
     for name, module in named:
         if isinstance(getattr(module, "gates", None), Gates):
             around = [container for container in containers if name.startswith(f"{container}.".lstrip("."))]
             place = around[-1] if around else name.rpartition(".")[0]
-            stages = max((model.get_submodule(container).stages for container in around), default=1)
+            stages = max((containers[container].stages for container in around), default=1)
             if place not in places:
                 places[place] = count
                 count += stages
@@ -135,7 +135,7 @@ def watched_exchanges(
             if unit in chosen:
                 see(unit, Exchange(given["receiver"], given["donor"], passed, taken, output))
 
-        handles.append(module.gates.register_forward_hook(ask))
+        handles.append(module.get_submodule("gates").register_forward_hook(ask))
         handles.append(module.register_forward_hook(look, with_kwargs=True))
     try:
         yield

@@ -24,6 +24,8 @@ class ActionUnitLoss(nn.Module):
         largest: bound of the weights.
     """
 
+    positive_weights: Tensor | None
+
     def __init__(self, prevalence: Sequence[float] | None = None, *, largest: float = 10.0):
         super().__init__()
         weights = None

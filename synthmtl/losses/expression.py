@@ -31,6 +31,9 @@ class ExpressionLoss(nn.Module):
             training; 0 turns it off, 1 is theirs. Recognition uses the logits without it.
     """
 
+    class_weights: Tensor | None
+    logit_shift: Tensor | None
+
     def __init__(
         self,
         counts: Sequence[int] | None = None,
@@ -43,9 +46,11 @@ class ExpressionLoss(nn.Module):
         if (class_weighted or logit_adjustment) and counts is None:
             raise ValueError("class weights and logit adjustment need the class counts")
         self.label_smoothing = label_smoothing
-        shares = None if counts is None else torch.tensor(counts, dtype=torch.float32).clamp(min=1)
-        weights = shares.sum() / (len(shares) * shares) if class_weighted else None
-        shift = logit_adjustment * (shares / shares.sum()).log() if logit_adjustment else None
+        weights = shift = None
+        if counts is not None:
+            shares = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
+            weights = shares.sum() / (len(shares) * shares) if class_weighted else None
+            shift = logit_adjustment * (shares / shares.sum()).log() if logit_adjustment else None
         self.register_buffer("class_weights", weights)
         self.register_buffer("logit_shift", shift)
 

@@ -17,6 +17,7 @@ from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models.blocks import unrecorded_statistics
 from synthmtl.models.decoder import Edit
 from synthmtl.models.encoder import Encoded
+from synthmtl.models.fersnet import FERSNet
 
 
 @dataclass
@@ -71,8 +72,8 @@ class RecognitionObjective(nn.Module):
     def forward(self, batch: FaceBatch) -> dict[str, Tensor]:
         penalty = None
         if hasattr(self.model, "encode"):
-            encoded = self.model.encode(batch.image)
-            logits, penalty = self.model.classify(encoded), encoded.penalty
+            encoded = self.model.encode(batch.image)  # type: ignore[operator]
+            logits, penalty = self.model.classify(encoded), encoded.penalty  # type: ignore[operator]
         else:
             logits = self.model(batch.image)
         loss = self.expression_loss(logits, batch.expression, batch.weight, batch.expression_distribution)
@@ -113,7 +114,7 @@ class FERSNetObjective(nn.Module):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: FERSNet,
         expression_loss: ExpressionLoss,
         weights: SynthesisWeights,
         *,
@@ -147,7 +148,7 @@ class FERSNetObjective(nn.Module):
         encoded = model.encode(torch.cat([batch.labelled.image, source]))
         rows = [labelled, edits]
         parts = [
-            encoded._replace(recognition=each[0], synthesis=each[1], skips=each[2:])
+            encoded._replace(recognition=each[0], synthesis=each[1], skips=list(each[2:]))
             for each in zip(*(t.split(rows) for t in (*encoded[:2], *encoded.skips)), strict=True)
         ]
         further = [features[:labelled] for features in encoded.further]
@@ -173,11 +174,11 @@ class FERSNetObjective(nn.Module):
         add("divergence", w.divergence, model.style.divergence(posterior, prior).mean())
         # The divergence alone fits the prior to the posteriors. Could guide and critic move it too, drawn styles would
         # differ from read ones, and the decoder would learn to please those two where no pixel is compared.
-        prior = [moments.detach() for moments in prior]
+        mean, log_variance = (moments.detach() for moments in prior)
         unpaired = ~paired
         turn = batch.random.positions(edits).to(paired.device)
         reads = torch.where(paired, turn % 3 > 0, turn % 2 > 0)
-        drawn = model.style.draw(prior, noise[edits:])
+        drawn = model.style.draw((mean, log_variance), noise[edits:])
         edit = model.decode(parts[1], source, told, torch.where(reads[:, None], read, drawn))
         compared = paired & reads
         if paired.any():
@@ -194,8 +195,8 @@ class FERSNetObjective(nn.Module):
         if edit.residual is not None and w.residual:
             add("residual", w.residual, edit.residual.square().mean())
         if w.subject:
-            coarse = [F.avg_pool2d(x, max(1, x.shape[-1] // 8)) for x in (edit.image, source)]
-            add("subject", w.subject, F.mse_loss(*coarse))
+            after, before = (F.avg_pool2d(x, max(1, x.shape[-1] // 8)) for x in (edit.image, source))
+            add("subject", w.subject, F.mse_loss(after, before))
         if guide is not None and w.expression:
             seen = differentiable_augment(moved(edit, ~compared), batch.random, "guide", noise=self.guide_noise)
             add("guide", w.expression, F.cross_entropy(guide(seen).float(), wanted, label_smoothing=0.1))
@@ -240,7 +241,7 @@ def moved(edit: Edit, rows: Tensor) -> Tensor:
     for surprise on every photograph. Such a face it may move; what to paint there is taught by the rows that are
     compared with a target, and held to real faces by the critic.
     """
-    if edit.residual is None:
+    if edit.warped is None or edit.residual is None:
         return edit.image
     painted = torch.where(rows[:, None, None, None], edit.residual.detach(), edit.residual)
     return (edit.warped + painted).clamp(-1, 1)
@@ -271,7 +272,9 @@ class CriticObjective(nn.Module):
 
     def forward(self, batch: EditBatch) -> dict[str, Tensor]:
         rows = judged_rows(batch.paired)
-        target, edited = batch.target.image[rows], self._generator[0].edited[rows]
+        (generator,) = self._generator
+        assert generator.edited is not None  # its turn in a step is before the critic's
+        target, edited = batch.target.image[rows], generator.edited[rows]
         wanted, count = batch.target.expression, len(batch.target)
         wrong = (wanted + 1 + batch.random.integers("wrong", 0, self.classes - 1, count)) % self.classes
         wanted, wrong = wanted[rows], wrong[rows]

@@ -103,9 +103,10 @@ class HeterogeneousLoss(nn.Module):
             if task not in outputs:
                 raise InputError(f"the network has no head for {task}: it has {', '.join(outputs)}")
             label = getattr(batch, task)
-            if hasattr(loss, "each"):
+            each = getattr(loss, "each", None)
+            if each is not None:
                 votes = {"distribution": batch.expression_distribution} if _takes_votes(task, loss) else {}
-                values, shares = loss.each(outputs[task], label, **votes)
+                values, shares = each(outputs[task], label, **votes)
                 shares = shares * per_row(batch.weight, shares)
                 sums[task] = (values * shares).sum(), shares.sum()
                 counts[task] = (shares > 0).sum()

@@ -111,7 +111,7 @@ def test_a_set_made_by_action_units_says_what_was_asked(tmp_path, caplog):
     assert "The generator is told action units" in card and "`target_*`" in card and "(source, target, " in card
     with caplog.at_level("WARNING", "synthmtl"):
         read = read_tables(str(tmp_path), image_size=32, channels=1)["train"]
-    assert read.action_units.isnan().all() and not caplog.records
+    assert read.action_units.isnan().all() and not [r for r in caplog.records if r.levelname == "WARNING"]
     by_name = {Path(name).relative_to(tmp_path).as_posix(): i for i, name in enumerate(read.files)}
     order = [by_name[name] for name in result.table.files]
     torch.testing.assert_close(read.attributes["target_AU12"][order], told[:, ACTION_UNITS.index("AU12")])

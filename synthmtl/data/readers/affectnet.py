@@ -52,7 +52,7 @@ COLUMNS = (
 """Columns of the older csv files."""
 
 LAYOUT = "give the folder of train_set/ and val_set/, of training.csv and validation.csv, or of the folders 0 to 7"
-_LISTS = ("training.csv", "validation.csv")
+_LISTS = {"training.csv": "train", "validation.csv": "validation"}
 _LIST_FOLDERS = ("", "Manually_Annotated_file_lists")
 _IMAGE_FOLDERS = ("", "Manually_Annotated_Images", "Manually_Annotated_Images/Manually_Annotated_Images")
 _MISSING = -2.0
@@ -84,8 +84,9 @@ def read_affectnet(
     if root.name == _LIST_FOLDERS[1]:
         root = root.parent
     annotations = (_layout(root) or _numbered_folders)(root, complain)
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(root, annotations, **options, layout=LAYOUT)
+    return face_tables(
+        root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_affectnet(path: Path) -> bool:
@@ -108,8 +109,8 @@ def _layout(root: Path) -> Callable[[Path, Complain], Iterator[Annotation]] | No
     return _numbered_folders if any({"0", "7"} <= found <= codes for found in names) else None
 
 
-def _split_folders(root: Path) -> list[Path]:
-    return [folder for folder in folders(root) if canonical_split(folder.name)]
+def _split_folders(root: Path) -> dict[Path, str]:
+    return {folder: split for folder in folders(root) if (split := canonical_split(folder.name))}
 
 
 def _lists(root: Path) -> list[Path]:
@@ -123,12 +124,12 @@ def _is_list(file: Path) -> bool:
 
 
 def _arrays(root: Path, complain: Complain) -> Iterator[Annotation]:
-    for folder in _split_folders(root):
+    for folder, split in _split_folders(root).items():
         for file in sorted((folder / "annotations").glob("*_exp.npy")):
             stem = file.name.removesuffix("_exp.npy")
             parts = {name: file.with_name(f"{stem}_{name}.npy") for name in ("exp", "val", "aro", "lnd")}
-            values = {name: _array(part) for name, part in parts.items()}
-            wrong = [name for name in parts if values[name] is None or (name != "lnd" and values[name].size != 1)]
+            values = {name: array for name, part in parts.items() if (array := _array(part)) is not None}
+            wrong = [name for name in parts if name not in values or (name != "lnd" and values[name].size != 1)]
             if wrong:
                 complain(f"{parts[wrong[0]]}: no npy file of {'numbers' if wrong[0] == 'lnd' else 'one number'}")
                 continue
@@ -137,8 +138,8 @@ def _arrays(root: Path, complain: Complain) -> Iterator[Annotation]:
                 complain(f"{parts['lnd']}: {points.size / 2:g} points instead of {POINTS}: correct or delete the file")
                 continue
             face = _labelled(
-                Annotation(relative(root, folder / "images" / f"{stem}.jpg"), str(file), canonical_split(folder.name)),
-                *(str(values[name].item()) for name in ("exp", "val", "aro")),
+                Annotation(relative(root, folder / "images" / f"{stem}.jpg"), str(file), split),
+                [str(values[name].item()) for name in ("exp", "val", "aro")],
                 complain,
             )
             if face is not None:
@@ -159,7 +160,7 @@ def _array(file: Path) -> np.ndarray | None:
 
 def _csv_files(root: Path, complain: Complain) -> Iterator[Annotation]:
     for file in _lists(root):
-        split = canonical_split(file.stem)
+        split = _LISTS[file.name]
         for line, row in csv_rows(file, COLUMNS):
             where, name = f"{file}:{line}", below(row[COLUMNS[0]])
             if name is None:
@@ -167,7 +168,7 @@ def _csv_files(root: Path, complain: Complain) -> Iterator[Annotation]:
                 continue
             name = next((f"{base}/{name}" for base in _IMAGE_FOLDERS[1:] if (root / base / name).is_file()), name)
             face = _labelled(
-                Annotation(name, where, split), *(row[key] for key in ("expression", "valence", "arousal")), complain
+                Annotation(name, where, split), [row[key] for key in ("expression", "valence", "arousal")], complain
             )
             if face is None:
                 continue
@@ -188,23 +189,25 @@ def _csv_files(root: Path, complain: Complain) -> Iterator[Annotation]:
 def _numbered_folders(root: Path, complain: Complain) -> Iterator[Annotation]:
     bases = _split_folders(root)
     logger.info("%s: numbers of folders read as AffectNet's codes, 0 neutral to 7 contempt", root)
-    for base, split in [(base, canonical_split(base.name)) for base in bases] or [(root, ALL)]:
+    for base, split in (bases or {root: ALL}).items():
         for folder in folders(base):
-            if code(folder.name) not in AFFECTNET_CODES:
+            value = code(folder.name)
+            if value is None or value not in AFFECTNET_CODES:
                 complain(code_message(str(folder), "the folder's name", folder.name, AFFECTNET_CODES))
-            elif AFFECTNET_CODES[code(folder.name)] is not None:
+            elif (name := AFFECTNET_CODES[value]) is not None:
                 for file in sorted(folder.iterdir()):
                     if file.suffix.lower() in IMAGE_SUFFIXES:
-                        name = AFFECTNET_CODES[code(folder.name)]
                         yield Annotation(relative(root, file), str(folder), split, expression=name)
 
 
-def _labelled(face: Annotation, expression: str, valence: str, arousal: str, complain: Complain) -> Annotation | None:
-    """The face with its labels, or None if one is wrong or it shows no expression."""
-    if code(expression) not in AFFECTNET_CODES:
+def _labelled(face: Annotation, texts: Sequence[str], complain: Complain) -> Annotation | None:
+    """The face with its expression, valence and arousal, or None if one is wrong or it shows no expression."""
+    expression, valence, arousal = texts
+    label = code(expression)
+    if label is None or label not in AFFECTNET_CODES:
         complain(code_message(face.where, "expression", expression, AFFECTNET_CODES))
         return None
-    face.expression = AFFECTNET_CODES[code(expression)]
+    face.expression = AFFECTNET_CODES[label]
     if face.expression is None:
         return None
     for name, text in (("valence", valence), ("arousal", arousal)):

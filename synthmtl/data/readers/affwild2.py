@@ -77,8 +77,10 @@ def read_affwild2(
     root, complain = data_root(root), complainer(on_bad)
     if every < 1:
         raise InputError(f"every must be at least 1, not {every}")
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(root, _annotations(root, every, complain), **options, layout=LAYOUT)
+    annotations = _annotations(root, every, complain)
+    return face_tables(
+        root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_affwild2(path: Path) -> bool:
@@ -89,12 +91,12 @@ def is_affwild2(path: Path) -> bool:
 def _set_folders(root: Path) -> list[tuple[str, str, Path]]:
     """Task, split and folder of each set of annotations."""
     return [
-        (task, canonical_split(part.name), part)
+        (task, split, part)
         for folder in folders(root / "annotations")
         for task in _TASKS
         if folder.name.upper().startswith(f"{task}_")
         for part in folders(folder)
-        if canonical_split(part.name) in ("train", "validation")
+        if (split := canonical_split(part.name)) in ("train", "validation")
     ]
 
 
@@ -112,10 +114,10 @@ def _annotations(root: Path, every: int, complain: Complain) -> Iterator[Annotat
         logger.info("%s: %d videos in train of one task and validation of another: all to validation", root, both)
     absent = 0
     for video, files in sorted(videos.items()):
-        pictures = frame_files(root / "cropped_aligned" / video)
+        folder = root / "cropped_aligned" / video
+        pictures = frame_files(folder)
         if not pictures:
-            where = root / "cropped_aligned" / video
-            complain(f"{next(iter(files.values()))}: no images in {where}: add them or delete the file")
+            complain(f"{next(iter(files.values()))}: no images in {folder}: add them or delete the file")
             continue
         split = "validation" if "validation" in splits[video] else "train"
         faces: dict[int, Annotation] = {}
@@ -149,10 +151,11 @@ def _labels(task: str, file: Path, every: int, complain: Complain) -> Iterator[t
         if (frame - 1) % every:
             continue
         if task == "EXPR":
-            if code(text) not in AFFWILD2_CODES:
+            label = code(text)
+            if label is None or label not in AFFWILD2_CODES:
                 complain(code_message(where, "expression", text, AFFWILD2_CODES))
                 continue
-            yield frame, where, {"expression": AFFWILD2_CODES[code(text)]}
+            yield frame, where, {"expression": AFFWILD2_CODES[label]}
         elif task == "VA":
             values = [number(cell) for cell in cells]
             if len(values) != 2 or any(v is None or not (v == _MISSING or -1 <= v <= 1) for v in values):

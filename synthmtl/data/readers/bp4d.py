@@ -65,8 +65,10 @@ def read_bp4d(
     root, complain = data_root(root), complainer(on_bad)
     if every < 1:
         raise InputError(f"every must be at least 1, not {every}")
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(root, _annotations(root, every, complain), **options, layout=LAYOUT)
+    annotations = _annotations(root, every, complain)
+    return face_tables(
+        root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_bp4d(path: Path) -> bool:
@@ -92,12 +94,13 @@ def _annotations(root: Path, every: int, complain: Complain) -> Iterator[Annotat
                 continue
             where, (number, *cells) = f"{file}:{line}", row.values()
             units = dict(zip(map(unit_name, list(row)[1:]), cells, strict=True))
+            frame = code(number)
             wrong = [unit for unit, cell in units.items() if cell not in _VALUES]
-            if code(number) is None:
+            if frame is None:
                 complain(f"{where}: {number!r} is no number of a frame: correct the row")
             elif wrong:
                 complain(f"{where}: {wrong[0]} is {units[wrong[0]]!r}: use 0, 1, or 9 where it is unknown")
             else:
-                name = pictures.get(code(number), f"{number}.jpg")
+                name = pictures.get(frame, f"{number}.jpg")
                 present = {unit: _VALUES[cell] for unit, cell in units.items()}
                 yield Annotation(relative(root, folder / name), where, action_units=unit_row(present), subject=subject)

@@ -84,8 +84,10 @@ def read_ckplus(
     root, complain = data_root(root), complainer(on_bad)
     if peaks < 1:
         raise InputError(f"peaks must be at least 1, not {peaks}")
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(root, _annotations(root, peaks, complain), **options, layout=LAYOUT)
+    annotations = _annotations(root, peaks, complain)
+    return face_tables(
+        root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_ckplus(path: Path) -> bool:
@@ -148,9 +150,10 @@ def _label_file(root: Path, names: Sequence[str], subject: str, sequence: str, p
 def _emotion(file: Path | None) -> tuple[str | None, str | None]:
     """Expression and ``file:line`` of an emotion file, which may be missing or empty."""
     for line, text in text_lines(file) if file else ():
-        if code(text) not in CKPLUS_CODES:
+        label = code(text)
+        if label is None or label not in CKPLUS_CODES:
             raise InputError(code_message(f"{file}:{line}", "emotion", text, CKPLUS_CODES))
-        return CKPLUS_CODES[code(text)], f"{file}:{line}"
+        return CKPLUS_CODES[label], f"{file}:{line}"
     return None, None
 
 
@@ -158,10 +161,11 @@ def _units(file: Path) -> np.ndarray:
     units = dict.fromkeys(ACTION_UNITS, 0.0)
     for line, text in text_lines(file):
         cells = [code(re.sub(r"^[LR]", "", cell)) for cell in text.split()]  # one-sided units count as units
-        if len(cells) != 2 or None in cells or not 0 <= cells[1] <= _STRONGEST:
+        number, grade = cells if len(cells) == 2 else (None, None)
+        if number is None or grade is None or not 0 <= grade <= _STRONGEST:
             raise InputError(f"{file}:{line}: {text!r} is no action unit and intensity 0 to 5: correct the line")
-        unit = f"AU{cells[0]}"
-        units[unit] = max(units.get(unit, 0.0), cells[1] / _STRONGEST if cells[1] else 1.0)
+        unit = f"AU{number}"
+        units[unit] = max(units.get(unit, 0.0), grade / _STRONGEST if grade else 1.0)
     return unit_row(units)
 
 

@@ -61,8 +61,10 @@ def read_disfa(
     root, complain = data_root(root), complainer(on_bad)
     if every < 1:
         raise InputError(f"every must be at least 1, not {every}")
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(root, _annotations(root, every, complain), **options, layout=LAYOUT)
+    annotations = _annotations(root, every, complain)
+    return face_tables(
+        root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_disfa(path: Path) -> bool:
@@ -74,21 +76,24 @@ def _annotations(root: Path, every: int, complain: Complain) -> Iterator[Annotat
     for folder in folders(root / _LABELS):
         subject = folder.name
         pictures = frame_files(root / _IMAGES / subject)
-        frames: dict[int, dict[str, float]] = defaultdict(dict)
-        where = {}
+        frames: dict[int, dict[str | None, float]] = defaultdict(dict)
+        where: dict[int, str] = {}
         for file in sorted(folder.glob("*.txt")):
             unit = re.search(r"au\d+$", file.stem, re.IGNORECASE)
             if unit is None:
                 complain(f"{file}: its name does not end in au1, au2, ...: rename or delete it")
                 continue
             for line, text in text_lines(file):
-                cells = [code(cell) for cell in text.split(",")]
-                if len(cells) != 2 or None in cells or not 0 <= cells[1] <= _STRONGEST:
+                number, *grades = [code(cell) for cell in text.split(",")]
+                grade = grades[0] if len(grades) == 1 else None
+                intensity = math.nan
+                if number is not None and grade is not None and 0 <= grade <= _STRONGEST:
+                    intensity = grade / _STRONGEST
+                else:
                     complain(f"{file}:{line}: {text!r} is no frame,intensity with 0 to {_STRONGEST}: correct the row")
-                    cells = [cells[0], math.nan] if cells[0] is not None else None
-                if cells is not None:
-                    where.setdefault(cells[0], f"{file}:{line}")
-                    frames[cells[0]][unit_name(unit.group())] = cells[1] / _STRONGEST
+                if number is not None:
+                    where.setdefault(number, f"{file}:{line}")
+                    frames[number][unit_name(unit.group())] = intensity
         for frame in sorted(frames)[::every]:
             name = pictures.get(frame, f"{frame:05d}.png")
             yield Annotation(

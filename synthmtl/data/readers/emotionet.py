@@ -36,7 +36,7 @@ from synthmtl.labels import ACTION_UNITS
 
 LAYOUT = "give the folder of a csv with a column URL or file_name and columns AU1, AU2, ..., and of its images/"
 _NAME_COLUMNS = ("file_name", "file name", "filename", "file", "image", "image_name", "name", "url")
-_VALUES = {0.0: 0.0, 1.0: 1.0, 999.0: math.nan}
+_VALUES: dict[float | None, float] = {0.0: 0.0, 1.0: 1.0, 999.0: math.nan}
 
 
 def read_emotionet(
@@ -69,8 +69,9 @@ def read_emotionet(
         stray = next(file for file, split in splits.items() if split == ALL)
         raise InputError(f"{stray}: in no split, though others are: name it train.csv, validation.csv or test.csv")
     annotations = (face for file in files for face in _annotations(folder, file, splits[file], complain))
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(folder, annotations, **options, layout=LAYOUT)
+    return face_tables(
+        folder, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_emotionet(path: Path) -> bool:
@@ -110,15 +111,16 @@ def _annotations(folder: Path, file: Path, split: str, complain: Complain) -> It
             raise InputError(f"{file}:1: no column of file names: name it file_name or URL")
         text = row[column]
         name = below(PurePosixPath(urlsplit(text).path).name if "://" in text else text)
-        units = {unit_name(key): row[key] for key in row if unit_name(key)}
+        units = {unit: row[key] for key in row if (unit := unit_name(key))}
         if not units:
             raise InputError(f"{file}:1: no column of action units: name them AU1, AU2, ...")
-        values = {unit: _VALUES.get(number(value or "999")) for unit, value in units.items()}
-        wrong = [unit for unit, value in values.items() if value is None]
+        values = {unit: number(cell or "999") for unit, cell in units.items()}
+        wrong = [unit for unit, value in values.items() if value not in _VALUES]
         if name is None:
             complain(leaves_folder(where, text))
         elif wrong:
             complain(f"{where}: {wrong[0]} is {units[wrong[0]]!r}: use 0, 1, or 999 where it is unknown")
         else:
             name = name if (folder / name).is_file() else f"images/{name}"
-            yield Annotation(name, where, split, action_units=unit_row(values))
+            present = {unit: _VALUES[value] for unit, value in values.items()}
+            yield Annotation(name, where, split, action_units=unit_row(present))

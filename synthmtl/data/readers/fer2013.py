@@ -31,7 +31,7 @@ FERPLUS_RULES = ("distribution", "majority", "drop-unknown")
 """What becomes of FER+ votes; see :func:`read_fer2013`."""
 
 _HEADER = ("emotion", "pixels", "Usage")
-_USAGES = {_HEADER: None, _HEADER[:2]: "Training", _HEADER[1:2]: "PrivateTest"}  # the columns of a file → all its rows
+_USAGES = {_HEADER: "", _HEADER[:2]: "Training", _HEADER[1:2]: "PrivateTest"}  # the columns of a file → all its rows
 _NO_FACE = ("unknown", "NF")
 
 
@@ -55,7 +55,7 @@ class _Votes:
 
     def best(self) -> str | None:
         """What has more than half of the votes; None if nothing has."""
-        name = max(self.shares, key=self.shares.get)
+        name = max(self.shares, key=self.shares.__getitem__)
         return name if 2 * self.shares[name] > sum(self.shares.values()) else None
 
     def no_face(self) -> bool:
@@ -145,17 +145,17 @@ def fer2013_tables(
     pixels = np.stack([row.pixels for row in rows])[:, None]
     if image_size != SIDE:
         pixels = np.stack([square_pixels(Image.fromarray(face[0]), image_size, 1) for face in pixels])
-    shares = None
-    if votes is not None and ferplus_rule != "majority":
-        shares = torch.tensor([distribution(votes[row.number].shares, classes) for row in rows])
     table = FaceTable(
         images=torch.from_numpy(pixels).repeat(1, channels, 1, 1),
         classes=classes,
         expression=torch.tensor([-1 if (n := names[row.number]) is None else classes.index(n) for row in rows]),
-        expression_distribution=shares,
         files=[f"{file}:{row.line}" for row in rows],
     )
-    return by_split(table, [canonical_split(row.usage) for row in rows], exclude=set())
+    if votes is not None and ferplus_rule != "majority":
+        shares = [distribution(votes[row.number].shares, classes) for row in rows]
+        table = table.replace(expression_distribution=torch.tensor(shares))
+    splits = {row.usage: split for row in rows if (split := canonical_split(row.usage))}
+    return by_split(table, [splits[row.usage] for row in rows], exclude=set())
 
 
 def _by_rule(

@@ -286,7 +286,7 @@ def _table(
     synthetic = labels.pop("synthetic", torch.zeros(len(faces), dtype=torch.bool))
     with strict_size_warnings():
         for i, (face, picture) in enumerate(zip(faces, pictures, strict=True)):
-            where = file = face.record.where
+            where, file = face.record.where, None
             try:
                 data, file = _content(picture, roots, where)
                 decoded = decode_face(data, where, image_size, channels)

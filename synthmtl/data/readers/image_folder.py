@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -58,6 +59,15 @@ def canonical_split(name: str) -> str | None:
 
 def _plain(name: str) -> str:
     return str(name).strip().lower().replace("-", "_").replace(" ", "_")
+
+
+class HasExpression(Protocol):
+    """A face as a data set lists it, of which only the expression (or None) matters."""
+
+    expression: str | None
+
+
+AnyFace = TypeVar("AnyFace", bound=HasExpression)
 
 
 @dataclass
@@ -145,7 +155,7 @@ def read_image_folder(
     return by_split(table, [face.split for face in faces], exclude=set(bad))
 
 
-def wanted_faces(faces: Sequence[Face], classes: Sequence[str] | None) -> tuple[list[Face], tuple[str, ...]]:
+def wanted_faces(faces: Sequence[AnyFace], classes: Sequence[str] | None) -> tuple[list[AnyFace], tuple[str, ...]]:
     """The faces of the wanted expressions or of none, and the classes in canonical order."""
     found = ordered_classes(face.expression for face in faces if face.expression is not None)
     if classes is None:
@@ -181,7 +191,7 @@ def build_table(
 
 def by_split(table: FaceTable, splits: Sequence[str], exclude: set[int]) -> dict[str, FaceTable]:
     """A table for each split that has a row, without the rows ``exclude``."""
-    rows = {name: [] for name in (*SPLITS, ALL)}
+    rows: dict[str, list[int]] = {name: [] for name in (*SPLITS, ALL)}
     for index, split in enumerate(splits):
         if index not in exclude:
             rows[split].append(index)
@@ -250,23 +260,24 @@ def _face(name: str, folders: list[str], record: Record | None, listing: Listing
         _note(listing, folders.pop(0), split)
     if any(canonical_split(folder) for folder in folders):
         raise InputError("a split below another folder: put train, validation, test above the expressions")
-    told = record.get("split") if record is not None else None
-    if told is not None:
-        if canonical_split(told) is None:
+    if record is not None and (told := record.get("split")) is not None:
+        meaning = canonical_split(told)
+        if meaning is None:
             raise InputError(f"{record.where}: unknown split {told!r}: use train, validation or test")
-        if split is not None and canonical_split(told) != split:
+        if split is not None and meaning != split:
             raise InputError(f"{record.where}: split {told!r}, but the image lies in {split}: correct one of them")
-        _note(listing, told, canonical_split(told))
-        split = canonical_split(told)
+        _note(listing, told, meaning)
+        split = meaning
     expression = canonical_expression(folders[0]) if folders else None
     if expression is not None:
         _note(listing, folders[0], expression)
-    says = record is not None and any(key in record.values for key in LABEL_KEYS)
-    label = record.expression() if says else None
-    if label is not None:
-        _note(listing, next(record.get(key) for key in LABEL_KEYS if record.get(key) is not None), label)
-        if expression is not None and label != expression:
-            raise InputError(f"{record.where}: labelled {label!r}, but {name} lies in {folders[0]!r}: correct one")
+    says, label = False, None
+    if record is not None and any(key in record.values for key in LABEL_KEYS):
+        says, label = True, record.expression()
+        if label is not None:
+            _note(listing, next(record.get(key) for key in LABEL_KEYS if record.get(key) is not None), label)
+            if expression is not None and label != expression:
+                raise InputError(f"{record.where}: labelled {label!r}, but {name} lies in {folders[0]!r}: correct one")
     if folders and expression is None and not says and _plain(folders[0]) not in UNLABELED:
         raise InputError(
             f"unknown expression folder {folders[0]!r}: use one of {', '.join(EXPRESSIONS)}, an alias, or unlabeled "

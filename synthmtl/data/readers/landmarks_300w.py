@@ -74,8 +74,9 @@ def read_300w(
     if stray and len(stray) < len(faces):
         known = ", ".join(_SPLITS)
         raise InputError(f"{stray[0].where}: in no split, though others are: move it below one of {known}, train, test")
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(root, faces, **options, layout=LAYOUT)
+    return face_tables(
+        root, faces, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_300w(path: Path) -> bool:

@@ -113,13 +113,14 @@ def parse_metadata(data: bytes, file: str) -> list[Record]:
 
 def _csv(text: str, file: str) -> list[Record]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    if "file_name" not in (reader.fieldnames or ()):
+    header = reader.fieldnames or ()
+    if "file_name" not in header:
         raise InputError(f"{file}:1: no column file_name: name the images' column so")
     records = []
     try:
         for row in reader:
             if None in row or None in row.values():
-                have = len(reader.fieldnames)
+                have = len(header)
                 raise InputError(f"{file}:{reader.line_num}: the row does not have {have} cells as the header: mend it")
             records.append(Record(row, file, reader.line_num))
     except csv.Error as error:
@@ -232,7 +233,9 @@ def _numbers(
 ) -> np.ndarray:
     column = np.full(len(records), np.nan, np.float32)
     for i, record in enumerate(records):
-        value = record.get(key) if record is not None else None
+        if record is None:
+            continue
+        value = record.get(key)
         number = _number(value)
         if number is None or number < low or number > high:
             complain(f"{record.where}: {key} is {value!r}: {cure}")
@@ -242,8 +245,7 @@ def _numbers(
 
 
 def _truth(record: Record | None, key: str, complain: Complain) -> bool:
-    value = record.get(key) if record is not None else None
-    if value is None:
+    if record is None or (value := record.get(key)) is None:
         return False
     if str(value).lower() not in _TRUTH:
         complain(f"{record.where}: {key} is {value!r}: write true or false")
@@ -251,8 +253,7 @@ def _truth(record: Record | None, key: str, complain: Complain) -> bool:
 
 
 def _compound(record: Record | None, complain: Complain) -> int:
-    value = record.get("compound") if record is not None else None
-    if value is None:
+    if record is None or (value := record.get("compound")) is None:
         return -1
     name = canonical_compound(value)
     if name is None:
@@ -283,7 +284,7 @@ def _landmarks(records: Sequence[Record | None], complain: Complain) -> Tensor:
         try:
             row = np.array(json.loads(value) if isinstance(value, str) else value, dtype=np.float32)
         except (TypeError, ValueError):
-            row = np.empty(0)
+            row = np.empty(0, np.float32)
         if row.shape != (68, 2):
             complain(f"{record.where}: landmarks must be 68 pairs [x, y] of numbers")
         elif np.isinf(row).any() or np.nanmax(np.abs(row), initial=0) > 2:  # a little outside the image is fine
@@ -307,22 +308,24 @@ def _distributions(records: Sequence[Record | None], classes: Sequence[str], com
         numbers = (
             {k: _number(v) for k, v in shares.items() if v is not None} if isinstance(shares, dict) else {"": None}
         )
-        if any(k not in EXPRESSIONS or v is None or v < 0 for k, v in numbers.items()):
+        good = {k: v for k, v in numbers.items() if k in EXPRESSIONS and v is not None and v >= 0}
+        if len(good) < len(numbers):
             complain(f"{record.where}: {key} must give numbers from 0 up by expression")
         else:
-            rows[i] = torch.tensor(distribution(numbers, classes))
+            rows[i] = torch.tensor(distribution(good, classes))
     return rows
 
 
 def _attribute(records: Sequence[Record | None], key: str) -> Tensor | None:
     """A column of numbers, or None when some value is no number (text, such as a person's country) or all miss."""
     numbers = [_number(record.get(key) if record is not None else None) for record in records]
-    if any(number is None for number in numbers) or all(math.isnan(number) for number in numbers):
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers) or all(map(math.isnan, known)):
         return None
     texts = (record.values.get(key) for record in records if record is not None)
     if any(isinstance(text, str) and re.match(r"0\d", text.strip()) for text in texts):  # "007" is a name
         return None
-    return torch.tensor(numbers, dtype=torch.float32)
+    return torch.tensor(known, dtype=torch.float32)
 
 
 def _texts(records: Sequence[Record | None], key: str) -> list[str | None] | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,7 +153,7 @@ def face_tables(
     return by_split(table, [face.split for face in faces], exclude=set(bad))
 
 
-def _columns(faces: Sequence[Annotation], sizes: np.ndarray, bad: Mapping[int, str]) -> dict[str, torch.Tensor]:
+def _columns(faces: Sequence[Annotation], sizes: np.ndarray, bad: Mapping[int, str]) -> dict[str, Any]:
     """Columns of a FaceTable, all but images, expression and files; a label that no face has is left out."""
     columns = {
         "subject": numbered([face.subject for face in faces]),
@@ -285,7 +286,7 @@ def unit_name(text: str) -> str | None:
     return f"AU{match.group(1)}" if match else None
 
 
-def unit_row(values: Mapping[str, float]) -> np.ndarray:
+def unit_row(values: Mapping[str, float] | Mapping[str | None, float]) -> np.ndarray:
     """(A,) intensities by action unit in the order of ``labels.ACTION_UNITS``; others are left out, absent ones NaN."""
     return np.array([values.get(unit, math.nan) for unit in ACTION_UNITS], np.float32)
 
@@ -299,7 +300,8 @@ def square_box(left: float, top: float, right: float, bottom: float, margin: flo
 
 def box_around(points: np.ndarray, margin: float = 0.25) -> Box:
     """The square around (N, 2) landmarks; the margin takes in the forehead, which has none."""
-    return square_box(*np.nanmin(points, axis=0).tolist(), *np.nanmax(points, axis=0).tolist(), margin)
+    (left, top), (right, bottom) = np.nanmin(points, axis=0).tolist(), np.nanmax(points, axis=0).tolist()
+    return square_box(left, top, right, bottom, margin)
 
 
 def frame_files(folder: Path) -> dict[int, str]:

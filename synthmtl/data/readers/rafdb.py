@@ -58,9 +58,14 @@ def read_rafdb(
             no faces are found.
     """
     root, complain = data_root(root), complainer(on_bad)
-    annotations = [face for part, folder in _parts(root).items() for face in _annotations(root, part, folder, complain)]
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(root, annotations, **options, layout=LAYOUT)
+    annotations = [
+        face
+        for part, (folder, file) in _parts(root).items()
+        for face in _annotations(root, part, folder, file, complain)
+    ]
+    return face_tables(
+        root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_rafdb(path: Path) -> bool:
@@ -68,11 +73,11 @@ def is_rafdb(path: Path) -> bool:
     return bool(_parts(path))
 
 
-def _parts(root: Path) -> dict[str, Path]:
-    """Folders of the parts that are there; a part itself is one."""
-    found = {part: root / part for part in _PARTS if _list(root / part)}
-    if not found and _list(root):
-        found = {"compound" if root.name.lower() == "compound" else "basic": root}
+def _parts(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Folder and list of the parts that are there; a part itself is one."""
+    found = {part: (root / part, file) for part in _PARTS if (file := _list(root / part))}
+    if not found and (file := _list(root)):
+        found = {"compound" if root.name.lower() == "compound" else "basic": (root, file)}
     return found
 
 
@@ -80,19 +85,20 @@ def _list(folder: Path) -> Path | None:
     return next((folder / "EmoLabel" / name for name in _LISTS if (folder / "EmoLabel" / name).is_file()), None)
 
 
-def _annotations(root: Path, part: str, folder: Path, complain: Complain) -> Iterator[Annotation]:
+def _annotations(root: Path, part: str, folder: Path, file: Path, complain: Complain) -> Iterator[Annotation]:
     label, codes = _PARTS[part]
-    file = _list(folder)
     for line, text in text_lines(file):
-        where, (name, *value) = f"{file}:{line}", text.split()
+        where, (name, *cells) = f"{file}:{line}", text.split()
         split = name.split("_")[0].lower()
-        if below(name) is None or "/" in below(name):
+        if (picture := below(name)) is None or "/" in picture:
             complain(leaves_folder(where, name))
         elif split not in ("train", "test"):
             complain(f"{where}: {name!r} begins with neither train_ nor test_: correct the row")
-        elif len(value) != 1 or code(value[0]) not in codes:
-            complain(code_message(where, label, " ".join(value), codes))
+        elif len(cells) != 1 or (value := code(cells[0])) is None or value not in codes:
+            complain(code_message(where, label, " ".join(cells), codes))
         else:
             path = PurePosixPath(relative(root, folder / "Image" / "aligned" / name))
             path = path.with_stem(path.stem.removesuffix("_aligned") + "_aligned")
-            yield Annotation(path.as_posix(), where, split, **{label: codes[code(value[0])]})
+            face = Annotation(path.as_posix(), where, split)
+            setattr(face, label, codes[value])
+            yield face

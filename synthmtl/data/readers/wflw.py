@@ -77,8 +77,10 @@ def read_wflw(
             if no faces are found.
     """
     root, complain = data_root(root), complainer(on_bad)
-    options = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
-    return face_tables(root, _annotations(root, complain), **options, layout=LAYOUT)
+    annotations = _annotations(root, complain)
+    return face_tables(
+        root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
+    )
 
 
 def is_wflw(path: Path) -> bool:
