@@ -216,7 +216,7 @@ def subject_measure(sets: Sets, features: Mapping[str, Tensor], source_row: Tens
 
     Subject numbers of the two sets are not compared, since each set may number its people anew. If no real face has a
     subject, each stands for a person of its own. Features of a network that recognizes expressions tell people apart
-    badly.
+    badly: ``real`` says of how many real faces the nearest other one is of the same person.
 
     Args:
         source_row: (M,) int64, the real face that each was edited from, -1 = unknown.
@@ -237,6 +237,11 @@ def subject_measure(sets: Sets, features: Mapping[str, Tensor], source_row: Tens
         source_row=source_row[known],
     )
 
+    rows = torch.where(people >= 0)[0]
+    among_real = subject_scores(
+        features["real"], features["real"][rows], real_subject=people, subject=people[rows], source_row=rows
+    )
+
     def measure(k: int | None) -> dict:
         here = torch.isin(known, rows_of(sets, "synthesized", k))
         if not bool(here.any()):
@@ -245,6 +250,8 @@ def subject_measure(sets: Sets, features: Mapping[str, Tensor], source_row: Tens
         other = here & scores.comparable
         if bool(other.any()):
             entry["without_source"] = share(scores.other[other])
+        if bool(among_real.comparable.any()):
+            entry["real"] = share(among_real.other[among_real.comparable])
         return entry
 
     return measure

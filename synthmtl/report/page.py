@@ -92,7 +92,8 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
 
 def quality_table(card: Mapping | None) -> dict | None:
     """A quality card as a table: ``columns`` {number: title}, ``rows`` {expression: {number: entry}}, and what is said
-    beside it: ``absent`` {reason: numbers}, ``warning`` of FID, ``reference`` of the labels, copies ``among_real``.
+    beside it: ``absent`` {reason: numbers}, ``warning`` of FID, ``reference`` of the labels, copies ``among_real``,
+    ``people`` told apart among real faces.
 
     Numbers that no row has are left out of the columns; a reason that holds for one expression names it.
     """
@@ -115,6 +116,7 @@ def quality_table(card: Mapping | None) -> dict | None:
         "warning": ("fid", "warning"),
         "reference": ("label_agreement", "reference"),
         "among_real": ("copies", "real"),
+        "people": ("subject_kept", "real"),
     }
     return {
         "columns": {name: titles.get(name, _words(name)) for name in columns},

@@ -118,11 +118,13 @@ def quality_card(absent: tuple[str, ...] = ("lpips_diversity",)) -> dict:
     def numbers(value):
         entries = {name: {"value": value, "extractor": "pixels"} for name in ("fid", "kid", "precision")}
         entries["label_agreement"] = {"value": value / 2, "ci95": [0.1, 0.9], "faces": 12}
+        entries["subject_kept"] = {"value": 0.5}
         entries |= {name: {"absent": "no weights are here"} for name in absent}
         return entries
 
     counts = dict.fromkeys(EXPRESSIONS, 3)
     overall = numbers(0.3125)
+    overall["subject_kept"] = {"value": 0.5, "real": {"value": 0.4375}}
     overall["label_agreement"]["reference"] = {"value": 0.6875, "on": "test"}
     return {
         "real": {"faces": 24, "counts": counts},

@@ -76,7 +76,15 @@ def test_the_page_shows_the_quality_card(report, card, faces, tmp_path):
     report["generation"]["quality"] = card
     figures = {"closest_pairs": contact_sheet(faces, None, None, tmp_path / "pairs.png", 1)}
     page = rendered(report, tmp_path, figures)
-    for part in ("Quality card", "label agreement", "0.3125", "[0.100, 0.900]", "right in 0.688", card["notes"][0]):
+    for part in (
+        "Quality card",
+        "label agreement",
+        "0.3125",
+        "[0.100, 0.900]",
+        "right in 0.688",
+        "the nearest other one: 0.438",
+        card["notes"][0],
+    ):
         assert part in page.text, part
     assert "Absent: lpips diversity: no weights are here" in page.text and len(page.addresses) == 1
     assert "quality ·" not in page.text  # not among the other numbers once more
