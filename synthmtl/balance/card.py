@@ -159,9 +159,23 @@ def _how(result: BalancingResult, network: str) -> str:
     return (
         f"{text}A recognizer that did not train with the generator judged each face: it is kept if the probability of "
         f"its expression reaches the {calibration.quantile:g} quantile of real validation faces of that "
-        f"expression.{borrowed} Up to {result.identity['settings']['max_attempts']} attempts a face. Faces that hardly "
-        "differ from their source or from any training face, or repeat another person's, mirrored or not, were "
-        "rejected and never used."
+        f"expression.{borrowed}{_mistaken(result)} Up to {result.identity['settings']['max_attempts']} attempts a "
+        "face. Faces that hardly differ from their source or from any training face, or repeat another person's, "
+        "mirrored or not, were rejected and never used."
+    )
+
+
+def _mistaken(result: BalancingResult) -> str:
+    """How many real faces of other expressions the judge would let pass, by what it filtered."""
+    calibration = result.calibration
+    if calibration is None:
+        return ""
+    shares = dict(zip(calibration.classes, calibration.mistaken.tolist(), strict=True))
+    said = ", ".join(f"{name} {100 * shares[name]:.0f} %" for name, count in result.requested.items() if count)
+    held = calibration.mistaken_at_most
+    bound = "" if held is None else f" (thresholds were raised until no more than {100 * held:g} % would)"
+    return (
+        f" Of real validation faces of the other expressions so many would pass as well{bound}: {said}." if said else ""
     )
 
 

@@ -59,11 +59,18 @@ class JudgeCalibration:
     classes probabilities of a few percent. So the threshold of class c is the ``quantile`` of p(c | face) over real
     validation faces of class c: by construction it keeps 1 − ``quantile`` of real faces.
 
+    How much such a filter is worth is another matter: a weak judge may let as many faces of other classes pass. The
+    share of real faces of the other classes that would pass is measured, and where ``mistaken_at_most`` bounds it, the
+    threshold is raised until it holds. Faces to edit are of other classes: where the generator left them as they are,
+    about that share passes.
+
     Attributes:
         classes: of the judge, in the order of its outputs.
         thresholds: (K,) float32.
         quantile: share of real faces that falls below.
         faces: validation faces of each class.
+        mistaken: (K,) float32, share of the other classes' validation faces that reach the threshold.
+        mistaken_at_most: what it was held to; None = it was left alone.
         borrowed: classes with too few faces, which took the lowest threshold of the others (the quantile over all
             faces if every class has too few): a doubtful face is kept rather than a good one lost.
     """
@@ -73,6 +80,8 @@ class JudgeCalibration:
     quantile: float
     faces: dict[str, int]
     borrowed: tuple[str, ...]
+    mistaken: Tensor
+    mistaken_at_most: float | None = None
 
     def as_dict(self) -> dict:
         """For ``balance.json``."""
@@ -81,6 +90,8 @@ class JudgeCalibration:
             "thresholds": {n: round(t, 6) for n, t in zip(self.classes, self.thresholds.tolist(), strict=True)},
             "validation_faces": self.faces,
             "borrowed": list(self.borrowed),
+            "mistaken": {n: round(t, 6) for n, t in zip(self.classes, self.mistaken.tolist(), strict=True)},
+            "mistaken_at_most": self.mistaken_at_most,
         }
 
 
@@ -89,6 +100,7 @@ def calibrate_judge(
     validation: FaceTable,
     *,
     quantile: float = 0.2,
+    mistaken_at_most: float | None = None,
     min_faces: int = 5,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
@@ -100,13 +112,16 @@ def calibrate_judge(
             generator's training, or it agrees with whatever pleases it.
         validation: labelled faces; synthesized ones are left out.
         quantile: share of real faces of each class that would be rejected, in [0, 1).
+        mistaken_at_most: share of real faces of the other classes that may pass as a class, in [0, 1]; None = any.
         min_faces: fewest faces from which a threshold is estimated.
 
     Raises:
-        InputError: if there is no usable face, a class is unknown to the judge, or the quantile lies outside [0, 1).
+        InputError: if there is no usable face, a class is unknown to the judge, or a share is out of range.
     """
     if not 0 <= quantile < 1:
         raise InputError(f"quantile must lie in [0, 1), not {quantile}")
+    if mistaken_at_most is not None and not 0 <= mistaken_at_most <= 1:
+        raise InputError(f"mistaken_at_most must lie in [0, 1], not {mistaken_at_most}")
     usable = (validation.expression >= 0) & ~validation.synthetic
     if not usable.any():
         raise InputError("cannot calibrate the judge: the validation split has no real labelled face")
@@ -121,12 +136,26 @@ def calibrate_judge(
     for k in torch.where(enough)[0].tolist():
         thresholds[k] = torch.quantile(own[target == k], quantile)
     thresholds[~enough] = thresholds[enough].min() if enough.any() else torch.quantile(own, quantile)
+    mistaken = torch.zeros(len(classes))
+    for k in range(len(classes)):
+        others = probabilities[target != k, k]
+        if not len(others):
+            continue
+        if mistaken_at_most is not None:
+            # Just above the face that would be one too many.
+            allowed = int(mistaken_at_most * len(others))
+            if allowed < len(others):
+                bound = others.sort(descending=True).values[allowed]
+                thresholds[k] = torch.maximum(thresholds[k], torch.nextafter(bound, torch.tensor(2.0)))
+        mistaken[k] = (others >= thresholds[k]).float().mean()
     return JudgeCalibration(
         classes=classes,
         thresholds=thresholds,
         quantile=quantile,
         faces=dict(zip(classes, count.tolist(), strict=True)),
         borrowed=tuple(name for name, good in zip(classes, enough.tolist(), strict=True) if not good),
+        mistaken=mistaken,
+        mistaken_at_most=mistaken_at_most,
     )
 
 

@@ -76,7 +76,11 @@ class BalancingResult:
         return f"{text}: {'; '.join(causes)}"
 
     def summary(self) -> dict:
-        """The ``balance`` of ``report.json``; ``rejected`` counts candidates, of which a wanted face has several."""
+        """The ``balance`` of ``report.json``; ``rejected`` counts candidates, of which a wanted face has several.
+
+        ``mistaken`` is that of :class:`JudgeCalibration`, empty without a filter.
+        """
+        judged = self.calibration.as_dict()["mistaken"] if self.calibration else {}
         return {
             "strategy": self.plan.strategy,
             "requested": self.requested,
@@ -85,6 +89,7 @@ class BalancingResult:
             "missing": self.missing,
             "rejected": {name: sum(reasons.values()) for name, reasons in self.rejected.items()},
             "rejected_by_reason": self.rejected,
+            "mistaken": {name: judged[name] for name in self.requested if name in judged},
         }
 
 

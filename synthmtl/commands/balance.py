@@ -34,6 +34,10 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
         help="auto, minority, not minority, not majority, all, or {class: total}",
     )  # fmt: skip
     parser.add_argument("--quantile", type=float, default=0.2, help="strictness of the judge, in [0, 1)")
+    parser.add_argument(
+        "--mistaken-at-most", type=float | None, default=None,
+        help="raise thresholds until at most this share of real faces of other classes would pass as a class",
+    )  # fmt: skip
     parser.add_argument("--attempts", type=int, default=3, help="tries per wanted face, at most")
     parser.add_argument("--no-filter", action="store_true", help="take the first try of every face, for studies")
     parser.add_argument(
@@ -99,7 +103,9 @@ def run_balance(options: Namespace) -> None:
     )  # fmt: skip
     if not len(plan.target):
         raise InputError(f"{options.data}: strategy {options.strategy} wants no further face: nothing to balance")
-    calibration = judge and calibrate_judge(judge, splits.validation, quantile=options.quantile, device=device)
+    calibration = judge and calibrate_judge(
+        judge, splits.validation, quantile=options.quantile, mistaken_at_most=options.mistaken_at_most, device=device
+    )
     data = describe_data(splits.tables())
     del splits  # the faces to evaluate on need not wait in memory
     out = Path(options.out)

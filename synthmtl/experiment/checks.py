@@ -48,6 +48,8 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     _check(0 < synthesis.rendered_share < 1, "synthesis.rendered_share", synthesis.rendered_share, "in (0, 1)")
     _check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
     _check(0 <= balance.quantile < 1, "balance.quantile", balance.quantile, "in [0, 1)")
+    at_most = balance.mistaken_at_most
+    _check(at_most is None or 0 <= at_most <= 1, "balance.mistaken_at_most", at_most, "in [0, 1], or null")
     _check(balance.attempts >= 1, "balance.attempts", balance.attempts, "at least 1")
     _check(balance.fill in FILLS, "balance.fill", balance.fill, " or ".join(FILLS))
     _check(balance.spread >= 0, "balance.spread", balance.spread, "at least 0")

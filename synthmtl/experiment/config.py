@@ -223,6 +223,8 @@ class BalanceOptions:
         strategy: as in imbalanced-learn: ``auto``, ``minority``, ``not minority``, ``all``, or {class: total}.
         quantile: a synthesized face is kept if the judge gives the target at least this quantile of what it gives
             real validation faces of that class.
+        mistaken_at_most: a class's threshold is raised until no larger share of the real validation faces of other
+            classes would pass as it; null = they may, and the report says how many would.
         attempts: tries per wanted face.
         fill: a wanted face whose every try the judge rejected is left out (``leave``) or its best try taken (``best``).
         spread: how far drawn styles go from the class's mean, in standard deviations; of a diffusion model's noise,
@@ -234,6 +236,7 @@ class BalanceOptions:
 
     strategy: str | dict[str, int] = "auto"
     quantile: float = 0.2
+    mistaken_at_most: float | None = None
     attempts: int = 3
     fill: str = "leave"
     spread: float = 1.0

@@ -187,7 +187,13 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
     options = job.config.balance
     unit = Unit(job.out, f"balance/seed{seed}")
     device = job.accelerator.device
-    calibration = calibrate_judge(judge, job.splits.validation, quantile=options.quantile, device=device)
+    calibration = calibrate_judge(
+        judge,
+        job.splits.validation,
+        quantile=options.quantile,
+        mistaken_at_most=options.mistaken_at_most,
+        device=device,
+    )
     balancing = synthesize_balancing_set(
         generator,
         judge,

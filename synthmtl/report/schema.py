@@ -8,7 +8,8 @@ The contract, with ``?`` for keys that may be left out; further keys are allowed
   ``per_seed`` [{metric: value}, ...], ``seconds``, ``minority_recall``?, ``confusion``? K x K}}. Scores are means over
   seeds in [0, 1]; the value of a class without a face in the split is null; ``confusion`` has true classes in rows.
 - ``comparisons`` [{``a``, ``b``, ``metric``, ``difference``, ``ci95`` [low, high], ``paired_by`` "seed"}], a minus b.
-- ``balance``: ``strategy`` name or {class: count}; ``requested``, ``kept``, ``rejected`` {class: faces}.
+- ``balance``: ``strategy`` name or {class: count}; ``requested``, ``kept``, ``rejected`` {class: faces}; ``mistaken``?
+  {class: share of the other classes' real validation faces that the filter would let pass as it}.
 - ``generation`` {``quality``?, ...}: whatever was measured of the synthesized faces. ``quality`` is the card that
   ``synthmtl score`` makes, of the first seed's balancing set: ``real`` and ``synthetic`` {``faces``, ``counts``},
   ``extractor`` and ``judge`` {``name`` or ``absent``}, ``notes`` [text], ``overall`` and ``per_expression``
@@ -206,7 +207,10 @@ _REPORT = object_of(
         ),
         "methods": mapping_of(_METHOD, filled=True),
         "comparisons": list_of(_COMPARISON),
-        "balance": object_of({"strategy": _strategy, "requested": COUNTS, "kept": COUNTS, "rejected": COUNTS}),
+        "balance": object_of(
+            {"strategy": _strategy, "requested": COUNTS, "kept": COUNTS, "rejected": COUNTS},
+            {"mistaken": mapping_of(_SCORE)},
+        ),
         "generation": object_of({}, {"quality": _CARD}),
         "environment": ENVIRONMENT,
     },

@@ -53,6 +53,28 @@ def test_keeps_the_wanted_share_of_real_faces(job):
     assert [kept[real.expression == k].float().mean().item() for k in range(3)] == pytest.approx([0.8] * 3)
 
 
+def test_how_many_other_faces_would_pass_is_said_and_held_to(job):
+    validation = bright_faces(job, [0, 51, 102, 153, 204, 255], [51, 102, 153, 204, 255])
+    loose = calibrate_judge(Meter(), validation, quantile=0.25)
+    assert loose.mistaken_at_most is None
+    # What the judge says of faces of the other class, and that the thresholds are 0.25 and 0.4.
+    others = [torch.tensor([0.8, 0.6, 0.4, 0.2, 0.0]), torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])]
+    torch.testing.assert_close(loose.mistaken, torch.tensor([3 / 5, 4 / 6]))
+    for share in (0.0, 0.2, 0.35, 0.5, 1.0):
+        held = calibrate_judge(Meter(), validation, quantile=0.25, mistaken_at_most=share)
+        for k, seen in enumerate(others):
+            allowed = int(share * len(seen))
+            lowest = float(loose.thresholds[k])
+            wanted = lowest if allowed == len(seen) else max(lowest, float(seen[allowed]))
+            assert float(held.thresholds[k]) == pytest.approx(wanted, abs=1e-6)  # no higher than is needed
+            assert float(held.mistaken[k]) == pytest.approx(min(allowed / len(seen), float(loose.mistaken[k])))
+    told = held.as_dict()
+    assert told["mistaken"] == {"neutral": 0.6, "fear": 0.666667} and told["mistaken_at_most"] == 1.0
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(InputError, match="mistaken_at_most must lie in"):
+            calibrate_judge(Meter(), validation, mistaken_at_most=wrong)
+
+
 def test_rare_class_borrows_the_lowest_threshold(job):
     calibration = calibrate_judge(Meter(), bright_faces(job, [0, 51, 102, 153, 204], [255]), quantile=0.5)
     torch.testing.assert_close(calibration.thresholds, torch.tensor([0.6, 0.6]))

@@ -129,7 +129,7 @@ class MoodyJudge(torch.nn.Module):
 def test_best_rejected_candidate_fills_up(job):
     table, generator = job.make_faces({"neutral": 5, "fear": 1}), job.make_generator(MoodyJudge.classes)
     judge = MoodyJudge([[0.1, 0.3, 0.2, 0.9], [0.2, 0.1, 0.3, 0.0], [0.4, 0.2, 0.1, 0.0]])
-    threshold = JudgeCalibration(judge.classes, torch.full((2,), 0.5), 0.2, {}, ())
+    threshold = JudgeCalibration(judge.classes, torch.full((2,), 0.5), 0.2, {}, (), torch.zeros(2))
     result = synthesize_balancing_set(generator, judge, table, calibration=threshold)
     # The fourth face is kept at once; the others keep the best of what they were told in three attempts.
     assert [record["attempt"] for record in result.records] == [2, 0, 1, 0]

@@ -88,6 +88,7 @@ def build_report(test_faces: int = 640, seeds: int = 3) -> dict:
             "requested": requested,
             "kept": {name: count - 7 for name, count in requested.items()},
             "rejected": {name: 31 for name in requested},
+            "mistaken": {name: 0.0625 for name in requested},
         },
         "generation": {"agreement": {"disgust": 0.8125, "anger": 0.75}, "pairs": True, "generator_seeds": [0]},
         "environment": {
