@@ -7,6 +7,7 @@ network's size, its own ablations, and gates of ours that can remove.
 
     accelerate launch recipes/interference.py --config recipes/configs/interference_rendered.yaml --out runs/rendered
     accelerate launch recipes/interference.py --config recipes/configs/interference_initialization.yaml --out runs/init
+    accelerate launch recipes/interference.py --config recipes/configs/interference_filter.yaml --out runs/filter
     accelerate launch recipes/interference.py --config recipes/configs/interference_labels.yaml --out runs/labels
     accelerate launch recipes/interference.py --config recipes/configs/interference_fewlabels.yaml --out runs/fewlabels
     accelerate launch recipes/interference.py --config recipes/configs/interference_fer2013.yaml \
