@@ -339,8 +339,8 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
             synthesis=SynthesisOptions(edits=40, guide_noise=0.05),
             recognition=TrainingConfig(steps=250, batch_size=64, learning_rate=3e-3),
             judge=TrainingConfig(steps=270, batch_size=64, learning_rate=3e-3),
-            joint=TrainingConfig(steps=340, batch_size=24, learning_rate=3e-3),
-            finetune=TrainingConfig(steps=165, batch_size=64, learning_rate=1.5e-3),
+            joint=TrainingConfig(steps=360, batch_size=24, learning_rate=3e-3),
+            finetune=TrainingConfig(steps=180, batch_size=64, learning_rate=1.5e-3),
             preset=name,
         )
     if name == "quick":
