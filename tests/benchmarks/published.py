@@ -51,7 +51,8 @@ class PlainFERSNet(nn.Module):
             x, y = gate[0](x, y), gate[1](y, x)
             skips.append(y)
         recognition, synthesis = self.joint(torch.cat([x, y], 1)).chunk(2, 1)
-        return self.head(recognition), self.decoder(synthesis, skips[-2::-1], image, expression, noise).image
+        code = F.one_hot(expression, self.head.linear.out_features)
+        return self.head(recognition), self.decoder(synthesis, skips[-2::-1], image, code, noise).image
 
 
 class PlainTraining:
