@@ -6,6 +6,7 @@ al., RecSys 2020), residual modules (Chen et al., Pattern Recognition 2021), har
 network's size, its own ablations, and gates of ours that can remove.
 
     accelerate launch recipes/interference.py --config recipes/configs/interference_rendered.yaml --out runs/rendered
+    accelerate launch recipes/interference.py --config recipes/configs/interference_ablations.yaml --out runs/ablations
     accelerate launch recipes/interference.py --config recipes/configs/interference_initialization.yaml --out runs/init
     accelerate launch recipes/interference.py --config recipes/configs/interference_filter.yaml --out runs/filter
     accelerate launch recipes/interference.py --config recipes/configs/interference_labels.yaml --out runs/labels

@@ -87,8 +87,11 @@ class ModelOptions:
         sharing: sharing unit of the gated methods (``synthmtl.sharing.SHARING_UNITS``), or ``hard_matched``: one trunk,
             widened to the parameter count of the leaky unit's network within 2 %.
         sharing_options: of the unit, by name, beside those that the size sets for the leaky unit; of the leaky unit for
-            ``hard_matched``.
+            ``hard_matched``. ``stages``, of every unit that exchanges, says after which stages the branches meet,
+            counted from 0, e.g. ``[2]``.
         one_unit: one sharing unit for all stages instead of one per stage.
+        joint: behind the last stage, one block that reads both branches (``common``), as published, or one for each of
+            recognition and synthesis (``apart``), so that what a gate kept out of recognition does not come back.
         compile_units: fuse the gated units' operations with ``torch.compile``, which needs a C++ compiler.
         width: factor on all widths of the size; the denoiser's are rounded to multiples of 16.
         dropout: in front of the linear classifier.
@@ -108,6 +111,7 @@ class ModelOptions:
     sharing: str = "leaky"
     sharing_options: dict[str, Any] = field(default_factory=dict)
     one_unit: bool = False
+    joint: Literal["common", "apart"] = "common"
     compile_units: bool = False
     width: float = 1.0
     dropout: float = 0.0
@@ -162,6 +166,7 @@ class ModelOptions:
             "sharing_options": self.sharing_options,
             "condition": self.condition,
             "one_unit": self.one_unit,
+            "joint": self.joint,
             "dropout": self.dropout,
         } | self.widths()
         if self.generator == "gan":

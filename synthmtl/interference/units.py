@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
-from synthmtl.sharing import SharingUnit
+from synthmtl.sharing import NoSharing, SharingUnit
 from synthmtl.sharing.gates import Gates
 
 
@@ -18,7 +18,8 @@ class GatedUnit:
     Attributes:
         name: of the module in the model, e.g. ``encoder.units.0.units.1_to_0``; of a unit that serves several stages,
             ``encoder.units.0@1.units.1_to_0`` at the second of them, and so on.
-        stage: 0, 1, ... in the order of the gated sharing units in the model, or of the parents of modules outside any.
+        stage: 0, 1, ... in the order of the sharing units in the model that are gated or share nothing (where a model
+            leaves a stage out), or of the parents of modules outside any.
         direction: last part of the name; in our models ``DONOR_to_RECEIVER`` by the numbers of the tasks.
         module: ``forward(receiver, donor)``, with ``gates`` as a child whose ``forward`` returns (r, z).
         path: of the module in the model, for ``get_submodule``.
@@ -64,6 +65,8 @@ def gated_units(model: nn.Module) -> list[GatedUnit]:
     places: dict[str, int] = {}
     units, count = [], 0
     for name, module in named:
+        if isinstance(module, NoSharing):
+            count += module.stages
         if isinstance(getattr(module, "gates", None), Gates):
             around = [container for container in containers if name.startswith(f"{container}.".lstrip("."))]
             place = around[-1] if around else name.rpartition(".")[0]

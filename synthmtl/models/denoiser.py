@@ -69,7 +69,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             with L UNet levels a multiple of ``patch_size`` · 2^(L - 1).
         image_channels: 1 for gray, 3 for RGB.
         stem_channels, stage_channels, joint_channels, sharing, sharing_options, one_unit, recognition_norm,
-            synthesis_norm, stem_kind, pool_first, dropout: as in :class:`FERSNet`.
+            synthesis_norm, stem_kind, pool_first, joint, dropout: as in :class:`FERSNet`.
         condition: what the target is, one of ``conditions.CONDITIONS``.
         prediction: ``v`` or ``flow``, as in :class:`NoiseSchedule`.
         unet_channels: width of each level of the UNet, fine to coarse.
@@ -94,6 +94,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         synthesis_norm: str = "instance",
         stem_kind: str = "pool",
         pool_first: bool = False,
+        joint: str = "common",
         dropout: float = 0.0,
         condition: str = "expression",
         prediction: str = "v",
@@ -124,6 +125,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             synthesis_norm=synthesis_norm,
             stem_kind=stem_kind,
             pool_first=pool_first,
+            joint=joint,
         )
         self.head = ExpressionHead(joint_channels // 2, len(classes), recognition_norm, dropout)
         self.target = TargetCondition(condition, len(classes), 4 * unet_channels[0])
@@ -278,8 +280,6 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         return made if images is None else restore_grain(made, images, grain)
 
     def recognition_parameters(self) -> int:
-        """How many parameters take part in recognition: those of the encoder, as far as it is joined, and the head."""
-        encoder = self.encoder
-        apart = [] if encoder.joined else [encoder.branches[SYNTHESIS], encoder.joint[SYNTHESIS]]
-        counts = [sum(p.numel() for p in part.parameters()) for part in (encoder, self.head, *apart)]
-        return counts[0] + counts[1] - sum(counts[2:])
+        """How many parameters take part in recognition: those of the encoder that reach it, and the head."""
+        counts = [sum(p.numel() for p in part.parameters()) for part in (self.encoder, self.head)]
+        return sum(counts) - self.encoder.parameters_of_synthesis()

@@ -6,8 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from synthmtl.errors import InputError
 from synthmtl.models.blocks import ResidualBlock, normalization
 from synthmtl.models.trunk import MultiTaskTrunk
+
+JOINTS = ("common", "apart")
+"""Joint block: one that reads both branches, or one for each of recognition and synthesis."""
 
 RECOGNITION, SYNTHESIS = 0, 1
 """Positions of the two tasks in a sharing unit's features."""
@@ -32,9 +36,11 @@ class TwoBranchEncoder(MultiTaskTrunk):
 
     (B, C, H, W) → after the stem (B, stem, H/2, W/2), after stage i (B, stages[i], H/2^(i+2), ...). The joint block
     reads both branches, (B, 2 · stages[-1], ...) → (B, joint, ...), and is split in halves: one to the classifier,
-    one to the decoder. With ``sharing="none"`` each task has a joint block of its own, so that nothing but the stem
-    is common; with a single-trunk unit there is one branch, whose features serve both. Further tasks have a branch
-    each, which takes part in the exchange and ends before the joint block.
+    one to the decoder. Through it, what a gate kept out comes back; with ``joint="apart"`` each of the two tasks has a
+    block of its own, (B, stages[-1], ...) → (B, joint / 2, ...), which reads that task's features alone. So it is with
+    ``sharing="none"``, where nothing but the stem is common. With a single-trunk unit there is one branch, whose
+    features serve both. Further tasks have a branch each, which takes part in the exchange and ends before the joint
+    block.
 
     Args:
         further: how many tasks there are beside recognition and synthesis.
@@ -46,6 +52,10 @@ class TwoBranchEncoder(MultiTaskTrunk):
         recognition_norm, synthesis_norm: normalization of each branch (``blocks.normalization``); further tasks have
             that of recognition.
         stem_kind, pool_first: as in :class:`Stem` and :class:`Stage`.
+        joint: ``common`` or ``apart``, see above.
+
+    Raises:
+        InputError: if ``joint`` is neither, or as :class:`MultiTaskTrunk`.
     """
 
     def __init__(
@@ -62,8 +72,11 @@ class TwoBranchEncoder(MultiTaskTrunk):
         synthesis_norm: str = "instance",
         stem_kind: str = "pool",
         pool_first: bool = False,
+        joint: str = "common",
         further: int = 0,
     ):
+        if joint not in JOINTS:
+            raise InputError(f"joint is {joint!r}: use {' or '.join(JOINTS)}")
         super().__init__(
             tasks=2 + further,
             image_channels=image_channels,
@@ -77,7 +90,8 @@ class TwoBranchEncoder(MultiTaskTrunk):
             pool_first=pool_first,
         )
         last = stage_channels[-1]
-        if self.joined:
+        self.one_joint = self.joined and joint == "common"
+        if self.one_joint:
             self.joint = ResidualBlock(last * (1 if self.single_trunk else 2), joint_channels, recognition_norm)
         else:
             norms = (recognition_norm, synthesis_norm)
@@ -89,11 +103,17 @@ class TwoBranchEncoder(MultiTaskTrunk):
         # Deepest first; the last stage reaches the decoder through the joint block.
         skips = [level[SYNTHESIS] for level in levels[-2::-1]]
         further = features[2:]
-        if not self.joined:
+        if not self.one_joint:
             return Encoded(self.joint[0](features[0]), self.joint[1](features[1]), skips, penalty, further)
         joined = features[0] if self.single_trunk else torch.cat(features[:2], 1)
         recognition, synthesis = self.joint(joined).chunk(2, 1)
         return Encoded(recognition, synthesis, skips, penalty, further)
+
+    def parameters_of_synthesis(self) -> int:
+        """How many parameters are the other tasks' alone, and none of recognition's; those of units are common."""
+        apart: list[nn.Module] = [] if self.joined else list(self.branches[SYNTHESIS:])
+        apart += [] if self.one_joint else [self.joint[SYNTHESIS]]
+        return sum(p.numel() for part in apart for p in part.parameters())
 
 
 class ExpressionHead(nn.Module):

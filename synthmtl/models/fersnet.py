@@ -85,7 +85,7 @@ class FERSNet(ModelMixin, ConfigMixin):
         sharing: name of the sharing unit.
         sharing_options: of the unit, by name (:func:`synthmtl.sharing.build_sharing`).
         one_unit: one sharing unit for all stages, as in :class:`TwoBranchEncoder`.
-        recognition_norm, synthesis_norm, stem_kind, pool_first: as in :class:`TwoBranchEncoder`.
+        recognition_norm, synthesis_norm, stem_kind, pool_first, joint: as in :class:`TwoBranchEncoder`.
         output: ``flow`` or ``direct``, as in :class:`EditDecoder`.
         condition: what the decoder is told of the wanted face, one of ``conditions.CONDITIONS``; the published network
             is told the expression.
@@ -115,6 +115,7 @@ class FERSNet(ModelMixin, ConfigMixin):
         synthesis_norm: str = "instance",
         stem_kind: str = "pool",
         pool_first: bool = False,
+        joint: str = "common",
         output: str = "direct",
         condition: str = "expression",
         style_dim: int = 16,
@@ -145,6 +146,7 @@ class FERSNet(ModelMixin, ConfigMixin):
             synthesis_norm=synthesis_norm,
             stem_kind=stem_kind,
             pool_first=pool_first,
+            joint=joint,
             further=len(further),
         )
         self.head = ExpressionHead(joint_channels // 2, len(classes), recognition_norm, dropout)
@@ -257,8 +259,6 @@ class FERSNet(ModelMixin, ConfigMixin):
         return restore_grain(edited, images, grain)
 
     def recognition_parameters(self) -> int:
-        """How many parameters take part in recognition: those of the encoder, as far as it is joined, and the head."""
-        encoder = self.encoder
-        apart = [] if encoder.joined else [*encoder.branches[SYNTHESIS:], encoder.joint[SYNTHESIS]]
-        counts = [sum(p.numel() for p in part.parameters()) for part in (encoder, self.head, *apart)]
-        return counts[0] + counts[1] - sum(counts[2:])
+        """How many parameters take part in recognition: those of the encoder that reach it, and the head."""
+        counts = [sum(p.numel() for p in part.parameters()) for part in (self.encoder, self.head)]
+        return sum(counts) - self.encoder.parameters_of_synthesis()

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.models.blocks import CrossProcessBatchNorm2d, Stage, Stem
-from synthmtl.sharing import ProjectedExchange, build_sharing, sharing_class
+from synthmtl.sharing import NoSharing, ProjectedExchange, build_sharing, sharing_class
 
 
 class MultiTaskTrunk(nn.Module):
@@ -23,7 +24,8 @@ class MultiTaskTrunk(nn.Module):
         image_channels: C.
         stem_channels, stage_channels: widths.
         shared_stages: how many of the stages are common, from 0 to all of them.
-        sharing: name of the sharing unit; ``sharing_options`` go to it.
+        sharing: name of the sharing unit; ``sharing_options`` go to it, but for ``stages``: after which of the stages
+            that are not common the tasks meet, counted from 0, e.g. ``[2]``; after all of them by default.
         one_unit: the same unit, as wide as the widest stage that has one, after every stage, with 1×1 projections where
             the widths differ; else each stage has its own.
         norm: normalization (``blocks.normalization``) of everything, or of each task's branch; then what is common has
@@ -31,7 +33,7 @@ class MultiTaskTrunk(nn.Module):
         stem_kind, pool_first: as in :class:`Stem` and :class:`Stage`.
 
     Raises:
-        InputError: if there are not as many stages as are shared, or the sharing unit is unknown.
+        InputError: if there are not as many stages as are shared, or the sharing unit or its options do not suit.
     """
 
     def __init__(
@@ -64,9 +66,18 @@ class MultiTaskTrunk(nn.Module):
             for own in (norms[:1] if self.single_trunk else norms)
         )
         meetings = [width for _, width in widths[shared_stages:]] if tasks > 1 else []
-        one_unit = one_unit and self.joined and not self.single_trunk and bool(meetings)
+        apart = self.single_trunk or not self.joined
+        one_unit = one_unit and not apart and bool(meetings)
         unit_widths = [max(meetings)] if one_unit else meetings
-        self.units = nn.ModuleList(build_sharing(sharing, width, tasks, sharing_options) for width in unit_widths)
+        options = dict(sharing_options or {})
+        if not apart and (chosen := options.pop("stages", None)) is not None:
+            check_stages(chosen, len(meetings), one_unit)
+        else:
+            chosen = range(len(meetings))
+        self.units = nn.ModuleList(
+            build_sharing(sharing, width, tasks, options) if i in chosen else NoSharing(width, tasks)
+            for i, width in enumerate(unit_widths)
+        )
         self.projections = nn.ModuleList(
             ProjectedExchange(width, unit_widths[0] if one_unit else width, tasks) for width in meetings
         )
@@ -106,6 +117,19 @@ class MultiTaskTrunk(nn.Module):
         if self.joined or self.single_trunk:
             return [self]
         return [self.stem, self.shared, self.branches[task]]
+
+
+def check_stages(chosen: Any, count: int, one_unit: bool) -> None:
+    """Stop at ``stages`` that are none of the ``count`` that there are, or that one unit for all would have to skip.
+
+    Raises:
+        InputError: naming what it takes.
+    """
+    if one_unit:
+        raise InputError("sharing_options: stages cannot be chosen with one_unit, which serves all of them")
+    stages = chosen if isinstance(chosen, list | tuple) else []
+    if not stages or any(type(stage) is not int or not 0 <= stage < count for stage in stages):
+        raise InputError(f"sharing_options: stages is {chosen}, name stages from 0 to {count - 1}, or null for all")
 
 
 def normalize_across_processes(module: nn.Module) -> None:

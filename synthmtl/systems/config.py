@@ -60,7 +60,8 @@ class SystemModel:
         size: ``published``, ``cpu`` (48 px, narrow) or ``tiny``, see the ``SIZES`` of the system's network.
         tasks: what it predicts: any of expression, compound, action_units, landmarks, valence_arousal.
         sharing: unit between the tasks' branches (``synthmtl.sharing.SHARING_UNITS``); ``hard`` is one trunk for all.
-        sharing_options: of the unit, by name.
+        sharing_options: of the unit, by name, and ``stages``, after which of the stages that are not common the
+            branches meet, counted from 0.
         one_unit: one unit for all stages.
         dropout: in front of the classifiers.
     """

@@ -160,6 +160,13 @@ def test_one_unit_of_a_network_is_booked_at_each_stage(tmp_path):
     assert maps[units[2].name]["take"].mean().item() == pytest.approx(mean, abs=1e-5)
 
 
+def test_a_stage_keeps_its_number_where_others_are_left_out():
+    model = fersnet(sharing_options={"stages": [1]})
+    assert [(unit.name, unit.stage) for unit in gated_units(model)] == [
+        (f"encoder.units.1.units.{direction}", 1) for direction in ("1_to_0", "0_to_1")
+    ]
+
+
 def test_nothing_is_left_hooked():
     model = fersnet()
     with pytest.raises(RuntimeError, match="stop"), measured_gates(model):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from synthmtl.errors import InputError
 from synthmtl.models.blocks import CrossProcessBatchNorm2d
 from synthmtl.models.encoder import ExpressionHead, TwoBranchEncoder
 
@@ -76,6 +77,32 @@ def test_one_unit_for_all_stages():
     apart.branches.load_state_dict(one.branches.state_dict())
     for a, b in zip(one(images()).skips, apart(images()).skips, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("sharing", ["leaky", "hard", "none"])
+def test_joint_blocks_apart_read_one_task_each(sharing):
+    model = encoder(sharing, joint="apart")
+    out = model(images())
+    assert out.recognition.shape == out.synthesis.shape == encoder("leaky")(images()).recognition.shape
+    assert "joint.1" not in reached(model, "recognition") and "joint.0" not in reached(model, "synthesis")
+    reached(model, "recognition")
+    unread = {name: p.numel() for name, p in model.named_parameters() if p.grad is None}
+    # Units count as common, though the last stage's toward synthesis tells recognition nothing.
+    assert model.parameters_of_synthesis() == sum(n for name, n in unread.items() if not name.startswith("units"))
+
+
+def test_a_joint_block_reads_what_the_gates_kept_out():
+    common, apart = encoder("leaky"), encoder("leaky", joint="apart")
+    for model, meets in ((common, True), (apart, False)):
+        for unit in model.units:
+            for flu in unit.units.values():
+                flu.forced_take = 0.0
+        assert meets == any(name.startswith("branches.1") for name in reached(model, "recognition"))
+
+
+def test_unknown_joint_block():
+    with pytest.raises(InputError, match="joint is 'both': use common or apart"):
+        encoder("leaky", joint="both")
 
 
 @pytest.mark.parametrize("sharing", ["none", "hard"])

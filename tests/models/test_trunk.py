@@ -5,7 +5,7 @@ from torch import nn
 from synthmtl.errors import InputError
 from synthmtl.models.blocks import CrossProcessBatchNorm2d
 from synthmtl.models.trunk import MultiTaskTrunk, normalize_across_processes
-from synthmtl.sharing import SHARING_UNITS
+from synthmtl.sharing import SHARING_UNITS, NoSharing
 
 
 def trunk(sharing="leaky", tasks=2, **options):
@@ -88,6 +88,32 @@ def test_penalties_of_all_stages_add_up():
     penalty = model(images())[1]
     torch.testing.assert_close(penalty, sum(unit.penalty() for unit in model.units))
     assert penalty > 0
+
+
+@pytest.mark.parametrize("sharing", ["leaky", "cross_stitch", "bottleneck", "mtan"])
+def test_tasks_meet_after_chosen_stages_only(sharing):
+    model, apart = trunk(sharing, sharing_options={"stages": [1]}), trunk("none")
+    apart.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("units")})
+    assert [type(unit) is NoSharing for unit in model.units] == [True, False, True]
+    levels, _ = model.eval().walk(images())
+    without, _ = apart.eval().walk(images())
+    for stage, equal in ((1, True), (2, False)):
+        assert equal == all(torch.equal(a, b) for a, b in zip(levels[stage], without[stage], strict=True))
+    everywhere = trunk(sharing, sharing_options={"stages": [0, 1, 2]})
+    assert everywhere.state_dict().keys() == trunk(sharing).state_dict().keys()
+
+
+@pytest.mark.parametrize("stages", [[3], [-1], [], [True], "1", 1])
+def test_stages_that_there_are_not(stages):
+    with pytest.raises(InputError, match="stages is .*, name stages from 0 to 2, or null for all"):
+        trunk(sharing_options={"stages": stages})
+
+
+def test_stages_need_units_that_can_be_left_out():
+    with pytest.raises(InputError, match="stages cannot be chosen with one_unit"):
+        trunk(sharing_options={"stages": [1]}, one_unit=True)
+    with pytest.raises(InputError, match="unit 'hard' has no option 'stages'"):
+        trunk("hard", sharing_options={"stages": [1]})
 
 
 @pytest.mark.parametrize("shared_stages", [-1, 4])
