@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,14 @@ def _empty(out: Path) -> None:
             path.unlink()
 
 
-def claim(out: Path, config: dict, data: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+def claim(
+    out: Path,
+    config: dict,
+    data: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    may_grow: Collection[str] = (),
+    record: bool = True,
+) -> None:
     """Record the configuration of a run and the faces that it reads, or check that they are those recorded.
 
     Args:
@@ -106,6 +113,9 @@ def claim(out: Path, config: dict, data: Mapping[str, Mapping[str, Any]] | None 
         config: its options.
         data: its faces, from :func:`describe_data`; None where they have not been read yet, or are rendered, which the
             options decide.
+        may_grow: names (``grid.seeds``) of options with several values, in a list or by name, of which a later call may
+            give more: what was made for the others stays good. What was recorded has to be among them.
+        record: False only checks, and leaves the disk as it is.
 
     Raises:
         InputError: if the folder belongs to another configuration, of which the first option that differs is named, or
@@ -114,17 +124,21 @@ def claim(out: Path, config: dict, data: Mapping[str, Mapping[str, Any]] | None 
     path, config = out / OPTIONS, json.loads(json.dumps(config))
     config.pop("tracker", None)  # where curves are shown does not change what is made
     recorded = _recorded(path)
-    if recorded not in (None, config):
-        name = _first_difference(recorded, config)
+    grown = recorded
+    for name in may_grow if recorded is not None else ():
+        grown = _grow(grown, config, name.split("."))
+    if grown not in (None, config):
+        name = _first_difference(grown, config)
         raise InputError(f"{out}: belongs to a run with another {name}; give its options, or another --out")
-    if recorded is None:
+    known = None if data is None else _recorded(out / DATA)
+    if known is not None and data is not None:
+        if recorded != config:  # what has grown may read further tables, or not all
+            known, data = dict(data) | known, known | dict(data)
+        _refuse_changes(out, known, data)
+    if record and recorded != config:
         write_json(path, config)
-    if data is not None:
-        before = _recorded(out / DATA)
-        if before is None:
-            write_json(out / DATA, data)
-        else:
-            _refuse_changes(out, before, data)
+    if record and data is not None and (known is None or recorded != config):
+        write_json(out / DATA, data)
 
 
 def describe_data(tables: Mapping[str, FaceTable]) -> dict[str, dict[str, Any]]:
@@ -165,6 +179,23 @@ def _recorded(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise InputError(f"{path}: damaged; give another --out, or --overwrite") from None
+
+
+def _grow(recorded: Any, config: Any, path: Sequence[str]) -> Any:
+    """``recorded`` with the value at ``path`` of ``config``, if that holds all that was recorded there."""
+    key = path[0]
+    if not (isinstance(recorded, dict) and isinstance(config, dict) and key in recorded and key in config):
+        return recorded
+    old, new = recorded[key], config[key]
+    if len(path) > 1:
+        return recorded | {key: _grow(old, new, path[1:])}
+    if isinstance(old, dict) and isinstance(new, dict):
+        holds = all(name in new and new[name] == value for name, value in old.items())
+    elif isinstance(old, list):  # None stands for all there are
+        holds = new is None or (isinstance(new, list) and all(value in new for value in old))
+    else:
+        holds = False
+    return recorded | {key: new} if holds else recorded
 
 
 def _first_difference(a: object, b: object, name: str = "") -> str:

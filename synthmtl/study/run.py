@@ -11,7 +11,7 @@ from synthmtl.report.study_figures import draw_study_figures
 from synthmtl.report.study_page import write_study_page
 from synthmtl.report.study_schema import validate_study
 from synthmtl.study.cells import FAILED, run_cell, unit_of
-from synthmtl.study.config import SINGLE, StudyConfig, check_study, grid_cells
+from synthmtl.study.config import SINGLE, Grid, StudyConfig, check_study, grid_cells
 from synthmtl.study.job import StudyJob, load_study
 from synthmtl.study.ranks import Ranks, launched
 from synthmtl.study.results import build_results, gate_maps_of, write_csv
@@ -19,12 +19,16 @@ from synthmtl.training import build_accelerator, fingerprints, refuse_other_data
 
 log = logging.getLogger("synthmtl")
 
+MAY_GROW = ("variants", *(f"grid.{f.name}" for f in dataclasses.fields(Grid)))
+"""Options that ``resume`` may give more of, since every cell stands for itself."""
+
 
 def run_study(config: StudyConfig, out: Path, *, resume: bool = False, overwrite: bool = False) -> dict | None:
     """Run every cell that is not finished yet in ``out``, and write what all of them show.
 
     Each cell lies in ``cells/NAME`` and is skipped once it is finished; one that fails is recorded in
-    ``results.json`` under ``failed``, and tried again by ``resume``. Under a launcher, its processes share the cells.
+    ``results.json`` under ``failed``, and tried again by ``resume``. The grid may have grown by then, by seeds, units or
+    whatever else (:data:`MAY_GROW`): what is finished stays. Under a launcher, its processes share the cells.
 
     Args:
         config: all options.
@@ -36,7 +40,8 @@ def run_study(config: StudyConfig, out: Path, *, resume: bool = False, overwrite
         The content of ``results.json``; None in all but the first process of a launcher.
 
     Raises:
-        InputError: if the options do not fit the data, ``out`` exists, or it belongs to other options.
+        InputError: if the options do not fit the data, ``out`` exists, or it belongs to other options or to cells that
+            the grid lacks.
     """
     check_study(config)
     with launched() as ranks:
@@ -44,7 +49,7 @@ def run_study(config: StudyConfig, out: Path, *, resume: bool = False, overwrite
         def look() -> None:
             check_out(out, resume=resume, overwrite=overwrite)
             if resume and (out / OPTIONS).is_file():
-                claim(out, dataclasses.asdict(config))
+                claim(out, dataclasses.asdict(config), may_grow=MAY_GROW, record=False)
 
         ranks.first(look)
         accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking", tracker=config.tracker)
@@ -54,7 +59,8 @@ def run_study(config: StudyConfig, out: Path, *, resume: bool = False, overwrite
 
         def start() -> None:
             open_out(out, resume=resume, overwrite=overwrite)
-            claim(out, dataclasses.asdict(config), describe_data(job.tables()) if job.render is None else None)
+            data = describe_data(job.tables()) if job.render is None else None
+            claim(out, dataclasses.asdict(config), data, may_grow=MAY_GROW)
             for cell in grid_cells(config.grid):
                 (unit_of(job, cell).directory / FAILED).unlink(missing_ok=True)
 

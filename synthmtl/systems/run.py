@@ -15,6 +15,10 @@ from synthmtl.systems.results import build_results, format_table
 from synthmtl.training import build_accelerator, check_same_data
 
 
+MAY_GROW = ("variants", "only", "seeds")
+"""Options that ``resume`` may give more of, since every cell stands for itself."""
+
+
 def run_system(
     options: SystemOptions, build: Build, out: Path, *, title: str, resume: bool = False, overwrite: bool = False
 ) -> dict:
@@ -29,7 +33,8 @@ def run_system(
         overwrite: replace what is there.
 
     Raises:
-        InputError: if the options do not fit the data, ``out`` exists, or it belongs to other options.
+        InputError: if the options do not fit the data, ``out`` exists, or it belongs to other options. (More variants
+            and seeds may join what is finished there.)
     """
     if options.preset == "smoke":
         options = smoke(options)
@@ -44,7 +49,7 @@ def run_system(
             prepare(job, variant, 0, build)
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
-        claim(out, dataclasses.asdict(options), describe_data(read_tables_of(job)))
+        claim(out, dataclasses.asdict(options), describe_data(read_tables_of(job)), may_grow=MAY_GROW)
     accelerator.wait_for_everyone()
     calls = [
         (f"{variant} seed {seed}", run_cell, {"variant": variant, "seed": seed, "build": build})

@@ -77,6 +77,61 @@ def test_claim_names_the_first_option_that_differs(run):
     assert json.loads((run / OPTIONS).read_text())["steps"] == 3
 
 
+GROWING = ("grid.seeds", "variants", "only")
+
+
+def growing(seeds=(0, 1), variants=None, only=("a",), steps=3):
+    return {"grid": {"seeds": list(seeds)}, "variants": variants or {}, "only": only and list(only), "steps": steps}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"seeds": (0, 1, 2)}, {"seeds": (2, 1, 0)}, {"variants": {"b": {"x": 1}}}, {"only": None}, {"only": ("b", "a")}],
+)
+def test_what_may_grow_is_recorded_anew(tmp_path, more):
+    run = open_out(tmp_path / "run")
+    claim(run, growing(), may_grow=GROWING)
+    before = (run / OPTIONS).read_bytes()
+    claim(run, growing(**more), may_grow=GROWING, record=False)
+    assert (run / OPTIONS).read_bytes() == before
+    with pytest.raises(InputError, match="belongs to a run with another"):
+        claim(run, growing(**more))
+    claim(run, growing(**more), may_grow=GROWING)
+    claim(run, growing(**more))
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"seeds": (0, 2)}, r"grid.seeds \(\[0, 1\] there, \[0, 2\] now\)"),
+        ({"variants": {"b": {"x": 2}}}, r"variants.b.x \(1 there, 2 now\)"),
+        ({"only": ("b",)}, r"only \(\['a'\] there, \['b'\] now\)"),
+        ({"steps": 4}, "steps"),
+    ],
+)
+def test_what_was_made_must_be_among_what_has_grown(tmp_path, other, named):
+    run, begun = open_out(tmp_path / "run"), growing(variants={"b": {"x": 1}})
+    claim(run, begun, may_grow=GROWING)
+    with pytest.raises(InputError, match=f"another {named}"):
+        claim(run, growing(**{"variants": {"b": {"x": 1}}} | other), may_grow=GROWING)
+    assert json.loads((run / OPTIONS).read_text()) == begun
+
+
+def test_what_has_grown_may_read_more_faces_but_no_others(tmp_path):
+    def described(**counts):
+        return {name: {"faces": n, "counts": {}, "fingerprint": str(n)} for name, n in counts.items()}
+
+    run = open_out(tmp_path / "run")
+    claim(run, growing((0,)), described(train=3), may_grow=GROWING)
+    with pytest.raises(InputError, match="data have changed .* train: 3 faces then, 4 now"):
+        claim(run, growing(), described(train=4, more=2), may_grow=GROWING)
+    assert json.loads((run / OPTIONS).read_text()) == growing((0,))
+    claim(run, growing(), described(more=2), may_grow=GROWING)
+    claim(run, growing(), described(train=3, more=2))
+    with pytest.raises(InputError, match="data have changed .* more: 2 faces then, 0 now"):
+        claim(run, growing(), described(train=3))
+
+
 def test_unit_is_finished_once_its_result_is_whole(tmp_path):
     unit = Unit(tmp_path, "cells/plain/seed0")
     assert unit.result is None

@@ -184,6 +184,20 @@ def test_another_configuration_is_refused(broken_study, capsys):
     assert (out / "options.json").read_text() == before
 
 
+def test_a_study_may_grow(tmp_path, capsys):
+    first = ["--grid.sharing", "[none]", "--grid.rho", "[0.0]", "--grid.seeds", "[0]"]
+    assert study(tmp_path / "grown", *first) == 0
+    files = list((tmp_path / "grown").glob("cells/*/result.json"))
+    kept = files[0].stat().st_mtime_ns
+    more = ["--grid.sharing", "[hard,none]", "--grid.rho", "[0.0,0.9]", "--grid.seeds", "[0]"]
+    assert study(tmp_path / "grown", *more, "--resume") == 0
+    results = results_of(tmp_path / "grown")
+    assert len(files) == 1 and files[0].stat().st_mtime_ns == kept
+    assert len(results["cells"]) == 4 and not results["failed"]
+    assert study(tmp_path / "grown", *first, "--resume") == 2
+    assert "belongs to a run with another grid.sharing" in capsys.readouterr().err
+
+
 def test_interrupted_cell_goes_on_as_if_nothing_had_been(broken_study, tmp_path, monkeypatch):
     options = ["--grid.sharing", "[leaky]", "--grid.rho", "[0.0]", "--joint.checkpoint_every_steps", "1"]
     whole = ConflictRecorder.__call__
