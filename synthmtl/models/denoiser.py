@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from synthmtl.errors import InputError
 from synthmtl.models.conditions import SourceAdapter, TargetCondition
-from synthmtl.models.encoder import SYNTHESIS, Encoded, ExpressionHead, TwoBranchEncoder
+from synthmtl.models.encoder import Encoded, ExpressionHead, TwoBranchEncoder
 from synthmtl.models.fersnet import sized_config
 from synthmtl.models.grain import restore_grain
 from synthmtl.models.noise import NoiseSchedule

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from synthmtl.errors import InputError
 from synthmtl.models.conditions import check_condition, code_width, target_code
 from synthmtl.models.decoder import Edit, EditDecoder
-from synthmtl.models.encoder import SYNTHESIS, Encoded, ExpressionHead, TwoBranchEncoder
+from synthmtl.models.encoder import Encoded, ExpressionHead, TwoBranchEncoder
 from synthmtl.models.grain import restore_grain
 from synthmtl.models.heads import build_head, checked_tasks, read_prediction
 from synthmtl.models.multitask import size_config

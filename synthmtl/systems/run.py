@@ -14,7 +14,6 @@ from synthmtl.systems.job import load_job, read_tables_of
 from synthmtl.systems.results import build_results, format_table
 from synthmtl.training import build_accelerator, check_same_data
 
-
 MAY_GROW = ("variants", "only", "seeds")
 """Options that ``resume`` may give more of, since every cell stands for itself."""
 
