@@ -27,8 +27,8 @@ def run_study(config: StudyConfig, out: Path, *, resume: bool = False, overwrite
     """Run every cell that is not finished yet in ``out``, and write what all of them show.
 
     Each cell lies in ``cells/NAME`` and is skipped once it is finished; one that fails is recorded in
-    ``results.json`` under ``failed``, and tried again by ``resume``. The grid may have grown by then, by seeds, units or
-    whatever else (:data:`MAY_GROW`): what is finished stays. Under a launcher, its processes share the cells.
+    ``results.json`` under ``failed``, and tried again by ``resume``. The grid may have grown by then, by seeds, units
+    or whatever else (:data:`MAY_GROW`): what is finished stays. Under a launcher, its processes share the cells.
 
     Args:
         config: all options.
