@@ -87,7 +87,8 @@ def run_predict(options: Namespace) -> None:
     for file, image in readable_faces(options.images, model):
         probabilities = model.recognize(image.to(device))[0].tolist()
         named = dict(zip(model.classes, (round(p, 6) for p in probabilities), strict=True))
-        print(json.dumps({"file": file, "expression": max(named, key=named.get), "probabilities": named}), flush=True)
+        best = max(named, key=named.__getitem__)
+        print(json.dumps({"file": file, "expression": best, "probabilities": named}), flush=True)
     log.info("%d images recognized by %s", len(options.images), options.model)
 
 
@@ -161,7 +162,10 @@ def _wanted(model: Any, options: Namespace) -> tuple[Any, str]:
     if kind == "expression":
         if condition == "expression":
             class_index(model.classes, wanted)
-        return read_target(condition, model.classes, wanted), canonical_expression(wanted) or canonical_compound(wanted)
+        target, said = read_target(condition, model.classes, wanted), canonical_expression(wanted)
+        said = said or canonical_compound(wanted)
+        assert said is not None  # a target was read from it
+        return target, said
     if kind != condition:
         raise InputError(f"--{kind}: the generator in {options.model} is told {condition.replace('_', ' ')}")
     numbers = wanted.values() if kind == "action_units" else wanted

@@ -15,7 +15,7 @@ from synthmtl.errors import InputError
 class ConfigFile(ActionConfigFile):
     """``--config FILE.yaml``, which says it if the file is no text."""
 
-    def __call__(self, parser: ArgumentParser, cfg: Namespace, values: str, option_string: str | None = None) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         try:
             super().__call__(parser, cfg, values, option_string)
         except UnicodeDecodeError:

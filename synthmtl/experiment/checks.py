@@ -12,7 +12,7 @@ from synthmtl.models.conditions import CONDITIONS
 from synthmtl.models.generators import GENERATORS
 from synthmtl.models.noise import NoiseSchedule
 
-GENERATOR_OPTIONS = {
+GENERATOR_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "gan": {"synthesis": ("guide_noise", "perceptual", "critic_channels", "weights")},
     "diffusion": {
         "model": ("prediction", "unet_channels", "patch_size"),
@@ -97,7 +97,7 @@ def check_generator(config: MainJobConfig) -> None:
                 "mixed, whose rendered pairs teach it"
             )
         widths = model.unet_channels
-        _check(widths is None or (widths and min(widths) > 0), "model.unet_channels", widths, "widths, or null")
+        _check(widths is None or (bool(widths) and min(widths) > 0), "model.unet_channels", widths, "widths, or null")
         config.balance.sampling.check(NoiseSchedule(model.prediction))
 
 

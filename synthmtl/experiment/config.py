@@ -126,7 +126,7 @@ class ModelOptions:
         """
         if self.size not in FERSNET_SIZES:
             raise InputError(f"unknown model size {self.size!r}: use one of {', '.join(FERSNET_SIZES)}")
-        size = FERSNET_SIZES[self.size]
+        size: dict[str, Any] = FERSNET_SIZES[self.size]
 
         def scaled(channels: int) -> int:
             return max(4, 4 * round(channels * self.width / 4))
@@ -142,7 +142,8 @@ class ModelOptions:
         """What the options say of the denoiser; the size says the rest."""
         widths = self.unet_channels
         if widths is None:
-            scaled = (16 * round(c * self.width / 16) for c in DIFFUSION_SIZES[self.size]["unet_channels"])
+            size: dict[str, Any] = DIFFUSION_SIZES[self.size]
+            scaled = (16 * round(c * self.width / 16) for c in size["unet_channels"])
             widths = [max(16, c) for c in scaled]
         patch = {} if self.patch_size is None else {"patch_size": self.patch_size}
         return {"prediction": self.prediction, "unet_channels": tuple(widths)} | patch
@@ -305,7 +306,7 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
     """
     if generator == "diffusion":
         config = preset(name, rendered=rendered)
-        changes = {
+        changes: dict[str, dict[str, Any]] = {
             "smoke": {"ema_decay": 0.9},
             "quick": {"steps": 4 * config.joint.steps, "learning_rate": 1e-3, "ema_decay": 0.995},
             "full": {"betas": (0.9, 0.999), "ema_decay": 0.9999},

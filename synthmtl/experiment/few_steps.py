@@ -115,7 +115,7 @@ def measure_few_steps(job: Job, generator: DiffusionFERSNet, judge: Recognizer, 
                     "seconds": seconds,
                 }
             )
-        rows.append(unit.result)
+        rows.append(unit.finished)
     return {
         "features": extractor.name,
         "faces": len(faces),

@@ -110,8 +110,9 @@ def train_jointly(job: Job, network: str, seed: int) -> Path:
         gentle = dataclasses.replace(config.augmentation, erase_probability=0.0, noise=0.0)
         stream = EditStream(labelled, edit_sources(job, mode, seed), gentle)
         loss = ExpressionLoss(job.counts, label_smoothing=config.label_smoothing)
+        taught_by: dict[str, str] = {}
         if config.model.generator == "diffusion":
-            players, taught_by = [Player("generator", DiffusionObjective(model, loss, options.denoising))], {}
+            players = [Player("generator", DiffusionObjective(model, loss, options.denoising))]
         else:
             players, taught_by = decoder_players(job, model, loss)
         result = fit(
@@ -142,6 +143,7 @@ def decoder_players(job: Job, model: FERSNet, loss: ExpressionLoss) -> tuple[lis
         ).to(device)
     guide = load_network(job.out / "guide").to(device)
     perceptual, kind = perceptual_distance(options.perceptual, guide.features)
+    assert perceptual is not None  # the guide has features
     log.info("Perceptual distance of the synthesis loss: %s", kind)
     objective = FERSNetObjective(
         model,
@@ -225,6 +227,7 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
     if "rendered" in kinds:
         wanted = [EXPRESSIONS.index(job.train.classes[c]) for c in balancing.table.expression.tolist()]
         sources = job.train.select(source_row)
+        assert job.render is not None  # no method wants true renders of other faces
         tables["rendered"] = counterparts(sources, job.render, wanted).with_classes(job.train.classes)
     return Fills(tables, balancing.summary(), **about)
 

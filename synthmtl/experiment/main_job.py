@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from synthmtl.errors import InputError
 from synthmtl.experiment.cells import train_cell
@@ -16,7 +17,7 @@ from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.quality import balancing_quality
 from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
-from synthmtl.experiment.workers import Workers
+from synthmtl.experiment.workers import Call, Workers
 from synthmtl.experiment.workspace import check_out, claim, describe_data, open_out
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
@@ -62,7 +63,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     with Workers(job, config.workers) as workers:
         trained = train_everything(job, methods, workers)
     keep_best(job, trained.cells)
-    title = "Rendered faces" if render is not None else Path(config.faces.path).name
+    title = "Rendered faces" if config.faces.path is None else Path(config.faces.path).name
     report = build_report(
         job,
         trained.cells,
@@ -110,11 +111,14 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
 
     taught = config.model.generator == "gan" and networks & {"hard", "gated"}
     roles = (["guide"] if taught else []) + (["judge"] if kinds else [])
-    first = [(role, train_judge, {"role": role}) for role in roles]
+    first: list[Call] = [(role, train_judge, {"role": role}) for role in roles]
     if networks & {"hard", "gated"} and config.synthesis.labeler is None and bool(lacking(job).any()):
         first.append(("labeler", train_labeler, {}))
     workers.run(first)
-    bases, fills, targets = {}, {}, {}
+    calls: list[Call]
+    bases: dict[tuple[str, int], Path] = {}
+    fills: dict[int, Fills] = {}
+    targets: dict[str, Any] = {}
     if networks & {"hard", "gated"}:
         synthesis_mode(job)
         targets = targets_note(job)
@@ -127,6 +131,7 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
         generator = load_network(bases["gated", generators[0]]).to(device)
         save(job, generator, job.out / "generator")
     if kinds:
+        assert generator is not None  # methods with a fill fine-tune the gated network
         judge = load_network(job.out / "judge").to(device)
         for seed in generators:
             made_by = load_network(bases["gated", seed]).to(device)

@@ -46,8 +46,9 @@ def balancing_quality(job: Job, fills: Fills, cells: Mapping[str, list[dict]]) -
         return unit.result
     if not job.accelerator.is_main_process:
         job.finish(unit, {})
-        return unit.result
-    table, notes = fills.tables["synthesized"], []
+        return unit.finished
+    table = fills.tables["synthesized"]
+    notes: list[str] = []
     real_rows = drawn_rows(job, "real", job.train, notes)
     rows = drawn_rows(job, "synthesized", table, notes)
     if len(real_rows) < len(job.train):

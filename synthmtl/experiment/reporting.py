@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from synthmtl.balance.synthesize import edit_faces
 from synthmtl.experiment.cells import cell_predictions
 from synthmtl.experiment.methods import METHODS
 from synthmtl.experiment.quality import closest_pairs
-from synthmtl.experiment.stages import Job
+from synthmtl.experiment.stages import AnyJob, Job
 from synthmtl.experiment.workspace import write_json
 from synthmtl.metrics import (
     bootstrap_intervals,
@@ -31,7 +32,7 @@ _METRICS = ("accuracy", "macro_f1", "balanced_accuracy")
 _PACKAGES = ("synthmtl", "torch", "torchvision", "diffusers", "accelerate", "anny", "torchmetrics")
 
 
-def environment(job: Job) -> dict:
+def environment(job: AnyJob) -> dict:
     """Where and by what the numbers were made."""
     return {
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
@@ -121,7 +122,7 @@ def _mean_scores(each: list, minority: list[str]) -> dict:
         present = [value for value in values if value is not None]
         return sum(present) / len(present) if present else None
 
-    scores = {name: mean([getattr(result, name) for result in each]) for name in _METRICS}
+    scores: dict[str, Any] = {name: mean([getattr(result, name) for result in each]) for name in _METRICS}
     for name in ("per_class_recall", "per_class_f1"):
         scores[name] = {key: mean([getattr(result, name)[key] for result in each]) for key in getattr(each[0], name)}
     if minority:

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +15,7 @@ from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.data.load import Splits, load_splits
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
-from synthmtl.data.streams import RecognitionStream
+from synthmtl.data.streams import RecognitionStream, Sampler
 from synthmtl.errors import InputError
 from synthmtl.experiment.config import FaceOptions, MainJobConfig
 from synthmtl.experiment.methods import Method
@@ -29,6 +30,15 @@ from synthmtl.models.inference import predict_table, save_network
 from synthmtl.training import Player, TrainingConfig, fit
 
 log = logging.getLogger("synthmtl")
+
+
+class AnyJob(Protocol):
+    """What the jobs of all commands and recipes have: options, among them those of the accelerator, and a folder."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # a dataclass
+    config: Any
+    out: Path
+    accelerator: Accelerator
 
 
 @dataclass
@@ -156,6 +166,7 @@ def train_recognition(
     """
     config = job.config
     table, counts, adjustment = job.train, job.counts, method.logit_adjustment
+    sampler: Sampler
     if fill is not None:
         feedback = feed_back(
             job.train,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from synthmtl.experiment.stages import Job
+from synthmtl.experiment.stages import AnyJob
 from synthmtl.progress import place_bars
 from synthmtl.training import build_accelerator
 
@@ -27,7 +27,7 @@ progress = logging.getLogger("synthmtl.progress")
 Call = tuple[str, Callable[..., Any], dict[str, Any]]
 """A name for the log, a function whose first argument is the job, and its further arguments."""
 
-_job: Job | None = None
+_job: AnyJob | None = None
 
 
 class Workers:
@@ -38,7 +38,7 @@ class Workers:
         wanted: how many; None = one a core up to four. On accelerators and under a launcher there is one, this process.
     """
 
-    def __init__(self, job: Job, wanted: int | None = None):
+    def __init__(self, job: AnyJob, wanted: int | None = None):
         alone = job.accelerator.num_processes > 1 or job.accelerator.device.type != "cpu"
         self.job = job
         self.count = 1 if alone else wanted or max(1, min(4, os.cpu_count() or 1))
@@ -82,7 +82,7 @@ class Workers:
         return self._pool
 
 
-def _start(job: Job, threads: int, started: Any, terminal: Any, shown: bool) -> None:
+def _start(job: AnyJob, threads: int, started: Any, terminal: Any, shown: bool) -> None:
     global _job
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -103,7 +103,9 @@ def _start(job: Job, threads: int, started: Any, terminal: Any, shown: bool) -> 
 
 def _end_with_parent() -> None:
     """Stop at once when the process that runs the job is gone; a resumed job would train the same parts again."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # a worker has one
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 

@@ -226,6 +226,13 @@ class Unit:
             logger.warning("%s: damaged, made again", path)
             return None
 
+    @property
+    def finished(self) -> dict:
+        """The result of a part that is finished."""
+        result = self.result
+        assert result is not None, f"{self.directory} is not finished"
+        return result
+
     def finish(self, result: dict) -> dict:
         """Record the result, and only then remove the checkpoints that led to it."""
         write_json(self.directory / "result.json", result)

@@ -208,7 +208,8 @@ def sample_actions(
     base = recipe_vector(kind)
     if rng.random() < 0.5:
         base = base[MIRRORED]
-    intensity = float(rng.uniform(*intensity_range))
+    low, high = intensity_range
+    intensity = float(rng.uniform(low, high))
     jitter = _mostly_symmetric(1.0 + 0.28 * rng.standard_normal(count), 0.8).clip(0.35, 1.6)
     dropped = rng.random(count) < 0.10
     dropped |= dropped[MIRRORED]

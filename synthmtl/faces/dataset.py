@@ -171,9 +171,11 @@ def _kinds(config: RenderConfig) -> Kinds | None:
 def _correlated_schedule(config: RenderConfig) -> list[tuple[int, int, int, int]]:
     rng = np.random.default_rng((config.seed, config.subject_offset, config.subjects, 8))
     each, counts = config.sessions_per_subject, list(config.class_counts().values())
+    kinds = _kinds(config)
+    assert kinds is not None  # the correlation is above 0
     taken: dict[int, int] = {}
     faces = []
-    for place, expression in deal(counts, _kinds(config), each, config.nuisance_correlation, rng):
+    for place, expression in deal(counts, kinds, each, config.nuisance_correlation, rng):
         taken[place] = taken.get(place, -1) + 1
         faces.append((config.subject_offset + place // each, place % each, taken[place], expression))
     return faces
@@ -236,8 +238,8 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
         for row, face, rng in zip(part, drawn, generators, strict=True):
             images[row] = sensor(face, sessions[row], rng=rng, channels=config.channels, noise=config.noise)
 
-    subject, session, _, kind = (torch.tensor(column) for column in zip(*faces, strict=True))
-    basic = kind < len(EXPRESSIONS)
+    subject_column, session_column, _, kind_column = (torch.tensor(column) for column in zip(*faces, strict=True))
+    basic = kind_column < len(EXPRESSIONS)
     units = anatomy.action_units(coefficients)
     feeling = [
         anatomy.valence_arousal(face[3], float(strength), shown)
@@ -253,13 +255,13 @@ def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int
     return FaceTable(
         images=torch.from_numpy(images),
         classes=EXPRESSIONS,
-        expression=kind.where(basic, -1),
-        compound=(kind - len(EXPRESSIONS)).where(~basic, -1),
+        expression=kind_column.where(basic, -1),
+        compound=(kind_column - len(EXPRESSIONS)).where(~basic, -1),
         action_units=torch.from_numpy(units),
         landmarks=torch.from_numpy(landmarks).clamp_(0, 1),
         valence_arousal=torch.from_numpy(np.stack(feeling)),
-        subject=subject,
-        session=session,
+        subject=subject_column,
+        session=session_column,
         attributes=attributes | {"intensity": torch.from_numpy(intensity)},
         files=[f"rendered/s{face[0]:04d}-n{face[1]}-{face[2]:06d}" for face in faces],
     )

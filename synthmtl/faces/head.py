@@ -17,6 +17,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,8 +85,8 @@ def _silence():
 
 
 @functools.cache
-def body_model() -> torch.nn.Module:
-    """``anny``'s head with all facial actions, built once per process (seconds), silently."""
+def body_model() -> Any:
+    """``anny``'s head (an ``anny.Anny``) with all facial actions, built once per process (seconds), silently."""
     with _silence():
         import warp
 

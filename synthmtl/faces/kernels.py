@@ -1,3 +1,6 @@
+# mypy: disable-error-code="attr-defined, call-overload, index, misc"
+# A kernel is written in warp's dialect of Python: its compiler knows what arrays and thread numbers hold, their
+# annotations do not.
 """The kernels of the rasteriser: pose, normals, visibility, shading.
 
 Each is launched as (faces, lanes) tasks: a lane takes every ``lanes``-th vertex, triangle or pixel of its face, or a

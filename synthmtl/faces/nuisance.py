@@ -64,10 +64,10 @@ def draw_kinds(counts: Sequence[int], subjects: int, *, seed: int, rng: np.rando
         seed: of each nuisance's order of kinds.
         rng: says who is of which kind.
     """
-    counts = np.asarray(counts)
-    people = (counts > 0).astype(int)
+    wanted = np.asarray(counts)
+    people = (wanted > 0).astype(int)
     for _ in range(subjects - people.sum()):
-        people[np.argmax(counts / (people + 0.5))] += 1
+        people[np.argmax(wanted / (people + 0.5))] += 1
     ranges = {}
     for number, nuisance in enumerate(NUISANCES):
         order = np.random.default_rng((seed, number, 7)).permutation(len(counts))

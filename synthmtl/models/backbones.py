@@ -35,6 +35,8 @@ class TorchvisionTrunk(nn.Module):
     """
 
     single_trunk, joined = True, True
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, name: str, *, tasks: int, image_size: int, pretrained: bool):
         super().__init__()
@@ -46,7 +48,7 @@ class TorchvisionTrunk(nn.Module):
         weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
         self.weights = None if weights is None else str(weights)
         try:
-            self.features = _up_to_map(torchvision.models.get_model(name, weights=weights))
+            features = _up_to_map(torchvision.models.get_model(name, weights=weights))
         except (URLError, OSError, RuntimeError) as error:
             if weights is None:
                 raise
@@ -54,8 +56,9 @@ class TorchvisionTrunk(nn.Module):
                 f"backbone {name}: cannot download {weights.url} ({error}); put the file into "
                 f"{torch.hub.get_dir()}/checkpoints, or set pretrained to false"
             ) from None
-        if self.features is None:
+        if features is None:
             raise InputError(f"backbone {name!r} has no feature map to read: use one such as {_EXAMPLES}")
+        self.features = features
         normalize_across_processes(self.features)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
@@ -79,8 +82,9 @@ def _up_to_map(model: nn.Module) -> nn.Module | None:
     """What a classifier computes up to its last map (B, C, h, w), or None if that is no plain chain of modules."""
     if isinstance(model, torchvision.models.SwinTransformer):
         return None  # its features are (B, h, w, C)
-    if isinstance(getattr(model, "features", None), nn.Module):
-        return model.features
+    features = getattr(model, "features", None)
+    if isinstance(features, nn.Module):
+        return features
     last = next((name for name in ("layer4", "trunk_output", "conv5", "layers") if hasattr(model, name)), None)
     if last is None:
         return None

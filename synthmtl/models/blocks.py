@@ -37,6 +37,12 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
     exists for CUDA only.) The rows must be shared out evenly.
     """
 
+    # Statistics are always kept, as moving means.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +20,7 @@ def compound_prototypes() -> Tensor:
     from synthmtl.faces import anatomy  # the renderer is loaded only where it is asked
 
     recipes = [anatomy.recipe_vector(anatomy.KINDS.index(name)) for name in COMPOUND_EXPRESSIONS]
-    return torch.from_numpy(anatomy.action_units(recipes))
+    return torch.from_numpy(anatomy.action_units(np.stack(recipes)))
 
 
 def read_out(probabilities: Tensor, action_units: Tensor | None, classes: Sequence[str]) -> Tensor:

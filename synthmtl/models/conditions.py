@@ -69,7 +69,7 @@ class TargetCondition(nn.Module):
         check_condition(kind)
         self.kind, self.classes = kind, classes
         if kind == "expression":
-            self.embedding = nn.Embedding(classes + 1, dim)
+            self.embedding: nn.Module = nn.Embedding(classes + 1, dim)
         else:
             self.embedding = nn.Sequential(nn.Linear(code_width(kind, classes), dim), nn.SiLU(), nn.Linear(dim, dim))
 
@@ -104,12 +104,11 @@ def read_target(kind: str, classes: Sequence[str], wanted: Target) -> Tensor:
         InputError: if there is no such expression or action unit, or the tensor has another shape.
     """
     if not isinstance(wanted, Tensor):
-        numbers = kind != "expression" and isinstance(wanted, Sequence) and not isinstance(wanted, str)
-        if numbers and all(isinstance(x, float) for x in wanted):
-            wanted = torch.tensor(wanted)
-        else:
-            each = [wanted] if isinstance(wanted, str | int | Mapping) else wanted
+        each = [wanted] if isinstance(wanted, str | int | Mapping) else wanted
+        listed = kind != "expression" and isinstance(wanted, Sequence) and not isinstance(wanted, str)
+        if not (listed and all(isinstance(x, float) for x in each)):
             return torch.stack([_read_one(kind, classes, one) for one in each])
+        wanted = torch.tensor(wanted)
     shape = () if kind == "expression" else (_WIDTHS[kind],)
     batch = wanted[None] if wanted.ndim == len(shape) else wanted
     if batch.shape[1:] != shape or batch.ndim != len(shape) + 1:
@@ -121,7 +120,9 @@ def read_target(kind: str, classes: Sequence[str], wanted: Target) -> Tensor:
     return batch.long()
 
 
-def _read_one(kind: str, classes: Sequence[str], wanted: str | int | Mapping[str, float] | Sequence[float]) -> Tensor:
+def _read_one(
+    kind: str, classes: Sequence[str], wanted: str | float | Tensor | Mapping[str, float] | Sequence[float]
+) -> Tensor:
     if isinstance(wanted, Mapping):
         unknown = [name for name in wanted if name not in ACTION_UNITS]
         if kind != "action_units" or unknown:
@@ -170,7 +171,11 @@ class SourceAdapter(nn.Module):
         last = len(widths) - 1
         # A down block halves the grid, but for the last one.
         self.sizes = [input_size, *(input_size >> min(i, last - 1) for i in range(1, last + 1))]
-        self.chosen = [[min(range(len(grids)), key=lambda j, s=size: abs(grids[j] - s))] for size in self.sizes]
+
+        def nearest(size: int) -> int:
+            return min(range(len(grids)), key=lambda j: abs(grids[j] - size))
+
+        self.chosen = [[nearest(size)] for size in self.sizes]
         used = max(j for chosen in self.chosen[:-1] for j in chosen)
         self.chosen[-1] = list(range(used + 1, len(grids))) or self.chosen[-1]
         self.unfolded = self.sizes[0] == 2 * grids[0]
@@ -189,13 +194,14 @@ class SourceAdapter(nn.Module):
         features = [*reversed(encoded.skips), encoded.synthesis]
         added = []
         for place, (chosen, projections) in enumerate(zip(self.chosen, self.projections, strict=True)):
-            total = 0
-            for j, projection in zip(chosen, projections, strict=True):
+            parts = []
+            for j, projection in zip(chosen, projections.children(), strict=True):
                 projected = projection(features[j])
                 if place == 0 and self.unfolded:
                     projected = F.pixel_shuffle(projected, 2)
                 if projected.shape[-1] != self.sizes[place]:
                     projected = F.interpolate(projected, size=(self.sizes[place],) * 2, mode="area")
-                total = total + projected
+                parts.append(projected)
+            total = sum(parts[1:], parts[0])
             added.append(total if keep is None else total * keep.view(-1, 1, 1, 1))
         return added

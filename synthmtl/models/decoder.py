@@ -95,10 +95,9 @@ class EditDecoder(nn.Module):
             nn.Conv2d(painted, image_channels, 3, padding=1),
         )
         self.flow = nn.Conv2d(last, 2, 3, padding=1) if output == "flow" else None
-        if output == "flow":
-            for layer in (self.flow, self.paint[-1]):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        if self.flow is not None:
+            for parameter in (*self.flow.parameters(), *self.paint[-1].parameters()):
+                nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor, skips: Sequence[Tensor], source: Tensor, code: Tensor, style: Tensor) -> Edit:
         """Edit ``source`` (B, C, H, W) to the target with ``code`` (B, W), shown with ``style`` (B, S)."""

@@ -277,7 +277,10 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             generator=generator,
             progress=progress,
         )
-        return made if images is None else restore_grain(made, images, grain)
+        if images is None:
+            return made
+        assert grain is not None  # given or drawn wherever there are sources
+        return restore_grain(made, images, grain)
 
     def recognition_parameters(self) -> int:
         """How many parameters take part in recognition: those of the encoder that reach it, and the head."""

@@ -19,6 +19,7 @@ from synthmtl.models.backbones import TorchvisionTrunk
 from synthmtl.models.gcn import AFFECT, EmotionGraph, read_word_vectors
 from synthmtl.models.heads import checked_tasks
 from synthmtl.models.multitask import MultiTaskModel
+from synthmtl.models.trunk import MultiTaskTrunk
 
 EMOTION_GCN_SIZES = {
     "published": {"image_size": 227, "image_channels": 3, "backbone": "densenet121", "pretrained": True},
@@ -121,17 +122,17 @@ class EmotionGCN(MultiTaskModel):
         if backbone == "narrow":
             if pretrained:
                 raise InputError("pretrained: there are no weights for the narrow backbone; name one of torchvision")
-            self.trunk = self.build_trunk()
+            self.trunk: MultiTaskTrunk | TorchvisionTrunk = self.build_trunk()
             channels, map_size = stage_channels[-1], self.map_size()
         else:
             if sharing != "hard":
                 raise InputError(
                     f"backbone {backbone!r} is one trunk for all tasks: sharing must be hard, not {sharing}"
                 )
-            self.trunk = TorchvisionTrunk(backbone, tasks=len(tasks), image_size=image_size, pretrained=pretrained)
-            channels, map_size = self.trunk.channels, self.trunk.map_size
-            if pretrained:
-                origin["weights"] = self.trunk.weights
+            trunk = TorchvisionTrunk(backbone, tasks=len(tasks), image_size=image_size, pretrained=pretrained)
+            self.trunk, channels, map_size = trunk, trunk.channels, trunk.map_size
+            if trunk.weights is not None:
+                origin["weights"] = trunk.weights
         self.heads = self.build_heads([task for task in tasks if task not in GRAPH_TASKS], channels, map_size)
         count = len(classes) + len(AFFECT)
         if head == "linear":

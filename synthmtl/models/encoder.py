@@ -92,18 +92,19 @@ class TwoBranchEncoder(MultiTaskTrunk):
         last = stage_channels[-1]
         self.one_joint = self.joined and joint == "common"
         if self.one_joint:
-            self.joint = ResidualBlock(last * (1 if self.single_trunk else 2), joint_channels, recognition_norm)
+            read = last * (1 if self.single_trunk else 2)
+            self.joint: nn.Module = ResidualBlock(read, joint_channels, recognition_norm)
         else:
             norms = (recognition_norm, synthesis_norm)
             self.joint = nn.ModuleList(ResidualBlock(last, joint_channels // 2, norm) for norm in norms)
 
-    def forward(self, images: Tensor) -> Encoded:
+    def forward(self, images: Tensor) -> Encoded:  # type: ignore[override]  # more than a trunk's features
         levels, penalty = self.walk(images)
         features = levels[-1]
         # Deepest first; the last stage reaches the decoder through the joint block.
         skips = [level[SYNTHESIS] for level in levels[-2::-1]]
         further = features[2:]
-        if not self.one_joint:
+        if isinstance(self.joint, nn.ModuleList):
             return Encoded(self.joint[0](features[0]), self.joint[1](features[1]), skips, penalty, further)
         joined = features[0] if self.single_trunk else torch.cat(features[:2], 1)
         recognition, synthesis = self.joint(joined).chunk(2, 1)
@@ -112,7 +113,7 @@ class TwoBranchEncoder(MultiTaskTrunk):
     def parameters_of_synthesis(self) -> int:
         """How many parameters are the other tasks' alone, and none of recognition's; those of units are common."""
         apart: list[nn.Module] = [] if self.joined else list(self.branches[SYNTHESIS:])
-        apart += [] if self.one_joint else [self.joint[SYNTHESIS]]
+        apart += [self.joint[SYNTHESIS]] if isinstance(self.joint, nn.ModuleList) else []
         return sum(p.numel() for part in apart for p in part.parameters())
 
 

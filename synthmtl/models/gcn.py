@@ -108,10 +108,10 @@ def read_word_vectors(path: str | Path, classes: Sequence[str]) -> Tensor:
         raise InputError(f"{path}: cannot read word vectors ({error}); give a text file as GloVe's") from None
     vectors = []
     for name, names in words.items():
-        word = next((word for word in names if word in found), None)
-        if word is None:
+        known = next((word for word in names if word in found), None)
+        if known is None:
             raise InputError(f"{path}: has no vector for {name!r} (nor for {', '.join(names[1:])}); use another file")
-        vectors.append(found[word])
+        vectors.append(found[known])
     return torch.tensor(vectors)
 
 

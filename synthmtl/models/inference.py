@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,9 @@ from synthmtl.progress import shown
 
 KINDS = {kind.__name__: kind for kind in (FERSNet, DiffusionFERSNet, Recognizer, ResidualMTL, SJMT, EmotionGCN)}
 """Networks by the name that their configuration carries."""
+
+Network = FERSNet | DiffusionFERSNet | Recognizer | MultiTaskModel
+"""Any of :data:`KINDS`."""
 
 CONFIG = "config.json"
 
@@ -51,12 +54,13 @@ def predict_table(
         mirror: average with the prediction for the mirrored face.
         precision: dtype of an autocast, None for none.
     """
+    recognize: Callable[[Tensor], Tensor] = model.recognize  # type: ignore[assignment]
     out = []
     with _batches(model, table, device, batch_size, precision) as batches:
         for images in batches:
-            probabilities = model.recognize(images)
+            probabilities = recognize(images)
             if mirror:
-                probabilities = (probabilities + model.recognize(images.flip(-1))) / 2
+                probabilities = (probabilities + recognize(images.flip(-1))) / 2
             out.append(probabilities.float().cpu())
     return torch.cat(out) if out else torch.empty(0, len(table.classes))
 
@@ -102,7 +106,7 @@ def predict_tasks(
     return {task: torch.cat(parts) for task, parts in out.items()}
 
 
-def supply_labels(table: FaceTable, network: nn.Module, kind: str, *, device: torch.device | str = "cpu") -> FaceTable:
+def supply_labels(table: FaceTable, network: Network, kind: str, *, device: torch.device | str = "cpu") -> FaceTable:
     """A table in which ``network`` has filled in ``kind`` for faces that carry nothing of it; others stay as they are.
 
     What it says are predictions: good to tell a generator, no labels to learn or to score by.
@@ -149,7 +153,7 @@ def _batches(
     model.train(training)
 
 
-def save_network(model: nn.Module, directory: str | Path) -> None:
+def save_network(model: Network, directory: str | Path) -> None:
     """``model.save_pretrained(directory)``, of which no file is ever seen half-written; the configuration comes last.
 
     Args:
@@ -170,9 +174,7 @@ def save_network(model: nn.Module, directory: str | Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_network(
-    directory: str | Path, *, part: str = "model"
-) -> FERSNet | DiffusionFERSNet | Recognizer | MultiTaskModel:
+def load_network(directory: str | Path, *, part: str = "model") -> Network:
     """A network saved by ``save_pretrained``, or the named ``part`` of a finished run (``model`` or ``generator``).
 
     Raises:

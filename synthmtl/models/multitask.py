@@ -1,5 +1,6 @@
 """What every multi-task network offers: outputs by task, predictions, sizes by name."""
 
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any, ClassVar
 
@@ -54,7 +55,7 @@ class MultiTaskModel(ModelMixin, ConfigMixin):
         )  # fmt: skip
         return MultiTaskTrunk(tasks=len(config.tasks), **{name: config[name] for name in names})
 
-    def build_heads(self, tasks: tuple[str, ...], in_channels: int, map_size: int) -> nn.ModuleDict:
+    def build_heads(self, tasks: Sequence[str], in_channels: int, map_size: int) -> nn.ModuleDict:
         """A head for each of ``tasks``."""
         config = self.config
         options = {"classes": len(config.classes), "norm": config.norm, "dropout": config.dropout}

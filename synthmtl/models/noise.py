@@ -95,8 +95,8 @@ class NoiseSchedule:
             InputError: if the solver is unknown or does not go with the prediction.
         """
         known = SOLVERS[self.prediction]
-        name = next(iter(known)) if solver is None else solver
-        if isinstance(name, str):
+        if solver is None or isinstance(solver, str):
+            name = next(iter(known)) if solver is None else solver
             if name not in known:
                 raise InputError(f"no solver {name!r} for {self.prediction} prediction: use one of {', '.join(known)}")
             return known[name]()

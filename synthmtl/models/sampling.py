@@ -122,8 +122,8 @@ def sample_faces(
         InputError: if the solver does not suit the model, or ``eta`` the solver.
     """
     schedule = model.schedule
-    solver, times = _planned(schedule, solver, steps, eta, noise.device)
-    stochastic = isinstance(solver, DDIMScheduler)
+    ready, times = _planned(schedule, solver, steps, eta, noise.device)
+    stochastic = isinstance(ready, DDIMScheduler)
     extra = {"eta": eta, "generator": generator if isinstance(generator, torch.Generator | None) else list(generator)}
     keep = None
     if guidance_scale != 1:
@@ -140,7 +140,7 @@ def sample_faces(
             predicted = null + guidance_scale * (wanted - null)
         clean = schedule.clean(x, predicted, times[i]).clamp(-1, 1)
         predicted = schedule.predicted(x, clean, times[i])
-        x = solver.step(predicted, solver.timesteps[i], x, **(extra if stochastic else {})).prev_sample
+        x = ready.step(predicted, ready.timesteps[i], x, **(extra if stochastic else {})).prev_sample
     return x.clamp(-1, 1)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.models.blocks import CrossProcessBatchNorm2d, Stage, Stem
-from synthmtl.sharing import NoSharing, ProjectedExchange, build_sharing, sharing_class
+from synthmtl.sharing import NoSharing, ProjectedExchange, SharingUnit, build_sharing, sharing_class
 
 
 class MultiTaskTrunk(nn.Module):
@@ -74,15 +74,16 @@ class MultiTaskTrunk(nn.Module):
             check_stages(chosen, len(meetings), one_unit)
         else:
             chosen = range(len(meetings))
-        self.units = nn.ModuleList(
+        units: list[SharingUnit] = [
             build_sharing(sharing, width, tasks, options) if i in chosen else NoSharing(width, tasks)
             for i, width in enumerate(unit_widths)
-        )
+        ]
+        self.units = nn.ModuleList(units)
         self.projections = nn.ModuleList(
             ProjectedExchange(width, unit_widths[0] if one_unit else width, tasks) for width in meetings
         )
         if one_unit:
-            self.units[0].stages = len(meetings)
+            units[0].stages = len(meetings)
         normalize_across_processes(self.units)
 
     def walk(self, images: Tensor) -> tuple[list[list[Tensor]], Tensor | None]:
@@ -93,16 +94,16 @@ class MultiTaskTrunk(nn.Module):
             x = stage(x)
             levels.append([x] * self.tasks)
         penalties = []
-        for i in range(len(self.branches[0])):
+        for i, stages in enumerate(zip(*(branch.children() for branch in self.branches), strict=True)):
             features = levels[-1]
             if self.single_trunk:
-                features = [self.branches[0][i](features[0])] * self.tasks
+                features = [stages[0](features[0])] * self.tasks
             else:
-                features = [branch[i](x) for branch, x in zip(self.branches, features, strict=True)]
+                features = [stage(x) for stage, x in zip(stages, features, strict=True)]
             if self.units:
                 unit = self.units[min(i, len(self.units) - 1)]
                 features = self.projections[i](features, unit)
-                if (penalty := unit.penalty()) is not None:
+                if (penalty := unit.penalty()) is not None:  # type: ignore[operator]
                     penalties.append(penalty)
             levels.append(features)
         return levels, sum(penalties) if penalties else None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 Check = Callable[[object, str], None]
 
@@ -25,7 +26,7 @@ def check_plain_json(value: object, path: str) -> None:
 def object_of(required: dict[str, Check], optional: dict[str, Check] | None = None) -> Check:
     """An object with these keys, and perhaps those; further ones are allowed."""
 
-    def check(value: object, path: str) -> None:
+    def check(value: Any, path: str) -> None:
         check_is(value, dict, path, "an object")
         for key, inner in required.items():
             here = f"{path}.{key}"
@@ -42,7 +43,7 @@ def object_of(required: dict[str, Check], optional: dict[str, Check] | None = No
 def mapping_of(inner: Check, *, filled: bool = False) -> Check:
     """An object whose every value passes."""
 
-    def check(value: object, path: str) -> None:
+    def check(value: Any, path: str) -> None:
         check_is(value, dict, path, "an object")
         if filled and not value:
             raise ValueError(f"{short(path)}: is empty")
@@ -55,7 +56,7 @@ def mapping_of(inner: Check, *, filled: bool = False) -> Check:
 def list_of(inner: Check, *, filled: bool = False) -> Check:
     """A list whose every item passes."""
 
-    def check(value: object, path: str) -> None:
+    def check(value: Any, path: str) -> None:
         check_is(value, list, path, "a list")
         if filled and not value:
             raise ValueError(f"{short(path)}: is empty")
@@ -102,7 +103,7 @@ def or_null(inner: Check) -> Check:
 def interval(low: float, high: float) -> Check:
     """A pair [low, high] within bounds."""
 
-    def check(value: object, path: str) -> None:
+    def check(value: Any, path: str) -> None:
         list_of(number(low, high))(value, path)
         if len(value) != 2 or value[0] > value[1]:
             raise ValueError(f"{short(path)}: must be [low, high], not {value}")

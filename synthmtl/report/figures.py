@@ -6,6 +6,7 @@ Colors are those of Okabe and Ito (2008). Every function writes one PNG and retu
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,7 @@ HIGHLIGHT = {"plain": INK, "oversampled": ORANGE, "gated": SKY, "gated_balanced"
 """Methods that keep one color throughout the report; the others are gray where many are shown."""
 
 _MARKERS = "osD^vPXd*<>"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -172,7 +173,7 @@ def per_class_figure(recall: Mapping[str, Mapping[str, float | None]], path: Pat
         figure, axes = _figure(7.2, 3.1)
         offsets = np.linspace(-0.3, 0.3, len(names)) if len(names) > 1 else [0.0]
         for offset, marker, (name, values) in zip(offsets, _MARKERS * len(names), recall.items(), strict=False):
-            heights = [np.nan if values[c] is None else values[c] for c in classes]
+            heights = np.array([values[c] for c in classes], dtype=float)  # None becomes NaN
             face = "#B5B5B5" if colors[name] == PALE else colors[name]
             axes.plot(np.arange(len(classes)) + offset, heights, marker, color=face, markersize=5.5, label=name)
         for boundary in np.arange(len(classes) - 1) + 0.5:
@@ -219,10 +220,10 @@ def curves_figure(history: Sequence[Mapping], path: Path, *, x: str = "step") ->
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for record in history:
         for key, value in record.items():
-            series = "validation" if key == "evaluation" else "training"
+            group = "validation" if key == "evaluation" else "training"
             for name, number in value.items() if isinstance(value, Mapping) else ((key, value),):
                 if name != x and _is_number(number):
-                    panels.setdefault(name, {}).setdefault(series, []).append((record[x], number))
+                    panels.setdefault(name, {}).setdefault(group, []).append((record[x], number))
     if not panels:
         raise InputError(f"no curve to draw: the history has no number beside {x!r}")
     columns = min(3, len(panels))

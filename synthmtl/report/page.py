@@ -58,7 +58,7 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
     placed: dict[str, list[dict]] = {}
     for name, file in (figures or {}).items():
         prefix = next((p for p in _FIGURES if name.startswith(p)), None)
-        section, caption = _FIGURES.get(prefix, ("other", ""))
+        section, caption = ("other", "") if prefix is None else _FIGURES[prefix]
         rest = name.removeprefix(prefix or "").strip("_")
         title = ": ".join(part for part in (METRIC_TITLES.get(rest, rest), caption) if part) or name
         title = title[0].upper() + title[1:] if rest not in report["methods"] else title

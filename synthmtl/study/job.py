@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -46,8 +47,9 @@ class StudyJob(Job):
         held_out: faces for synthesis error, gates and probes.
     """
 
+    config: StudyConfig  # type: ignore[assignment]  # what a study runs of the main job reads only what both have
     trains: dict[float, FaceTable] = field(default_factory=dict)
-    held_out: HeldOut | None = None
+    held_out: HeldOut = field(kw_only=True)
 
     def tables(self) -> dict[str, FaceTable]:
         """All faces that were read or rendered, by what they are for."""
@@ -103,7 +105,7 @@ def synthesis_mode(wanted: str, table: FaceTable) -> str:
 def render_held_out(config: StudyConfig, classes: tuple[str, ...], *, wild: bool) -> HeldOut:
     """Faces of ``classes`` of new people, as clean as rendered splits are or, ``wild``, as photographs are."""
     measures = config.measures
-    wild_options = {"style": "wild", "intensity_range": (0.7, 1.35)} if wild else {}
+    wild_options: dict[str, Any] = {"style": "wild", "intensity_range": (0.7, 1.35)} if wild else {}
     render = RenderConfig(
         image_size=config.faces.image_size,
         channels=config.faces.channels,

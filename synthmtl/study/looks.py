@@ -12,7 +12,6 @@ from synthmtl.interference import (
     AffinityRecorder,
     ConflictRecorder,
     GateRecorder,
-    Recorder,
     gated_units,
     parameter_groups,
 )
@@ -50,7 +49,7 @@ def recorded(
         together: the objective returns the losses of both tasks and takes an ``EditBatch``; else there is nothing but
             gates to look at.
     """
-    recorders: dict[str, Recorder] = {}
+    recorders: dict[str, AffinityRecorder | ConflictRecorder | GateRecorder] = {}
     if measures.affinity_every and together:
         shared = model.encoder.parameters()
         recorders["affinity"] = AffinityRecorder(
@@ -77,7 +76,7 @@ def conflict_groups(model: FERSNet) -> dict[str, list[nn.Parameter]]:
     """Parameters of the encoder by stage: ``stem``, ``stage 0``, ``unit 0``, ..., ``joint``."""
     encoder = model.encoder
     groups = {"stem": ["encoder.stem"]}
-    for i in range(len(encoder.branches[0])):
+    for i, _ in enumerate(encoder.branches[0].children()):
         groups[f"stage {i}"] = [f"encoder.branches.{b}.{i}" for b in range(len(encoder.branches))]
         groups[f"unit {i}"] = [f"encoder.units.{i}"]
     groups["joint"] = ["encoder.joint"]

@@ -190,7 +190,7 @@ def probe_metrics(job: StudyJob, cell: Cell, model: FERSNet) -> dict[str, float]
     def read(values: Tensor) -> dict:
         return probe_targets(values, targets, faces.subject, session=faces.session)
 
-    metrics = {}
+    metrics: dict[str, float] = {}
     at_joint = {target: probe.score for target, probe in read(torch.cat(joint)).items() if probe.score is not None}
     metrics |= {f"probe/joint/{target}": score for target, score in at_joint.items()}
     if NEEDED in at_joint:

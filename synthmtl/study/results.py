@@ -250,7 +250,7 @@ def write_csv(results: dict, path: Path) -> None:
 
 def gate_rows(cell: dict) -> dict[str, float]:
     """``gate/STAGE/DIRECTION/GATE`` and ``/EXPRESSION``, ``/channelN``, or ``@STEP`` of training, of a cell."""
-    rows = {}
+    rows: dict[str, float] = {}
     for gate in cell["gates"]:
         name = f"gate/{gate['stage']}/{gate['direction']}/{gate['gate']}"
         rows |= {f"{name}/{expression}": value for expression, value in gate["expressions"].items()}

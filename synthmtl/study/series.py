@@ -49,9 +49,9 @@ def over_time(each: list[list[dict[str, Any]]], names: tuple[str, ...]) -> list[
     """
     found: dict[tuple, dict[int, list[float | None]]] = {}
     for one in (one for of_seed in each for one in of_seed):
-        steps = found.setdefault(tuple(one[name] for name in names), {})
+        by_step = found.setdefault(tuple(one[name] for name in names), {})
         for step, value in zip(one["steps"], one["values"], strict=True):
-            steps.setdefault(step, []).append(value)
+            by_step.setdefault(step, []).append(value)
     result = []
     for key, by_step in found.items():
         steps = sorted(by_step)

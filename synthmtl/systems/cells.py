@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthmtl.data import FaceTable
 from synthmtl.data.mixture import MixtureSampler
@@ -19,7 +19,8 @@ from synthmtl.files import write_tensors
 from synthmtl.losses import MultiTaskObjective
 from synthmtl.models.heads import checked_tasks
 from synthmtl.models.inference import predict_tasks, save_network
-from synthmtl.systems.config import SystemOptions, override
+from synthmtl.models.multitask import MultiTaskModel
+from synthmtl.systems.config import SystemOptions, network_options, override
 from synthmtl.systems.job import SystemJob, mixture
 from synthmtl.systems.objectives import warmed
 from synthmtl.training import Player, fit
@@ -35,7 +36,7 @@ class System:
         read: outputs of ``predict`` for a whole split → outputs that are scored; None scores them as they are.
     """
 
-    model: nn.Module
+    model: MultiTaskModel
     objective: MultiTaskObjective
     read: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
 
@@ -61,10 +62,13 @@ def prepare(job: SystemJob, variant: str, seed: int, build: Build) -> Prepared:
         InputError: if the row's options do not fit each other or the data.
     """
     options = override(job.config, job.config.variants[variant], where=f"variants.{variant}")
-    table, names = mixture(job, options, checked_tasks(options.model.tasks))
-    sampling = options.sampling
-    if isinstance(sampling, dict):  # a variant may leave data sets out
-        sampling = {name: weight for name, weight in sampling.items() if name in names or name not in options.data}
+    table, names = mixture(job, options, checked_tasks(network_options(options).tasks))
+    wanted = options.sampling
+    sampling: str | dict[str | int, float]
+    if isinstance(wanted, dict):  # a variant may leave data sets out
+        sampling = {name: weight for name, weight in wanted.items() if name in names or name not in options.data}
+    else:
+        sampling = wanted
     sampler = MixtureSampler(
         table.domain,
         options.training.batch_size,
@@ -109,7 +113,7 @@ def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
         progress=job.progress,
         description=f"{variant} seed {seed}",
     )
-    outputs = {}
+    outputs: dict[str, Tensor] = {}
     for name, faces in job.scored.items():
         found = predict_tasks(system.model, faces, device=accelerator.device, mirror=options.mirror)
         found = found if system.read is None else system.read(found)

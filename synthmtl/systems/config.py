@@ -172,10 +172,15 @@ def smoke(options: Options) -> Options:
         for name, source in options.data.items()
     }
     training = dataclasses.replace(options.training, steps=4, batch_size=16, log_every=2)
-    model = dataclasses.replace(options.model, size="tiny")
-    return dataclasses.replace(
-        options, data=data, image_size=32, model=model, training=training, seeds=options.seeds[:2], workers=1
-    )
+    model = dataclasses.replace(network_options(options), size="tiny")
+    changes: dict[str, Any] = {"data": data, "image_size": 32, "model": model, "training": training, "workers": 1}
+    return dataclasses.replace(options, seeds=options.seeds[:2], **changes)
+
+
+def network_options(options: SystemOptions) -> SystemModel:
+    """The options of a recipe's network, ``model``, which every recipe adds with defaults of its own."""
+    recipe: Any = options
+    return recipe.model
 
 
 def chosen_variants(options: SystemOptions) -> dict[str, dict[str, Any]]:

@@ -59,7 +59,8 @@ def load_job(options: SystemOptions, out: Path, accelerator: Accelerator) -> Sys
     Raises:
         InputError: if a data set cannot be read, or lacks a split that is to be scored.
     """
-    train, scored, notes = {}, {}, []
+    train, scored = {}, {}
+    notes: list[str] = []
     for name, source in options.data.items():
         splits, said = read_source(source, options)
         notes.extend(f"{name}: {note}" for note in said)

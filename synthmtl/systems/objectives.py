@@ -4,12 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
-
 from synthmtl.data import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.labels import TASKS
-from synthmtl.losses import AssociationLoss, HeterogeneousLoss, MultiTaskObjective, task_losses, warm_up
+from synthmtl.losses import (
+    AssociationLoss,
+    ExpressionLoss,
+    HeterogeneousLoss,
+    LandmarkLoss,
+    MultiTaskObjective,
+    task_losses,
+    warm_up,
+)
+from synthmtl.models.multitask import MultiTaskModel
 
 
 @dataclass
@@ -40,7 +47,7 @@ class LossOptions:
     sharing: float = 1.0
 
 
-def build_objective(model: nn.Module, options: LossOptions, table: FaceTable) -> MultiTaskObjective:
+def build_objective(model: MultiTaskModel, options: LossOptions, table: FaceTable) -> MultiTaskObjective:
     """The objective of a network's tasks; association if its weight is above 0 and the network has the predictors.
 
     Raises:
@@ -60,9 +67,9 @@ def build_objective(model: nn.Module, options: LossOptions, table: FaceTable) ->
     weights = {name: weight for name, weight in options.weights.items() if name in losses}
     association = None
     if options.association and getattr(model.config, "association", False):
-        association = AssociationLoss(
-            losses["expression"], losses["landmarks"], supervision=options.association, consistency=options.association
-        )
+        expression, landmarks, weight = losses["expression"], losses["landmarks"], options.association
+        assert isinstance(expression, ExpressionLoss) and isinstance(landmarks, LandmarkLoss)
+        association = AssociationLoss(expression, landmarks, supervision=weight, consistency=weight)
     heterogeneous = HeterogeneousLoss(losses, weights, normalization=options.normalization)
     return MultiTaskObjective(model, heterogeneous, association, sharing_weight=options.sharing)
 

@@ -29,7 +29,7 @@ def build_results(job: SystemJob, title: str) -> dict:
     outputs = {name: [cell_outputs(job, name, seed) for seed in seeds] for name in variants}
     entries = {}
     for name, changes in variants.items():
-        cells = [Unit(job.out, f"cells/{name}/seed{seed}").result for seed in seeds]
+        cells = [Unit(job.out, f"cells/{name}/seed{seed}").finished for seed in seeds]
         entries[name] = {
             "changes": changes,
             "parameters": cells[0]["parameters"],

@@ -32,7 +32,7 @@ _ALONE = (
 )
 
 
-def resolve_precision(precision: Precision) -> str:
+def resolve_precision(precision: str) -> str:
     """``auto`` as bf16 where the hardware computes in it (CUDA; CPUs with avx512_bf16 or amx_bf16), else as ``no``."""
     if precision != "auto":
         return precision
@@ -41,13 +41,13 @@ def resolve_precision(precision: Precision) -> str:
     if torch.accelerator.is_available():
         return "no"
     # Older releases of torch cannot tell what the processor has.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
 
 
 def build_accelerator(
     *,
-    precision: Precision = "no",
+    precision: str = "no",
     accumulation: int = 1,
     log_dir: Path | str | None = None,
     tracker: str = "tensorboard",
@@ -75,6 +75,7 @@ def build_accelerator(
         raise InputError(_ALONE.format(launched=launched, found=1))
     trackers = check_tracker(tracker) if log_dir is not None else []
     for name in trackers:
+        assert log_dir is not None  # without it there are no trackers
         stay_offline(name, Path(log_dir))
     on_cpu = not torch.accelerator.is_available()
     if precision == "fp16" and on_cpu:

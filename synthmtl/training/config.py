@@ -137,4 +137,5 @@ def build_optimizer(
         momentum = config.betas[0]
         return torch.optim.SGD(groups, learning_rate, momentum=momentum, nesterov=momentum > 0, fused=fused)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, learning_rate, betas=tuple(config.betas), fused=fused)
+    first, second = config.betas
+    return kind(groups, learning_rate, betas=(first, second), fused=fused)

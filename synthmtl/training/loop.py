@@ -98,7 +98,7 @@ def fit(
         raise InputError("choosing a model (select_by, patience) needs both evaluate and select_by")
     if config.precision not in ("auto", accelerator.mixed_precision):
         raise InputError(f"the accelerator computes in {accelerator.mixed_precision}, not precision {config.precision}")
-    directory = None if directory is None else Path(directory)
+    folder = None if directory is None else Path(directory)
     turns = prepare_turns(players, config, accelerator)
     modules = nn.ModuleDict({player.name: player.objective for player in players})
     averaged = turns[0].parameters
@@ -109,12 +109,12 @@ def fit(
         "select_by": select_by,
         "identity": dict(identity or {}),
     }
-    history = History(directory / "losses.jsonl" if directory else None, accelerator, description)
+    history = History(folder / "losses.jsonl" if folder else None, accelerator, description)
     now, best = _Progress(), None
-    checkpoint = latest(directory / "checkpoints") if directory else None
+    checkpoint = latest(folder / "checkpoints") if folder else None
     if checkpoint is not None:
         if not resume:
-            raise InputError(f"{directory} holds checkpoints of an earlier run; resume it or choose another directory")
+            raise InputError(f"{folder} holds checkpoints of an earlier run; resume it or choose another directory")
         state, saved, best = load_checkpoint(checkpoint, modules=modules, configuration=configuration)
         restore_training_state(state, turns, ema, accelerator)
         now = _Progress(**saved)
@@ -122,6 +122,7 @@ def fit(
     history.rewind(now.step)
 
     before, started = now.seconds, time.monotonic()
+    saved_at = started
 
     def seconds() -> float:
         return before + time.monotonic() - started
@@ -130,9 +131,10 @@ def fit(
         nonlocal checkpoint, saved_at
         if not accelerator.is_main_process:
             return
+        assert folder is not None  # there is one wherever a checkpoint is due
         now.seconds, now.sums = seconds(), means.sums
         checkpoint = save_checkpoint(
-            directory / "checkpoints",
+            folder / "checkpoints",
             now.step,
             modules=modules,
             training=training_state(turns, ema, accelerator),
@@ -146,6 +148,7 @@ def fit(
     def validate() -> None:
         """Evaluate with the averaged weights, and remember them if they are the best."""
         nonlocal best
+        assert evaluate is not None  # there is nothing to validate by without it
         modules.eval()
         if ema is not None:
             ema.store(averaged)
@@ -166,7 +169,6 @@ def fit(
                 ema.restore(averaged)
         train_mode(modules, turns)
 
-    saved_at = time.monotonic()
     line = ProgressLine(config.steps, now.step, description, progress and accelerator.is_main_process)
     # The caller's random state is his own.
     fork = [accelerator.device.index or 0] if accelerator.device.type == "cuda" else []
@@ -176,7 +178,8 @@ def fit(
             while now.step < config.steps and now.stopped_because is None:
                 first = now.step * config.accumulation
                 batches = [stream(first + k).to(accelerator.device) for k in range(config.accumulation)]
-                factor, values = learning_rate_factor(config, now.step), {}
+                factor = learning_rate_factor(config, now.step)
+                values: dict[str, float] = {}
                 for turn in turns:
                     for repeat in range(turn.repeats):
                         values |= turn.take(batches, factor, now.step, repeat)
@@ -201,7 +204,7 @@ def fit(
                 if last:
                     now.stopped_because = "steps"
                 due = now.stopped_because or config.checkpoint_due(now.step, time.monotonic() - saved_at)
-                if directory is not None and due:
+                if folder is not None and due:
                     save()
     finally:
         line.close()
@@ -215,4 +218,5 @@ def fit(
         ema.copy_to(averaged)
     modules.eval()
     accelerator.wait_for_everyone()
+    assert now.stopped_because is not None  # the loop ends with a reason
     return FitResult(now.step, history.records, now.best, seconds(), now.stopped_because)

@@ -77,7 +77,8 @@ class TaskGradients:
             )
             for k, gradient in enumerate(found):
                 if gradient is not None:
-                    row[k] = gradient if row[k] is None else row[k] + gradient
+                    before = row[k]
+                    row[k] = gradient if before is None else before + gradient
 
     def write(self, losses: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
         """Combine what was added and leave it in the parameters' ``grad``.
@@ -118,6 +119,7 @@ class TaskGradients:
 
     def look_back(self, losses: Mapping[str, Tensor]) -> None:
         """Tell the aggregator the objective's results after the step, this process's means over the micro-steps."""
+        assert self.weighting is not None  # it looks back
         self.weighting.look_back(self._same(self._reduce(self._values(losses), "mean")))
 
     def state_dict(self) -> dict[str, Any]:
@@ -152,8 +154,8 @@ class TaskGradients:
         return self.weighting.weights(gramian, losses, seed)
 
     def _flat(self, row: Sequence[Tensor | None], k: int) -> Tensor:
-        parameter = self.parameters[k]
-        return parameter.new_zeros(parameter.numel()) if row[k] is None else row[k].reshape(-1)
+        parameter, gradient = self.parameters[k], row[k]
+        return parameter.new_zeros(parameter.numel()) if gradient is None else gradient.reshape(-1)
 
     def _put(self, k: int, flat: Tensor) -> None:
         # In the parameter's memory format: fused optimizers read both in the order of memory.

@@ -76,7 +76,7 @@ class Turn:
         self.others = [p for turn in everyone if turn is not self for p in turn.parameters]
         self.leads = everyone[0] is self
         memory_format = torch.channels_last if self.config.channels_last else torch.preserve_format
-        self.objective.to(device=self.accelerator.device, memory_format=memory_format)
+        self.objective.to(self.accelerator.device).to(memory_format=memory_format)
         with self._alone():
             named = _Named(self.objective, self.name, apart=self.tasks is not None)
             # Where tasks have gradients of their own, they are averaged over processes by hand: no DDP.
