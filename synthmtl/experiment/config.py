@@ -358,7 +358,7 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
                 edits=40,
                 rendered_share=0.4,
                 guide_noise=0.15,
-                weights=SynthesisWeights(expression=0.8, adversarial=1.0, smoothness=0.6),
+                weights=SynthesisWeights(expression=0.8, adversarial=1.0, smoothness=2.0),
             ),
             recognition=TrainingConfig(steps=2400, batch_size=128, learning_rate=3e-3, evaluate_every=400),
             judge=TrainingConfig(steps=2000, batch_size=128, learning_rate=3e-3),
