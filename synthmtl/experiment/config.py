@@ -82,6 +82,7 @@ class ModelOptions:
             ``valence_arousal``, which common and rare expressions share. Faces that lack them get them from
             ``synthesis.labeler``, as targets only.
         prediction: of the denoiser: ``v``, or ``flow`` (flow matching).
+        diffused: what the denoiser makes of noise: the wanted ``face``, or the ``change`` that is added to its source.
         unet_channels: widths of the denoiser's levels, fine to coarse; null = those of the size.
         patch_size: the denoiser works on patches of that many pixels a side, 1 or 2; null = that of the size.
         sharing: sharing unit of the gated methods (``synthmtl.sharing.SHARING_UNITS``), or ``hard_matched``: one trunk,
@@ -106,6 +107,7 @@ class ModelOptions:
     generator: str = "gan"
     condition: str = "expression"
     prediction: str = "v"
+    diffused: Literal["face", "change"] = "face"
     unet_channels: list[int] | None = None
     patch_size: int | None = None
     sharing: str = "leaky"
@@ -146,7 +148,7 @@ class ModelOptions:
             scaled = (16 * round(c * self.width / 16) for c in size["unet_channels"])
             widths = [max(16, c) for c in scaled]
         patch = {} if self.patch_size is None else {"patch_size": self.patch_size}
-        return {"prediction": self.prediction, "unet_channels": tuple(widths)} | patch
+        return {"prediction": self.prediction, "diffused": self.diffused, "unet_channels": tuple(widths)} | patch
 
     def build(self, classes: tuple[str, ...], faces: FaceOptions, *, matched_hard: bool = False) -> FaceGenerator:
         """A new network for these classes and faces, or its twin with hard sharing and as many parameters.
@@ -357,7 +359,7 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
                 edits=40,
                 rendered_share=0.4,
                 guide_noise=0.15,
-                weights=SynthesisWeights(expression=0.8, adversarial=1.0, smoothness=0.6),
+                weights=SynthesisWeights(expression=0.8, adversarial=1.0, smoothness=2.0),
             ),
             recognition=TrainingConfig(steps=2400, batch_size=128, learning_rate=3e-3, evaluate_every=400),
             judge=TrainingConfig(steps=2000, batch_size=128, learning_rate=3e-3),

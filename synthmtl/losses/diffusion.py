@@ -68,9 +68,10 @@ class DiffusionObjective(nn.Module):
         L = sum_i w_i s(t_i) m (f(x_t, t, target, source)_i - schedule.target_i)² / sum_i w_i,
 
     s = 1, or min(SNR, gamma) sigma_t², which is min-SNR weighting of the error of the clean face, in terms of either
-    prediction. A paired edit's source conditions the denoiser. An unpaired one's is somebody else and nothing to learn
-    from: its target is denoised from its expression alone. (A face that conditioned its own denoising would only teach
-    the network to copy.) With no paired edits at all, denoising leaves the encoder alone.
+    prediction. A paired edit's source conditions the denoiser, and may be what its target is a change of
+    (``diffused``). An unpaired one's is somebody else and nothing to learn from: its target is denoised from its
+    expression alone. (A face that conditioned its own denoising would only teach the network to copy.) With no paired
+    edits at all, denoising leaves the encoder alone.
 
     The class-balancing regularizer draws another expression y' for each edit, all alike, and adds
 
@@ -131,16 +132,16 @@ class DiffusionObjective(nn.Module):
 
     def _denoising_terms(self, batch: EditBatch, sources: Encoded | None) -> dict[str, Tensor]:
         model, options, random = self.model, self.options, batch.random
-        schedule, clean = model.schedule, batch.target.image
-        count = len(clean)
+        schedule, count = model.schedule, len(batch.target)
         logit_normal = options.times == "logit_normal"
         times = schedule.times(
             random.normal("time", count).sigmoid() if logit_normal else random.uniform("time", count)
         )
+        keep_source = batch.paired & (random.uniform("drop-source", count) >= options.drop_source)
+        clean = model.diffusible(batch.target.image, batch.source.image, keep_source)
         noise = random.normal("noise", *clean.shape)
         noisy = schedule.noisy(clean, noise, times)
         target = getattr(batch.target, model.config.condition)
-        keep_source = batch.paired & (random.uniform("drop-source", count) >= options.drop_source)
         keep_condition = random.uniform("drop-condition", count) >= options.drop_condition
         alpha, sigma = (rate.flatten() for rate in schedule.rates(times))
         predicted = model.denoise(noisy, times, sources, target, keep_source=keep_source, keep_condition=keep_condition)

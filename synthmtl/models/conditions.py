@@ -115,6 +115,8 @@ def read_target(kind: str, classes: Sequence[str], wanted: Target) -> Tensor:
         raise InputError(f"a target by {kind} has shape {('B', *shape)}, not {tuple(wanted.shape)}")
     if kind != "expression":
         return batch.float()
+    if batch.is_floating_point():
+        raise InputError(f"expressions are names or whole numbers, not {batch.tolist()}")
     if len(batch) and not -1 <= int(batch.min()) <= int(batch.max()) < len(classes):
         raise InputError(f"expressions are numbered from 0 to {len(classes) - 1} here, not {batch.tolist()}")
     return batch.long()

@@ -43,6 +43,12 @@ DIFFUSION_SIZES = {
 """What the sizes of :data:`FERSNET_SIZES` have besides their encoder: ``published`` (128 px, widths of common pixel
 diffusion models), ``cpu`` (48 px in patches of 2×2), ``tiny`` (for trials)."""
 
+DIFFUSED = ("face", "change")
+"""What a denoiser makes of noise where it is given a source."""
+
+CHANGE_SCALE = 3.0
+"""Factor on changes: they deviate by 0.10 between rendered faces of a person, whole faces by 0.35 (of [-1, 1])."""
+
 _DECODER_ONLY = ("output", "decoder_channels", "painted_channels")
 
 
@@ -63,6 +69,14 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
     faces; it is told the target, and of the source what the gates let into the synthesis branch
     (:class:`SourceAdapter`). Without a source it makes new faces by expression alone.
 
+    What is made of noise where there is a source is the wanted ``face``, or the ``change`` of the source,
+
+        d = CHANGE_SCALE (target - source),
+
+    to which the source is added: what no expression changes (person, hair, light, background) then need not be made
+    again, only left at zero. (Diffusing what differs from an image at hand: Yue, Wang, Loy, NeurIPS 2023, for
+    super-resolution, by another noise process.)
+
     Args:
         classes: expressions, in canonical order.
         image_size: side of the faces in pixels; with S stages a multiple of 2^(S + 1), and at least twice that, and
@@ -71,6 +85,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         stem_channels, stage_channels, joint_channels, sharing, sharing_options, one_unit, recognition_norm,
             synthesis_norm, stem_kind, pool_first, joint, dropout: as in :class:`FERSNet`.
         condition: what the target is, one of ``conditions.CONDITIONS``.
+        diffused: ``face`` or ``change``, see above.
         prediction: ``v`` or ``flow``, as in :class:`NoiseSchedule`.
         unet_channels: width of each level of the UNet, fine to coarse.
         unet_layers: residual blocks a level.
@@ -97,6 +112,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         joint: str = "common",
         dropout: float = 0.0,
         condition: str = "expression",
+        diffused: str = "face",
         prediction: str = "v",
         unet_channels: Sequence[int] = (128, 256, 384, 512),
         unet_layers: int = 2,
@@ -104,6 +120,8 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         patch_size: int = 1,
     ):
         super().__init__()
+        if diffused not in DIFFUSED:
+            raise InputError(f"diffused is {diffused!r}: use {' or '.join(DIFFUSED)}")
         levels = len(unet_channels)
         step = math.lcm(2 ** (1 + len(stage_channels)), patch_size * 2 ** (levels - 1))
         least = 2 ** (2 + len(stage_channels))
@@ -175,6 +193,19 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
     def classify(self, encoded: Encoded) -> Tensor:
         """Logits (B, K), float32."""
         return self.head(encoded.recognition)
+
+    def diffusible(self, face: Tensor, source: Tensor | None, keep_source: Tensor | None = None) -> Tensor:
+        """What noise is put on to teach wanted faces (B, C, H, W): they, or where a source is kept, the change to them.
+
+        Args:
+            face: in [-1, 1].
+            source: as many; None = no source.
+            keep_source: (B,) bool; the other rows go without. None = all are kept.
+        """
+        if source is None or self.config.diffused == "face":
+            return face
+        change = CHANGE_SCALE * (face - source)
+        return change if keep_source is None else torch.where(keep_source.view(-1, 1, 1, 1), change, face)
 
     def denoise(
         self,
@@ -265,6 +296,11 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         noise = spread * draw_noise(shape, generator, device) if style is None else style.to(device).view(shape)
         if images is not None and grain is None:
             grain = draw_noise(shape, generator, device)
+        low: Tensor | float = -1.0
+        high: Tensor | float = 1.0
+        change = config.diffused == "change"
+        if change and images is not None:
+            low, high = CHANGE_SCALE * (-1 - images), CHANGE_SCALE * (1 - images)
         made = sample_faces(
             self,
             noise,
@@ -275,12 +311,14 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             solver=solver,
             eta=eta,
             generator=generator,
+            low=low,
+            high=high,
             progress=progress,
         )
         if images is None:
             return made
         assert grain is not None  # given or drawn wherever there are sources
-        return restore_grain(made, images, grain)
+        return restore_grain(images + made / CHANGE_SCALE if change else made, images, grain)
 
     def recognition_parameters(self) -> int:
         """How many parameters take part in recognition: those of the encoder that reach it, and the head."""

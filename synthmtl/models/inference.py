@@ -148,9 +148,11 @@ def _batches(
             images = table.images[start : start + batch_size].to(device).float().div_(127.5).sub_(1.0)
             yield images.contiguous(memory_format=torch.channels_last)
 
-    with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
-        yield batches()
-    model.train(training)
+    try:
+        with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
+            yield batches()
+    finally:
+        model.train(training)
 
 
 def save_network(model: Network, directory: str | Path) -> None:

@@ -95,13 +95,15 @@ def sample_faces(
     solver: str | SchedulerMixin | None = None,
     eta: float = 0.0,
     generator: Generator | None = None,
+    low: Tensor | float = -1.0,
+    high: Tensor | float = 1.0,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Tensor:
-    """Solve from noise to faces.
+    """Solve from noise to faces, or to whatever else the model was trained to make.
 
     Guidance w replaces the prediction by f(null) + w (f(target) - f(null)) (Ho and Salimans, 2021), the source kept in
     both: 1 is none and needs one evaluation a step, others need two. The face that a prediction means is clipped to
-    [-1, 1] in every step, since errors of the first few steps would grow.
+    its range in every step, since errors of the first few steps would grow.
 
     Args:
         model: the network, in evaluation mode.
@@ -113,10 +115,11 @@ def sample_faces(
         solver: as for :meth:`NoiseSchedule.solver`.
         eta: noise added anew in each step, from 0 (none) to 1 (as much as in DDPM); DDIM only.
         generator: draws that noise.
+        low, high: range of what is made, numbers or (B, C, H, W).
         progress: wraps the iterable of steps.
 
     Returns:
-        (B, C, H, W) float32 in [-1, 1].
+        (B, C, H, W) float32 in [low, high].
 
     Raises:
         InputError: if the solver does not suit the model, or ``eta`` the solver.
@@ -138,10 +141,15 @@ def sample_faces(
             predicted = model.denoise(torch.cat([x, x]), times[i], encoded, target, keep_condition=keep)
             wanted, null = predicted.chunk(2)
             predicted = null + guidance_scale * (wanted - null)
-        clean = schedule.clean(x, predicted, times[i]).clamp(-1, 1)
+        clean = _within(schedule.clean(x, predicted, times[i]), low, high)
         predicted = schedule.predicted(x, clean, times[i])
         x = ready.step(predicted, ready.timesteps[i], x, **(extra if stochastic else {})).prev_sample
-    return x.clamp(-1, 1)
+    return _within(x, low, high)
+
+
+def _within(x: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
+    """``x`` where it lies in the range, else the nearer end of it."""
+    return x.clip(torch.as_tensor(low, device=x.device), torch.as_tensor(high, device=x.device))
 
 
 def _twice(encoded: Encoded) -> Encoded:

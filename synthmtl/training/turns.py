@@ -85,7 +85,10 @@ class Turn:
                 for tensor in self.objective.state_dict().values():
                     broadcast(tensor)
         optimizer = build_optimizer(self.parameters, self.config, self.learning_rate)
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+        # Without a gradient scaler accelerate's wrapper adds nothing but time: in every step it looks through the disk
+        # for an optional package. So does its ``backward``.
+        scaled = self.accelerator.scaler is not None
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer) if scaled else optimizer
 
     def take(self, batches: Sequence[Batch], factor: float, step: int, repeat: int) -> dict[str, float]:
         """Gradients of the batches' mean loss, clipped, in place; returns the losses, means over all processes.
@@ -105,7 +108,7 @@ class Turn:
             with self._alone(), synchronized:
                 losses = self.module(batch)
                 if self.tasks is None:
-                    accelerator.backward(losses[f"{self.name}/loss"])
+                    self._backward(losses[f"{self.name}/loss"])
                 else:
                     self.tasks.add(self._own(losses), len(batches))
             self._add(total, losses, len(batches))
@@ -161,6 +164,12 @@ class Turn:
         # torch.manual_seed looks for devices of every kind, which takes as long as a step of a small network.
         seed_all = torch.default_generator.manual_seed if self.accelerator.device.type == "cpu" else torch.manual_seed
         seed_all(seed)
+
+    def _backward(self, loss: Tensor) -> None:
+        if self.accelerator.scaler is not None:
+            self.accelerator.backward(loss)
+        else:
+            (loss / self.accelerator.gradient_accumulation_steps).backward()
 
     def _own(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by the objective's names."""

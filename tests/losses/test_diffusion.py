@@ -11,6 +11,7 @@ from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.losses import DenoisingOptions, DiffusionObjective, ExpressionLoss
 from synthmtl.models import DiffusionFERSNet
+from synthmtl.models.denoiser import CHANGE_SCALE
 from synthmtl.training import Player, TrainingConfig, build_accelerator, fit
 
 CLASSES = ("neutral", "happiness", "sadness", "anger")
@@ -71,6 +72,22 @@ def test_every_parameter_learns(kind, condition):
         # Without pairs there is no source.
         assert (gradient is None) == (kind == "unpaired" and name.startswith("adapter.")), name
         assert gradient is None or (gradient.isfinite().all() and gradient.count_nonzero() > 0), name
+
+
+def test_what_is_made_noisy_is_the_change_where_a_source_is_kept(monkeypatch):
+    net, given = model(diffused="change"), batch("mixed")
+    seen = {}
+
+    def look(clean, noise, times):
+        seen["clean"] = clean
+        return type(net.schedule).noisy(net.schedule, clean, noise, times)
+
+    monkeypatch.setattr(net.schedule, "noisy", look)
+    objective(net, drop_source=0.0)(given)
+    change = CHANGE_SCALE * (given.target.image - given.source.image)
+    assert torch.equal(seen["clean"], torch.where(given.paired.view(-1, 1, 1, 1), change, given.target.image))
+    objective(net, drop_source=1.0)(given)
+    assert torch.equal(seen["clean"], given.target.image)
 
 
 def test_loss_is_the_sum_of_its_tasks_and_terms():

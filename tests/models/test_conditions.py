@@ -86,6 +86,8 @@ def test_targets_that_users_mean():
     [
         ("expression", "fear", "no expression 'fear' here: use one of neutral, happiness, anger"),
         ("expression", 3, "no expression 3 here"),
+        ("expression", [0.7, 1.9], "expressions are names or whole numbers, not"),
+        ("expression", torch.tensor([0.0, 1.0]), "expressions are names or whole numbers, not"),
         ("expression", torch.tensor([3]), "numbered from 0 to 2 here, not"),
         ("expression", {"AU12": 1.0}, "conditioned on expression, it takes no action units"),
         ("action_units", {"AU99": 1.0}, "no action unit 'AU99': use one of AU1, AU2"),

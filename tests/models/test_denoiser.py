@@ -7,6 +7,7 @@ from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS_7
 from synthmtl.models import DIFFUSION_SIZES, FERSNET_SIZES, DiffusionFERSNet
 from synthmtl.models.conditions import CONDITIONS
+from synthmtl.models.denoiser import CHANGE_SCALE
 from synthmtl.models.inference import load_network
 
 CLASSES = ("neutral", "happiness", "anger")
@@ -179,3 +180,35 @@ def test_sizes():
 def test_configurations_that_do_not_suit(config, message):
     with pytest.raises(InputError, match=message):
         tiny(**config)
+
+
+@pytest.mark.parametrize("prediction", ["v", "flow"])
+def test_a_right_denoiser_of_changes_gives_the_wanted_face(prediction, monkeypatch):
+    model, source, wanted = tiny(diffused="change", prediction=prediction), 0.8 * faces(), 0.8 * faces(seed=1)
+    made = model.diffusible(wanted, source)
+    torch.testing.assert_close(made, CHANGE_SCALE * (wanted - source))
+    monkeypatch.setattr(
+        model, "denoise", lambda noisy, time, *_, **__: model.schedule.predicted(noisy, made, time.expand(len(noisy)))
+    )
+    grainless = torch.zeros_like(source)
+    edited = model.synthesize(source, torch.tensor([0, 1, 2]), generator=torch.Generator(), grain=grainless)
+    torch.testing.assert_close(edited, wanted, atol=1e-4, rtol=0)
+
+
+def test_without_a_source_whole_faces_are_made_and_kept_sources_decide_row_by_row():
+    model, source, wanted = tiny(diffused="change"), faces(), faces(seed=1)
+    assert model.diffusible(wanted, None) is wanted
+    assert tiny().diffusible(wanted, source) is wanted
+    rows = model.diffusible(wanted, source, torch.tensor([True, False, True]))
+    assert torch.equal(rows[1], wanted[1])
+    torch.testing.assert_close(rows[::2], CHANGE_SCALE * (wanted - source)[::2])
+    for images in (None, source):
+        made = model.synthesize(images, torch.tensor([0, 1, 2]), generator=torch.Generator().manual_seed(0))
+        assert made.shape == source.shape and made.min() >= -1 and made.max() <= 1
+
+
+def test_what_is_diffused_is_kept_by_files_and_checked(tmp_path):
+    tiny(diffused="change").save_pretrained(tmp_path)
+    assert load_network(tmp_path).config.diffused == "change"
+    with pytest.raises(InputError, match="diffused is 'both': use face or change"):
+        tiny(diffused="both")
