@@ -8,8 +8,8 @@ import torch
 
 from synthmtl.data import FaceTable
 from synthmtl.experiment.stages import Job
-from synthmtl.interference.gates import Openness, measured_gates
-from synthmtl.interference.units import evaluating, gated_units
+from synthmtl.interference.gates import Openness, openness_over
+from synthmtl.interference.units import gated_units
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
 
@@ -45,12 +45,8 @@ def gates_of_run(job: Job, bases: Mapping[tuple[str, int], Path], cells: Iterabl
 def openness(network: FaceGenerator, table: FaceTable) -> list[Openness]:
     """Of every gate of ``network``, over the faces of ``table``."""
     device = next(network.parameters()).device
-    with evaluating(network), torch.no_grad(), measured_gates(network, network.classes) as meter:
-        for rows in torch.arange(len(table)).split(128):
-            batch = table.batch(rows).to(device)
-            meter.label(batch.expression)
-            network(batch.image)
-    return meter.result()
+    batches = (table.batch(rows).to(device) for rows in torch.arange(len(table)).split(128))
+    return openness_over(network, batches, network.classes)
 
 
 def mean_openness(seeds: list[list[Openness]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from synthmtl.interference.affinity import Affinity, AffinityRecorder, look_ahea
 from synthmtl.interference.conflict import ConflictRecorder, PairConflict, gradient_conflict, parameter_groups
 from synthmtl.interference.features import collect_features, unit_filtering
 from synthmtl.interference.filtering import Filtering, filtering_ratio
-from synthmtl.interference.gates import GateMeter, GateRecorder, Openness, gate_maps, measured_gates
+from synthmtl.interference.gates import GateMeter, GateRecorder, Openness, gate_maps, measured_gates, openness_over
 from synthmtl.interference.gradients import task_losses
 from synthmtl.interference.interventions import (
     Effect,
@@ -48,6 +48,7 @@ __all__ = [
     "look_ahead_affinity",
     "measured_gates",
     "open_gates",
+    "openness_over",
     "parameter_groups",
     "probe_targets",
     "relative_gain",

@@ -1,6 +1,6 @@
 """How far gates are open: running means over faces, and maps to be laid over them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from synthmtl.data.batch import FaceBatch
 from synthmtl.errors import InputError
 from synthmtl.interference.gradients import process_mean, several_processes
 from synthmtl.interference.recorder import Recorder, step_of
@@ -144,6 +145,19 @@ def measured_gates(
     meter = GateMeter(classes)
     with watched_exchanges(model, meter.see, units):
         yield meter
+
+
+def openness_over(model: nn.Module, batches: Iterable[FaceBatch], classes: Sequence[str] = ()) -> list[Openness]:
+    """Openness of every gate of ``model``, in eval mode, over all faces of ``batches``, which are on its device.
+
+    Raises:
+        InputError: if the model has no gated units.
+    """
+    with evaluating(model), torch.no_grad(), measured_gates(model, classes) as meter:
+        for batch in batches:
+            meter.label(batch.expression)
+            model(batch.image)
+    return meter.result()
 
 
 def gate_maps(

@@ -30,7 +30,7 @@ from synthmtl.interference import (
     gate_maps,
     gated_units,
     intervention_effects,
-    measured_gates,
+    openness_over,
     probe_targets,
     unit_filtering,
 )
@@ -158,13 +158,10 @@ def maps_over_faces(job: StudyJob, model: FERSNet) -> dict[str, Tensor]:
 
 def openness(job: StudyJob, model: FERSNet) -> list[dict[str, Any]]:
     """Openness of every gate over the held-out faces, by expression too; see :class:`Openness`."""
-    faces = job.held_out.faces
-    with torch.no_grad(), measured_gates(model, faces.classes) as meter:
-        for start, images in _batches(faces, job.accelerator.device):
-            meter.label(faces.expression[start : start + len(images)])
-            model.encode(images)
     names = ("stage", "direction", "gate", "mean", "spread", "channels", "expressions")
-    return [{name: getattr(each, name) for name in names} for each in meter.result()]
+    faces, device = job.held_out.faces, job.accelerator.device
+    batches = (faces.batch(rows).to(device) for rows in torch.arange(len(faces)).split(_BATCH))
+    return [{name: getattr(each, name) for name in names} for each in openness_over(model, batches, faces.classes)]
 
 
 def probe_metrics(job: StudyJob, cell: Cell, model: FERSNet) -> dict[str, float]:
@@ -184,7 +181,7 @@ def probe_metrics(job: StudyJob, cell: Cell, model: FERSNet) -> dict[str, float]
     def run(images: Tensor) -> None:
         joint.append(pooled(model.encode(images).recognition, 1))
 
-    features = collect_features(model, (images for _, images in _batches(faces, job.accelerator.device)), run=run)
+    features = collect_features(model, _batches(faces, job.accelerator.device), run=run)
     inward = [places for name, places in features.items() if name.endswith(_INWARD)]
 
     def read(values: Tensor) -> dict:
@@ -235,6 +232,6 @@ def interventions(job: StudyJob, trained: Trained) -> dict[str, dict[str, float]
     return {name: effect.change for name, effect in effects.items() if name != "untouched"}
 
 
-def _batches(table: FaceTable, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    for start in range(0, len(table), _BATCH):
-        yield start, table.batch(range(start, min(start + _BATCH, len(table)))).image.to(device)
+def _batches(table: FaceTable, device: torch.device) -> Iterator[Tensor]:
+    for rows in torch.arange(len(table)).split(_BATCH):
+        yield table.batch(rows).image.to(device)

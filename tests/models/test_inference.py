@@ -5,9 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.models import Recognizer
-from synthmtl.models.inference import CONFIG, load_network, save_network
+from synthmtl.models.inference import CONFIG, load_network, predict_table, save_network
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -62,3 +63,11 @@ def test_classes_must_be_expressions_in_their_order(tmp_path, network):
     (tmp_path / CONFIG).write_text(json.dumps(config | {"classes": ["happiness", "neutral", "fear"]}))
     with pytest.raises(InputError, match="classes are .*'happiness', 'neutral'.*: use some of neutral,"):
         load_network(tmp_path)
+
+
+def test_a_network_is_in_the_mode_it_was_in_whatever_happens(network):
+    model = network.train()
+    faces = FaceTable(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), network.classes)
+    with pytest.raises(RuntimeError):
+        predict_table(model, faces)  # faces of another size
+    assert model.training
