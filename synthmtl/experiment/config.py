@@ -82,7 +82,8 @@ class ModelOptions:
             ``valence_arousal``, which common and rare expressions share. Faces that lack them get them from
             ``synthesis.labeler``, as targets only.
         prediction: of the denoiser: ``v``, or ``flow`` (flow matching).
-        diffused: what the denoiser makes of noise: the wanted ``face``, or the ``change`` that is added to its source.
+        diffused: what the denoiser makes of noise where it has a source: the wanted ``face``, or the ``change`` that is
+            added to the source.
         unet_channels: widths of the denoiser's levels, fine to coarse; null = those of the size.
         patch_size: the denoiser works on patches of that many pixels a side, 1 or 2; null = that of the size.
         sharing: sharing unit of the gated methods (``synthmtl.sharing.SHARING_UNITS``), or ``hard_matched``: one trunk,
@@ -107,7 +108,7 @@ class ModelOptions:
     generator: str = "gan"
     condition: str = "expression"
     prediction: str = "v"
-    diffused: Literal["face", "change"] = "face"
+    diffused: Literal["face", "change"] = "change"
     unet_channels: list[int] | None = None
     patch_size: int | None = None
     sharing: str = "leaky"
