@@ -323,4 +323,4 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
     def recognition_parameters(self) -> int:
         """How many parameters take part in recognition: those of the encoder that reach it, and the head."""
         counts = [sum(p.numel() for p in part.parameters()) for part in (self.encoder, self.head)]
-        return sum(counts) - self.encoder.parameters_of_synthesis()
+        return sum(counts) - self.encoder.parameters_beside_recognition()

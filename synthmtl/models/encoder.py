@@ -110,7 +110,7 @@ class TwoBranchEncoder(MultiTaskTrunk):
         recognition, synthesis = self.joint(joined).chunk(2, 1)
         return Encoded(recognition, synthesis, skips, penalty, further)
 
-    def parameters_of_synthesis(self) -> int:
+    def parameters_beside_recognition(self) -> int:
         """How many parameters are the other tasks' alone, and none of recognition's; those of units are common."""
         apart: list[nn.Module] = [] if self.joined else list(self.branches[SYNTHESIS:])
         apart += [self.joint[SYNTHESIS]] if isinstance(self.joint, nn.ModuleList) else []

@@ -88,7 +88,7 @@ def test_joint_blocks_apart_read_one_task_each(sharing):
     reached(model, "recognition")
     unread = {name: p.numel() for name, p in model.named_parameters() if p.grad is None}
     # Units count as common, though the last stage's toward synthesis tells recognition nothing.
-    assert model.parameters_of_synthesis() == sum(n for name, n in unread.items() if not name.startswith("units"))
+    assert model.parameters_beside_recognition() == sum(n for name, n in unread.items() if not name.startswith("units"))
 
 
 def test_a_joint_block_reads_what_the_gates_kept_out():
