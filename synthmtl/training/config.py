@@ -31,7 +31,7 @@ class TrainingConfig:
         betas: decay of the gradient's first and second moment.
         clip_norm: largest norm of a player's gradient; None = not clipped.
         precision: that of ``build_accelerator``; ``auto`` takes the accelerator as it is.
-        channels_last: memory format of the convolutions' weights.
+        channels_last: memory format of the convolutions' weights, as in ``put_channels_last``.
         accumulation: micro-steps per optimizer step.
         ema_decay: of the moving average of the first player's weights; None = no average.
         log_every: steps per line of ``losses.jsonl``.

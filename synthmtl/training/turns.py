@@ -16,6 +16,7 @@ from synthmtl.data.randomness import derive_seed
 from synthmtl.errors import InputError
 from synthmtl.models.blocks import unrecorded_statistics
 from synthmtl.training.config import TrainingConfig, build_optimizer
+from synthmtl.training.layout import put_channels_last
 from synthmtl.training.task_gradients import TASK, TaskGradients
 
 PLAIN = (None, "sum")
@@ -75,8 +76,9 @@ class Turn:
         """Move to the device and wrap; ``everyone`` are the turns of all players."""
         self.others = [p for turn in everyone if turn is not self for p in turn.parameters]
         self.leads = everyone[0] is self
-        memory_format = torch.channels_last if self.config.channels_last else torch.preserve_format
-        self.objective.to(self.accelerator.device).to(memory_format=memory_format)
+        self.objective.to(self.accelerator.device)
+        if self.config.channels_last:
+            put_channels_last(self.objective, self.accelerator.device)
         with self._alone():
             named = _Named(self.objective, self.name, apart=self.tasks is not None)
             # Where tasks have gradients of their own, they are averaged over processes by hand: no DDP.

@@ -66,7 +66,10 @@ def rows(tiny: bool) -> list[Row]:
     calls = {}
     for name, paired in (("without sources", False), ("sources through the gates", True)):
         batch = edit_batch(batch_size, pixels, labelled=1, paired=paired)
-        objective = DiffusionObjective(copy.deepcopy(network), ExpressionLoss(), DenoisingOptions(), recognition=0.0)
+        trained = copy.deepcopy(network)
+        if not paired:  # the control: the UNet alone, as in the example
+            trained.requires_grad_(False).unet.requires_grad_(True)
+        objective = DiffusionObjective(trained, ExpressionLoss(), DenoisingOptions(), recognition=0.0)
         player = Player("network", objective)
         calls[name] = training([player], Laps([batch]), accelerator, steps=steps, learning_rate=1e-4, ema_decay=0.999)
     images = edit_batch(batch_size, pixels, labelled=1, paired=False).target.image
