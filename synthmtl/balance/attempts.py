@@ -47,15 +47,20 @@ class Draft:
         return not len(self.pending) or self.attempt == self.max_attempts
 
     def candidates(self) -> tuple[Tensor, Tensor, list[int]]:
-        """Source rows (B,), targets (B,) and seeds of the attempt that is due."""
+        """Source rows (B,), -1 = none, targets (B,) and seeds of the attempt that is due."""
         rows, seeds = self.plan.candidate(self.faces[self.pending], self.attempt)
         return rows, self.plan.target[self.faces[self.pending]], seeds
+
+    def sources(self, rows: Tensor) -> Tensor | None:
+        """The faces (B, C, H, W) to edit in these rows; None where faces are made of noise."""
+        return self.table.images[rows] if self.plan.edits else None
 
     def judge(self, judging: Callable[..., Verdict], images: Tensor, finite: Tensor) -> None:
         """Keep the best of what was made of :meth:`candidates`: images (B, C, H, W) and whether they are finite."""
         chunk, pending = self.chunk, self.pending
         rows, wanted, seeds = self.candidates()
-        verdict = judging(images, self.table.images[rows], wanted, finite=finite, rows=rows)
+        edited = rows if self.plan.edits else None
+        verdict = judging(images, self.sources(rows), wanted, finite=finite, rows=edited)
         kept = verdict.reason < 0
         one = torch.ones((), dtype=torch.int64)
         chunk.rejected.index_put_((wanted[~kept], verdict.reason[~kept]), one, accumulate=True)

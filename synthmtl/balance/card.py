@@ -11,7 +11,8 @@ _COLUMNS = """\
 | `file_name`, `expression` | the image below `train/`, and what it is meant to show |
 | `synthetic` | `true` for a synthesized face, `false` for a copied original |
 | `subject`, `session` | numbers of the person and the sitting in the source; missing where unknown |
-| `source_file`, `source_row`, `source_expression` | the face that was edited, its row in the table, and what it shows |
+| `source_file`, `source_row`, `source_expression` | the edited face, its row in the table, what it shows; none if \
+the face is new |
 | `generator` | first 16 hex digits of the SHA-256 of the generator's weights |
 | `seed`, `attempt` | seed of what was drawn, and which attempt it was, from 0 |
 | `agreement` | the judge's probability of `expression`; missing without the filter |
@@ -45,7 +46,8 @@ def data_card(result: BalancingResult, table: FaceTable, *, originals: bool, for
     arguments = {"spread": settings["spread"]} | {name: value for name, value in sampling.items() if value is not None}
     shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     told = "target" if "targets" in result.identity else "expression"
-    seed_line = f"{network}.synthesize(source, {told}, generator=torch.Generator().manual_seed(seed), {shown})"
+    edited = "source" if result.plan.edits else None
+    seed_line = f"{network}.synthesize({edited}, {told}, generator=torch.Generator().manual_seed(seed), {shown})"
     strategy = result.plan.strategy
     return "\n".join(
         [
@@ -67,7 +69,7 @@ def data_card(result: BalancingResult, table: FaceTable, *, originals: bool, for
             "## Intended use",
             "",
             "Training recognizers of facial expressions, and studies of class imbalance and of synthesized training "
-            "data. It is for training only: never evaluate on it, and keep faces of its sources' subjects out of the "
+            "data. It is for training only: never evaluate on it, and keep the people of the training faces out of the "
             "data that you evaluate on. Not for identifying, judging or monitoring people, nor as photographs of "
             "anybody.",
             "",
@@ -85,10 +87,10 @@ def data_card(result: BalancingResult, table: FaceTable, *, originals: bool, for
             "",
             f"Rejected candidates: {_rejected(result)}.",
             "",
-            "A face can be made again from its source and seed, up to rounding: "
-            f"`{seed_line}`. `balance.json` holds all settings and hashes; `contact_sheet.png` shows sources and "
-            "edits. Every synthesized PNG says in its own text chunks that it is synthetic, by which generator, from "
-            "which source file and with which seed.",
+            f"A face can be made again from its {'source and ' if result.plan.edits else ''}seed, up to rounding: "
+            f"`{seed_line}`. `balance.json` holds all settings and hashes; `contact_sheet.png` shows "
+            f"{'sources and edits' if result.plan.edits else 'such faces'}. Every synthesized PNG says in its own text "
+            "chunks that it is synthetic, by which generator, from which source file (if any) and with which seed.",
             "",
             "| made of | first 16 hex digits of the SHA-256 |",
             "|---|---|",
@@ -106,14 +108,17 @@ def data_card(result: BalancingResult, table: FaceTable, *, originals: bool, for
             + (" and a recognizer agreed with" if result.calibration else "; no recognizer looked at it")
             + "; no person has checked it. Agreement of a recognizer does not prove that a face looks natural: look at "
             "the contact sheet.",
-            "- The generator learned from the same training faces; it adds no new people, and repeats the biases of "
-            "the source in age, sex, skin color and culture, and of posed or caricatured expressions.",
+            "- The generator learned from the same training faces; it "
+            + ("adds no new people, and " if result.plan.edits else "")
+            + "repeats the biases of the source in age, sex, skin color and culture, and of posed or caricatured "
+            "expressions.",
             "- Synthesized faces share traces of their generator (blur, grain). Where only some classes hold such "
             "faces, a recognizer can learn the traces instead of the expressions.",
             "- An expression is not an emotion: do not infer what a person feels, and do not use the set to judge "
             "individuals.",
-            "- Synthesized faces derive from photographs of real persons where the source holds such, and still show "
-            "them. They are personal data as the source is: the consent, terms and withdrawals of the source apply, "
+            "- Synthesized faces derive from photographs of real persons where the source holds such, and "
+            + ("still show them" if result.plan.edits else "may come near one of them, though none was edited")
+            + ". They are personal data as the source is: the consent, terms and withdrawals of the source apply, "
             "and nobody may be shown with an expression they did not make as if it were a photograph.",
             f"- License: {license_note}",
             "",
@@ -138,11 +143,16 @@ def _counts(result: BalancingResult) -> list[str]:
 def _how(result: BalancingResult, network: str) -> str:
     plan, calibration = result.plan, result.calibration
     uses = Counter(record["source_row"] for record in result.records)
-    text = (
-        "Each synthesized face is a real training face of another expression, edited by a "
-        f"{network} generator. Sources are spread evenly over subjects; no face is the source of more than "
-        f"{max(uses.values(), default=0)} of the {len(result.records)} faces. "
-    )
+    if plan.edits:
+        text = (
+            "Each synthesized face is a real training face of another expression, edited by a "
+            f"{network} generator. Sources are spread evenly over subjects; no face is the source of more than "
+            f"{max(uses.values(), default=0)} of the {len(result.records)} faces. "
+        )
+    else:
+        text = (
+            f"Each synthesized face is a new one, made of noise by a {network} generator that was told its expression. "
+        )
     if targets := result.identity.get("targets"):
         kind = {"action_units": "action units", "valence_arousal": "valence and arousal"}[targets["kind"]]
         text += (
@@ -160,8 +170,8 @@ def _how(result: BalancingResult, network: str) -> str:
         f"{text}A recognizer that did not train with the generator judged each face: it is kept if the probability of "
         f"its expression reaches the {calibration.quantile:g} quantile of real validation faces of that "
         f"expression.{borrowed}{_mistaken(result)} Up to {result.identity['settings']['max_attempts']} attempts a "
-        "face. Faces that hardly differ from their source or from any training face, or repeat another person's, "
-        "mirrored or not, were rejected and never used."
+        f"face. Faces that hardly differ from {'their source or from ' if plan.edits else ''}any training face, or "
+        f"repeat {'another' if plan.edits else 'a'} person's, mirrored or not, were rejected and never used."
     )
 
 

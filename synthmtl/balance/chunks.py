@@ -46,7 +46,7 @@ class Chunk:
         images: (n, C, H, W) uint8, of each wanted face the kept candidate, or else the best rejected one.
         reason: (n,) int64, -1 = kept, otherwise why that candidate was rejected, an index into ``filter.REASONS``.
         agreement: (n,) float32, the judge's probability of the target.
-        source: (n,) int64, row of the edited face.
+        source: (n,) int64, row of the edited face, -1 = none.
         seed: (n,) int64, seed of the style.
         attempt: (n,) int64, which attempt it was, from 0.
         rejected: (K, R) int64, candidates rejected per target class and reason.

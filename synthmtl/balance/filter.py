@@ -221,12 +221,13 @@ class FaceFilter:
         self.references = TrainingFaces(references, subject, device=device)
 
     def __call__(
-        self, images: Tensor, sources: Tensor, target: Tensor, *, finite: Tensor, rows: Tensor | None = None
+        self, images: Tensor, sources: Tensor | None, target: Tensor, *, finite: Tensor, rows: Tensor | None = None
     ) -> Verdict:
-        """Judge edited faces.
+        """Judge edited or new faces.
 
         Args:
-            images, sources: (B, C, H, W) uint8.
+            images: (B, C, H, W) uint8.
+            sources: as many; None = the faces are no edits.
             target: (B,) int64.
             finite: (B,) bool, False where the generator's pixels were not numbers.
             rows: (B,) int64, which training faces the sources are; None = none of them.
@@ -239,13 +240,14 @@ class FaceFilter:
         # From the weakest reason to the strongest: the strongest is the one that is counted.
         reason[~(agreement >= threshold)] = REASONS.index("disagreement")
         reason[(distance < self.min_distance) | (correlation > self.max_correlation)] = REASONS.index("copy")
-        reason[mean_difference(images, sources) < self.min_change] = REASONS.index("unchanged")
+        if sources is not None:
+            reason[mean_difference(images, sources) < self.min_change] = REASONS.index("unchanged")
         reason[~finite] = REASONS.index("broken")
         return Verdict(reason, agreement, agreement / threshold.clamp(min=1e-6))
 
 
 def no_filter(
-    images: Tensor, sources: Tensor, target: Tensor, *, finite: Tensor, rows: Tensor | None = None
+    images: Tensor, sources: Tensor | None, target: Tensor, *, finite: Tensor, rows: Tensor | None = None
 ) -> Verdict:
     """In place of a :class:`FaceFilter`, for studies: keeps every face whose pixels are numbers, asks no judge."""
     reason = torch.where(finite, -1, REASONS.index("broken"))

@@ -17,8 +17,9 @@ from synthmtl.errors import InputError
 
 logger = logging.getLogger("synthmtl")
 
-SOURCES = ("any", "neutral_first")
-"""Which faces may be edited: any of another expression, or neutral ones wherever there are some."""
+SOURCES = ("any", "neutral_first", "none")
+"""Which faces may be edited: any of another expression, or neutral ones wherever there are some; or none at all: then a
+diffusion model makes new faces of noise."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class BalancePlan:
         counts: faces per class before balancing.
         requested: faces to add per class; every class is named.
         target: (M,) int64, the wanted expression.
-        sources: (M, A) int64, rows of the table to edit, each of another expression; the first is tried first.
+        sources: (M, A) int64, rows of the table to edit, each of another expression; the first is tried first. -1 =
+            the face is made of noise, as then all are.
         seeds: (M,) int64, one for each wanted face.
         unsourced: of ``requested``, faces per class without a source that may still be used; they are not among the M.
         max_uses: wanted faces that may name the same source.
@@ -61,6 +63,11 @@ class BalancePlan:
         column = attempt // 2 % self.sources.shape[1]
         seeds = [derive_seed("style", seed, attempt) for seed in self.seeds[faces].tolist()]
         return self.sources[faces, column], seeds
+
+    @property
+    def edits(self) -> bool:
+        """Whether faces are edited, and not made of noise."""
+        return not bool((self.sources < 0).any())
 
     def fingerprint(self) -> str:
         """16 hex digits that change with anything in the plan."""
@@ -92,7 +99,8 @@ def make_plan(
         strategy: as for :func:`~synthmtl.balance.strategy.resolve_strategy`.
         seed: of the assignment and of every face's seed.
         sources: ``any``, or ``neutral_first``: of each subject only neutral faces, where it has some; of faces of
-            unknown subject only neutral ones, where there are some. Targets other than neutral only.
+            unknown subject only neutral ones, where there are some. Targets other than neutral only. Or ``none``: new
+            faces, by a diffusion model.
         candidates: A, sources of each wanted face.
         max_uses: wanted faces, over all classes, that may name the same source; a class for which this leaves too few
             sources falls short (``unsourced``). None = no limit beyond even use.
@@ -102,7 +110,7 @@ def make_plan(
 
     Raises:
         InputError: as ``resolve_strategy`` and ``strata``, or if a class that needs faces has no face of another
-            expression to edit.
+            expression to edit, or ``max_uses`` or ``match`` is given where there is no source.
     """
     if sources not in SOURCES:
         raise InputError(f"unknown sources {sources!r}: use one of {', '.join(SOURCES)}")
@@ -110,20 +118,14 @@ def make_plan(
         raise InputError(f"candidates must be at least 1, not {candidates}")
     if max_uses is not None and max_uses < 1:
         raise InputError(f"max_uses must be at least 1, not {max_uses}: leave it out for no limit")
+    if sources == "none" and (match or max_uses is not None):
+        raise InputError("match and max_uses are about the faces that are edited: leave them out where sources is none")
     counts = table.counts()
     requested = resolve_strategy(counts, strategy)
-    pools, shares = _by_stratum(
-        table, {name: _pool(table, name, sources) for name, count in requested.items() if count}, requested, match
-    )
-    chosen = deal(
-        pools,
-        shares,
-        _groups(table),
-        candidates,
-        torch.Generator().manual_seed(derive_seed("plan", seed)),
-        max_uses=max_uses,
-    )
-    rows = {name: [row for key in chosen if key[0] == name for row in chosen[key] if row] for name in requested}
+    if sources == "none":
+        rows = {name: [[-1] * candidates] * count for name, count in requested.items()}
+    else:
+        rows = _rows_to_edit(table, requested, sources, candidates, max_uses, match, derive_seed("plan", seed))
     numbers = [(name, i) for name in requested for i in range(len(rows[name]))]
     return BalancePlan(
         classes=table.classes,
@@ -137,6 +139,24 @@ def make_plan(
         max_uses=max_uses,
         match=tuple(match),
     )
+
+
+def _rows_to_edit(
+    table: FaceTable,
+    requested: dict[str, int],
+    sources: str,
+    candidates: int,
+    max_uses: int | None,
+    match: Sequence[str],
+    seed: int,
+) -> dict[str, list]:
+    """Of each class the sources of every wanted face that has any."""
+    pools, shares = _by_stratum(
+        table, {name: _pool(table, name, sources) for name, count in requested.items() if count}, requested, match
+    )
+    generator = torch.Generator().manual_seed(seed)
+    chosen = deal(pools, shares, _groups(table), candidates, generator, max_uses=max_uses)
+    return {name: [row for key in chosen if key[0] == name for row in chosen[key] if row] for name in requested}
 
 
 def _by_stratum(

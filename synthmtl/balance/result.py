@@ -22,12 +22,12 @@ class BalancingResult:
     """A balancing set and how it came about.
 
     Attributes:
-        table: the synthesized faces. Each has the wanted expression, its source's subject, session and domain,
-            ``synthetic`` = True, the attribute ``agreement``, those that the plan matched, those of
-            :meth:`ClassTargets.columns` and, as ``files``, its name in a written set. It has no further labels, since
-            the edit changed them.
-        records: of each face: ``source_file``, ``source_row``, ``source_expression``, ``seed``, ``attempt`` (from 0),
-            ``generator``, ``agreement`` (None without filter), ``below_threshold``, ``filtered``.
+        table: the synthesized faces. Each has the wanted expression, its source's subject, session and domain (unknown
+            of a new face, which has no source), ``synthetic`` = True, the attribute ``agreement``, those that the plan
+            matched, those of :meth:`ClassTargets.columns` and, as ``files``, its name in a written set. It has no
+            further labels, since the edit changed them.
+        records: of each face: ``source_file``, ``source_row``, ``source_expression`` (None of a new face), ``seed``,
+            ``attempt`` (from 0), ``generator``, ``agreement`` (None without filter), ``below_threshold``, ``filtered``.
         plan: what was wanted.
         kept: faces in the table per class; ``requested`` minus ``kept`` is missing.
         below_threshold: of these, faces that the judge rejected and that fill the set up (``fill="best"``).
@@ -133,9 +133,9 @@ class Origin:
         named = (getattr(chunk, name)[taken].tolist() for name in ("seed", "attempt", "agreement", "reason"))
         records = [
             {
-                "source_file": table.files[row] or None,
-                "source_row": row,
-                "source_expression": table.classes[table.expression[row]],
+                "source_file": (table.files[row] or None) if row >= 0 else None,
+                "source_row": row if row >= 0 else None,
+                "source_expression": table.classes[table.expression[row]] if row >= 0 else None,
                 "seed": seed,
                 "attempt": attempt,
                 "generator": self.identity["generator"],
@@ -145,14 +145,15 @@ class Origin:
             }
             for row, seed, attempt, agreement, reason in zip(source.tolist(), *named, strict=True)
         ]
+        known = source >= 0
         names = [f"synthesized-{i:06d}" for i in wanted.tolist()]
         made = FaceTable(
             images=chunk.images[taken] if images is None else images,
             classes=plan.classes,
             expression=target,
-            subject=table.subject[source],
-            session=table.session[source],
-            domain=table.domain[source],
+            subject=torch.where(known, table.subject[source], -1),
+            session=torch.where(known, table.session[source], -1),
+            domain=torch.where(known, table.domain[source], 0),
             synthetic=torch.ones(len(taken), dtype=torch.bool),
             attributes={name: table.attributes[name][source] for name in plan.match}
             | {"agreement": chunk.agreement[taken].float()}

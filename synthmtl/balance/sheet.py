@@ -48,6 +48,22 @@ def contact_cells(
     return cells
 
 
+def new_cells(
+    generator: FaceGenerator,
+    rows: int = 8,
+    *,
+    seed: int = 0,
+    spread: float = 1.0,
+    sampling: SamplingOptions | None = None,
+) -> Tensor:
+    """New faces: uint8 (R, K, C, H, W), each row of the same noise, each expression in a column of its own."""
+    count = len(generator.classes)
+    target = torch.arange(count).repeat(rows)
+    seeds = [derive_seed("new", seed, row) for row in range(rows) for _ in range(count)]
+    made, _ = edit_faces(generator, None, target, seeds, spread=spread, sampling=sampling)
+    return made.unflatten(0, (rows, count))
+
+
 def sheet_rows(table: FaceTable, count: int = 8, *, seed: int = 0) -> list[int]:
     """Rows of up to ``count`` real labelled faces, expressions in turn, and subjects all different where possible."""
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(derive_seed("sheet rows", seed)))

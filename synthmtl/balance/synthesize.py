@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from synthmtl.balance.targets import ClassTargets
 from synthmtl.data.duplicates import MIN_CORRELATION
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.models.generators import FaceGenerator, class_targets, sampling_arguments
+from synthmtl.models.generators import FaceGenerator, class_targets, makes_new_faces, sampling_arguments
 from synthmtl.models.sampling import SamplingOptions
 from synthmtl.progress import shown
 
@@ -32,20 +33,20 @@ _AHEAD = 4  # chunks under way at once: one is made while others are judged, or 
 
 def edit_faces(
     generator: FaceGenerator,
-    sources: Tensor,
+    sources: Tensor | None,
     target: Tensor,
     seeds: list[int],
     *,
     spread: float = 1.0,
     sampling: SamplingOptions | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Edit each face by what its own seed draws.
+    """Edit each face, or make a new one, by what its own seed draws.
 
     ``generator.synthesize(source, target, generator=torch.Generator().manual_seed(seed))`` gives the same face up to
     the rounding of other batch sizes.
 
     Args:
-        sources: (B, C, H, W) uint8.
+        sources: (B, C, H, W) uint8; None = B new faces, by a diffusion model.
         target: (B,) int64 classes, or (B, 22) or (B, 2) as the generator is conditioned. A class stands for what
             :func:`~synthmtl.models.generators.class_targets` takes it for.
         seeds: B seeds, of style or noise.
@@ -63,7 +64,8 @@ def edit_faces(
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     target = (class_targets(generator, target) if target.ndim == 1 else target).to(device)
     with evaluating(generator):
-        edited = generator.synthesize(to_unit(sources, device), target, generator=draws, spread=spread, **options)
+        faces: Any = None if sources is None else to_unit(sources, device)
+        edited = generator.synthesize(faces, target, generator=draws, spread=spread, **options)
     edited = edited.float()
     finite = edited.isfinite().flatten(1).all(1).cpu()
     pixels = edited.nan_to_num().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
@@ -156,7 +158,7 @@ def synthesize_balancing_set(
         plan = make_plan(
             table, plan, seed=seed, sources=sources, candidates=(max_attempts + 1) // 2, max_uses=max_uses, match=match
         )
-    _check_plan(plan, table)
+    _check_plan(plan, table, generator)
     generator.to(device)
     targets = targets or ClassTargets(generator, table)
     limits = {"min_change": min_change, "min_distance": min_distance, "max_correlation": max_correlation}
@@ -248,10 +250,8 @@ def _make_chunks(work: _Work, numbers: Sequence[int]) -> Iterator[tuple[int, Chu
                 draft = oldest
             rows, target, seeds = draft.candidates()
             told = work.origin.targets.draw(target, seeds)
-            before, sources = time.monotonic(), work.origin.table.images[rows]
-            images, finite = edit_faces(
-                work.generator, sources, told, seeds, spread=work.spread, sampling=work.sampling
-            )
+            before, edited = time.monotonic(), draft.sources(rows)
+            images, finite = edit_faces(work.generator, edited, told, seeds, spread=work.spread, sampling=work.sampling)
             generating += time.monotonic() - before
             made += len(images)
             waiting.append((number, draft, behind.submit(_judge, work, number, draft, images, finite)))
@@ -298,6 +298,8 @@ def _check_parts(generator: FaceGenerator, judge: nn.Module | None, table: FaceT
             raise InputError(f"the generator wants faces of {wanted} {name}, the data have {found}: read them so")
 
 
-def _check_plan(plan: BalancePlan, table: FaceTable) -> None:
+def _check_plan(plan: BalancePlan, table: FaceTable, generator: FaceGenerator) -> None:
+    if not plan.edits and not makes_new_faces(generator):
+        raise InputError("sources is none, but this generator edits faces: only a diffusion model makes new ones")
     if plan.classes != table.classes or plan.counts != table.counts():
         raise InputError("the plan was made for other faces: make one for this table")

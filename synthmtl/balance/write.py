@@ -23,7 +23,7 @@ from synthmtl.balance.formats import (
     write_shards,
 )
 from synthmtl.balance.result import BalancingResult
-from synthmtl.balance.sheet import contact_cells, draw_sheet, sheet_rows
+from synthmtl.balance.sheet import contact_cells, draw_sheet, new_cells, sheet_rows
 from synthmtl.data.table import FaceTable
 from synthmtl.data.writer import metadata_rows
 from synthmtl.errors import InputError
@@ -97,9 +97,13 @@ def write_balancing_set(
     card = data_card(result, table, originals=originals, format=format, license_note=license_note)
     write_text(directory / "README.md", card)
     sampling = SamplingOptions(**result.identity["settings"].get("sampling", {}))
-    cells = contact_cells(generator, table, sheet_rows(table, sheet_faces), sampling=sampling)
+    if result.plan.edits:
+        cells = contact_cells(generator, table, sheet_rows(table, sheet_faces), sampling=sampling)
+    else:
+        cells = new_cells(generator, sheet_faces, spread=result.identity["settings"]["spread"], sampling=sampling)
     if len(cells):
-        draw(cells, ["source", *table.classes], directory / "contact_sheet.png")
+        heads = ["source"] if result.plan.edits else []
+        draw(cells, [*heads, *table.classes], directory / "contact_sheet.png")
     faces = _faces(result, real, table)
     if format == "imagefolder":
         _write_folder(directory, faces, files or FaceFiles(directory, table))

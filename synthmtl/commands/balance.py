@@ -41,6 +41,11 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--attempts", type=int, default=3, help="tries per wanted face, at most")
     parser.add_argument("--no-filter", action="store_true", help="take the first try of every face, for studies")
     parser.add_argument(
+        "--sources", type=str, default="any",
+        help="any: faces of any other expression are edited; neutral_first: neutral ones where there are some; none: "
+        "a diffusion model makes new faces, of nobody",
+    )  # fmt: skip
+    parser.add_argument(
         "--max-uses", type=int | None, default=None, help="faces that may be made of one source; default: no limit"
     )
     parser.add_argument(
@@ -99,7 +104,7 @@ def run_balance(options: Namespace) -> None:
     table = splits.train
     plan = make_plan(
         table, options.strategy, seed=options.seed, candidates=(options.attempts + 1) // 2,
-        max_uses=options.max_uses, match=options.match,
+        sources=options.sources, max_uses=options.max_uses, match=options.match,
     )  # fmt: skip
     if not len(plan.target):
         raise InputError(f"{options.data}: strategy {options.strategy} wants no further face: nothing to balance")
@@ -159,12 +164,13 @@ def _targets(generator: Any, table: Any, labeler: Path, device: Any) -> Any:
 
 def _check(options: Namespace) -> None:
     from synthmtl.balance.formats import FORMATS
+    from synthmtl.balance.plan import SOURCES
     from synthmtl.balance.result import FILLS
     from synthmtl.data.readers.hugging_face import need_datasets
 
     if options.attempts < 1:
         raise InputError(f"--attempts is {options.attempts}: at least one")
-    for name, known in (("fill", FILLS), ("format", FORMATS)):
+    for name, known in (("fill", FILLS), ("format", FORMATS), ("sources", SOURCES)):
         if options[name] not in known:
             raise InputError(f"--{name} is {options[name]!r}: use one of {', '.join(known)}")
     if options.format == "parquet":

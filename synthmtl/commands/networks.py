@@ -93,7 +93,7 @@ def run_predict(options: Namespace) -> None:
 
 
 def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    """All options of editing."""
+    """All options of editing and of making new faces."""
     parser.add_argument("--model", type=str, required=True, help="folder of a finished run, or a saved generator")
     parser.add_argument("--expression", type=str | None, default=None, help="wanted expression")
     parser.add_argument(
@@ -108,15 +108,22 @@ def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
         help='wanted valence and arousal, each in [-1, 1], e.g. "[0.8, 0.3]". For a generator trained with '
         "--model.condition valence_arousal, which takes an expression, too",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the style, or of a diffusion model's noise")
+    parser.add_argument(
+        "--seed", type=int, default=0,
+        help="of the style, or of a diffusion model's noise; new faces have this seed and those that follow it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--new", type=int | None, default=None, metavar="N",
+        help="make N new faces, of nobody, instead of editing images; for a diffusion generator",
+    )  # fmt: skip
     add_sampling_options(parser)
-    parser.add_argument("images", type=str, nargs="+", metavar="IMAGE", help="image files of faces")
-    add_out_options(parser, "folder for the edited faces")
+    parser.add_argument("images", type=str, nargs="*", metavar="IMAGE", help="image files of faces to edit")
+    add_out_options(parser, "folder for the faces")
     add_json_option(parser)
 
 
 def run_synthesize(options: Namespace) -> None:
-    """Edit images, and print the names of the files."""
+    """Edit images or make new faces, and print the names of the files."""
     import torch
     from PIL import Image
 
@@ -126,19 +133,21 @@ def run_synthesize(options: Namespace) -> None:
 
     check_out(options.out, resume=options.resume, overwrite=options.overwrite)
     model, sampling = load_generator(options)
+    _check_faces(model, options)
     target, said = _wanted(model, options)
     device = default_device()
     model, target = model.to(device), target.to(device)
     how = sampling_arguments(model, sampling) | {"spread": options.spread}
     out, written = None, []
-    for number, (file, image) in enumerate(readable_faces(options.images, model)):
+    faces = readable_faces(options.images, model) if options.new is None else (("new", None),) * options.new
+    for number, (file, image) in enumerate(faces):
         if out is None:
             out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
             claim(out, {"command": "synthesize"} | settings(options))
-        style = torch.Generator().manual_seed(options.seed)
-        edited = model.synthesize(image.to(device), target, generator=style, **how)
+        style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
+        made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
         name = out / f"{number:05d}-{Path(file).stem}-{said}.png"
-        pixels = edited[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+        pixels = made[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         with replacing(name, flush=False) as partial:
             Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(partial, "PNG")
         written.append(str(name))
@@ -147,6 +156,20 @@ def run_synthesize(options: Namespace) -> None:
     if options.json:
         print(json.dumps({"out": str(out), "files": written}))
     log.info("%d faces of %s → %s", len(written), said, out)
+
+
+def _check_faces(model: Any, options: Namespace) -> None:
+    """Stop unless there are either images to edit or new faces to make, by a generator that can."""
+    from synthmtl.models.generators import makes_new_faces
+
+    if options.new is None and not options.images:
+        raise InputError("nothing to edit: name images of faces, or ask for new faces by --new N")
+    if options.new is not None and options.images:
+        raise InputError("--new makes faces without a source: leave the images out, or --new")
+    if options.new is not None and options.new < 1:
+        raise InputError(f"--new is {options.new}: at least one face")
+    if options.new is not None and not makes_new_faces(model):
+        raise InputError(f"--new: the generator in {options.model} edits faces; a diffusion generator makes new ones")
 
 
 def _wanted(model: Any, options: Namespace) -> tuple[Any, str]:

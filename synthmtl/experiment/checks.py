@@ -2,6 +2,7 @@
 
 import torch
 
+from synthmtl.balance.plan import SOURCES
 from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.balance.synthesize import FILLS
 from synthmtl.errors import InputError
@@ -52,6 +53,7 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     _check(at_most is None or 0 <= at_most <= 1, "balance.mistaken_at_most", at_most, "in [0, 1], or null")
     _check(balance.attempts >= 1, "balance.attempts", balance.attempts, "at least 1")
     _check(balance.fill in FILLS, "balance.fill", balance.fill, " or ".join(FILLS))
+    _check(balance.sources in SOURCES, "balance.sources", balance.sources, f"one of {', '.join(SOURCES)}")
     _check(balance.spread >= 0, "balance.spread", balance.spread, "at least 0")
     if isinstance(balance.strategy, str):
         resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)
@@ -90,6 +92,8 @@ def check_generator(config: MainJobConfig) -> None:
                 value = getattr(getattr(config, part), name)
                 if all(value != getattr(getattr(default, part), name) for default in defaults):
                     raise InputError(f"--{part}.{name} is for --model.generator {other}, not {generator}: leave it out")
+    if generator != "diffusion" and config.balance.sources == "none":
+        raise InputError("--balance.sources none makes new faces: only --model.generator diffusion can")
     if generator == "diffusion":
         if config.synthesis.mode == "unpaired":
             raise InputError(

@@ -236,6 +236,8 @@ class BalanceOptions:
             classes would pass as it; null = they may, and the report says how many would.
         attempts: tries per wanted face.
         fill: a wanted face whose every try the judge rejected is left out (``leave``) or its best try taken (``best``).
+        sources: which training faces are edited: ``any`` of another expression, ``neutral_first``: neutral ones where
+            there are some, or ``none``: a diffusion model makes new faces of noise.
         spread: how far drawn styles go from the class's mean, in standard deviations; of a diffusion model's noise,
             its deviation.
         sampling: of a diffusion model.
@@ -248,6 +250,7 @@ class BalanceOptions:
     mistaken_at_most: float | None = None
     attempts: int = 3
     fill: str = "leave"
+    sources: str = "any"
     spread: float = 1.0
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)

@@ -13,6 +13,7 @@ from synthmtl.balance import (
     synthesize_balancing_set,
     write_balancing_set,
 )
+from synthmtl.balance.plan import make_plan
 from synthmtl.balance.synthesize import edit_faces
 from synthmtl.balance.targets import ClassTargets
 from synthmtl.data import FaceTable
@@ -168,7 +169,7 @@ class Fills:
     Attributes:
         tables: by ``Method.fill``; none if no face was kept.
         summary: the ``balance`` of ``report.json``.
-        source_row: (M,) int64, the training face that each synthesized one was edited from.
+        source_row: (M,) int64, the training face that each synthesized one was edited from, -1 = it is a new face.
         filtered_by: hash of the judge's weights.
     """
 
@@ -205,6 +206,7 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
         calibration=calibration,
         max_attempts=options.attempts,
         fill=options.fill,
+        sources=options.sources,
         spread=options.spread,
         sampling=options.sampling,
         seed=derive_seed("balance", seed) % 2**31,
@@ -217,7 +219,8 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
         if job.accelerator.is_main_process and len(balancing.table):
             write_balancing_set(balancing, unit.directory / "imagefolder", generator=generator, table=job.train)
         job.finish(unit, balancing.summary())
-    source_row = torch.tensor([record["source_row"] for record in balancing.records], dtype=torch.int64)
+    rows = [-1 if record["source_row"] is None else record["source_row"] for record in balancing.records]
+    source_row = torch.tensor(rows, dtype=torch.int64)
     about = {"source_row": source_row, "filtered_by": balancing.identity["judge"]}
     if not len(balancing.table):
         return Fills({}, balancing.summary(), **about)
@@ -226,20 +229,25 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
         tables["real"] = dilution(job.train, balancing.kept, seed=derive_seed("dilution", seed) % 2**31)
     if "rendered" in kinds:
         wanted = [EXPRESSIONS.index(job.train.classes[c]) for c in balancing.table.expression.tolist()]
-        sources = job.train.select(source_row)
         assert job.render is not None  # no method wants true renders of other faces
-        tables["rendered"] = counterparts(sources, job.render, wanted).with_classes(job.train.classes)
+        shown = source_row
+        if not balancing.plan.edits:  # new faces show nobody: people as an edit would have chosen them
+            totals = {name: count + balancing.kept[name] for name, count in balancing.plan.counts.items()}
+            shown = make_plan(job.train, totals, seed=derive_seed("oracle", seed) % 2**31).sources[:, 0]
+        tables["rendered"] = counterparts(job.train.select(shown), job.render, wanted).with_classes(job.train.classes)
     return Fills(tables, balancing.summary(), **about)
 
 
 def judged_recall(job: Job, generator: FaceGenerator, judge: Recognizer, *, faces: int = 128) -> dict[str, float]:
-    """Share of validation faces, edited to each expression, in which the judge then sees it."""
+    """Share of validation faces, edited to each expression, in which the judge then sees it; or of new faces, where
+    balancing edits none."""
     table, sampling = job.splits.validation, job.config.balance.sampling
     sources = table.select(torch.linspace(0, len(table) - 1, min(faces, len(table))).long())
     recall = {}
     for index, name in enumerate(table.classes):
         target = torch.full((len(sources),), index)
-        edited, _ = edit_faces(generator, sources.images, target, list(range(len(sources))), sampling=sampling)
+        images = None if job.config.balance.sources == "none" else sources.images
+        edited, _ = edit_faces(generator, images, target, list(range(len(sources))), sampling=sampling)
         seen = predict(job, judge, sources.replace(images=edited)).argmax(1)
         recall[name] = float((seen == target).double().mean())
     return recall

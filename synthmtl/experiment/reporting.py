@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from synthmtl.balance.sheet import new_cells
 from synthmtl.balance.synthesize import edit_faces
 from synthmtl.experiment.cells import cell_predictions
 from synthmtl.experiment.methods import METHODS
@@ -133,8 +134,12 @@ def _mean_scores(each: list, minority: list[str]) -> dict:
 
 
 def expression_sheet(job: Job, generator: FaceGenerator, path: Path, *, people: int = 8) -> Path:
-    """Contact sheet: validation faces (generator and judge never trained on them) as sources, edited to every class."""
+    """Contact sheet: validation faces (generator and judge never trained on them) as sources, edited to every class; or
+    new faces, where balancing edits none."""
     table = job.splits.validation
+    if job.config.balance.sources == "none":
+        cells = new_cells(generator, people, sampling=job.config.balance.sampling).numpy()
+        return contact_sheet(cells, [f"new {i + 1}" for i in range(people)], list(table.classes), path)
     generator_of_rows = torch.Generator().manual_seed(0)
     rows = torch.randperm(len(table), generator=generator_of_rows)[:people]
     sources = table.images[rows]

@@ -34,6 +34,11 @@ def sampling_arguments(network: FaceGenerator, sampling: SamplingOptions | None)
     return {}
 
 
+def makes_new_faces(network: FaceGenerator) -> bool:
+    """Whether ``network.synthesize`` needs no source: a diffusion model's makes faces of noise, too."""
+    return isinstance(network, DiffusionFERSNet)
+
+
 def class_targets(network: FaceGenerator, expression: Tensor) -> Tensor:
     """The classes ``expression`` (B,) as the network's targets: as they are, or what each stands for."""
     condition = network.config.condition

@@ -118,9 +118,23 @@ def test_nothing_wanted_gives_an_empty_plan(job):
     assert len(plan) == 0 and plan.sources.shape == (0, 2) and plan.requested == {"neutral": 0, "fear": 0}
 
 
+def test_new_faces_have_no_source(job):
+    table = job.make_faces({"neutral": 6, "happiness": 4, "fear": 2})
+    plan = make_plan(table, "auto", sources="none", candidates=2)
+    assert not plan.edits and make_plan(table, "auto").edits
+    assert plan.requested == {"neutral": 0, "happiness": 2, "fear": 4} and not sum(plan.unsourced.values())
+    assert plan.target.tolist() == [1, 1, 2, 2, 2, 2] and (plan.sources == -1).all() and plan.sources.shape == (6, 2)
+    assert len(set(plan.seeds.tolist())) == 6
+    assert make_plan(job.make_faces({"neutral": 0, "fear": 3}), {"fear": 5}, sources="none").requested["fear"] == 2
+    assert plan.fingerprint() != make_plan(table, "auto", candidates=2).fingerprint()
+
+
 def test_bad_options(job, table):
     with pytest.raises(InputError, match="unknown sources"):
         make_plan(table, sources="smiling")
+    for option in ({"match": ["age"]}, {"max_uses": 3}):
+        with pytest.raises(InputError, match="about the faces that are edited"):
+            make_plan(table, sources="none", **option)
     with pytest.raises(InputError, match="candidates"):
         make_plan(table, candidates=0)
     with pytest.raises(InputError, match="max_uses"):

@@ -2,8 +2,9 @@ import pytest
 import torch
 from PIL import Image
 
-from synthmtl.balance.sheet import contact_cells, draw_sheet, sheet_rows
+from synthmtl.balance.sheet import contact_cells, draw_sheet, new_cells, sheet_rows
 from synthmtl.errors import InputError
+from synthmtl.models.sampling import SamplingOptions
 
 
 def test_cells_hold_sources_edits_and_a_gap(job):
@@ -15,6 +16,14 @@ def test_cells_hold_sources_edits_and_a_gap(job):
         for k in range(3):
             assert bool((cells[r, 1 + k] == 128).all()) == (r == k)
     assert torch.equal(cells, contact_cells(job.make_generator(), table, [0, 4, 8]))
+
+
+def test_new_faces_of_a_row_share_their_noise(job):
+    generator = job.make_diffusion()
+    torch.nn.init.zeros_(generator.target.embedding.weight)  # told nothing, faces differ by noise alone
+    cells = new_cells(generator, 2, sampling=SamplingOptions(steps=2))
+    assert cells.shape == (2, 3, 1, 32, 32) and cells.dtype == torch.uint8
+    assert torch.equal(cells[:, 0], cells[:, 1]) and not torch.equal(cells[0], cells[1])
 
 
 def test_rows_take_expressions_and_subjects_in_turn(job):

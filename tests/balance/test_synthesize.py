@@ -96,6 +96,34 @@ def test_balancing_by_a_diffusion_model(job, tmp_path):
             run(**other)
 
 
+def test_new_faces_come_from_their_seed_alone(job):
+    generator, judge = job.make_diffusion(), job.make_judge()
+    table = job.make_faces({"neutral": 5, "happiness": 3, "fear": 2})
+    calibration = calibrate_judge(judge, job.make_faces(dict.fromkeys(job.CLASSES, 8), seed=5), quantile=0.5)
+    sampling = SamplingOptions(steps=2)
+    result = synthesize_balancing_set(
+        generator, judge, table, sources="none", calibration=calibration, sampling=sampling, batch_size=4
+    )
+    assert result.kept == {"neutral": 0, "happiness": 2, "fear": 3}
+    assert (result.table.subject == -1).all() and (result.table.session == -1).all() and result.table.synthetic.all()
+    assert not any(reasons["unchanged"] for reasons in result.rejected.values())
+    for i, record in enumerate(result.records):
+        assert (record["source_file"], record["source_row"], record["source_expression"]) == (None, None, None)
+        again, _ = edit_faces(generator, None, result.table.expression[[i]], [record["seed"]], sampling=sampling)
+        assert (again[0].int() - result.table.images[i].int()).abs().max() <= 1
+
+
+def test_a_generator_that_edits_makes_no_new_faces(job):
+    with pytest.raises(InputError, match="only a diffusion model makes new ones"):
+        synthesize_balancing_set(
+            job.make_generator(),
+            None,
+            job.make_faces({"neutral": 3, "happiness": 1, "fear": 1}),
+            sources="none",
+            filter=False,
+        )
+
+
 def test_kept_faces_satisfy_the_judge(job, result):
     probabilities = judge_probabilities(job.make_judge(), result.table.images)
     own = probabilities[torch.arange(29), result.table.expression]

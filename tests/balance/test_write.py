@@ -10,6 +10,7 @@ from synthmtl.balance.write import write_balancing_set
 from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.models.sampling import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,26 @@ def test_nothing_to_write(job, tmp_path):
     with pytest.raises(InputError, match="no synthesized face to write"):
         write_balancing_set(empty, tmp_path / "set", generator=generator, table=table)
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "webdataset", "parquet"])
+def test_a_set_of_new_faces_says_so(job, tmp_path, monkeypatch, format):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    generator, table = job.make_diffusion(), job.make_faces({"neutral": 4, "happiness": 2, "fear": 3})
+    result = synthesize_balancing_set(
+        generator, None, table, sources="none", filter=False, sampling=SamplingOptions(steps=2)
+    )
+    out = write_balancing_set(result, tmp_path / "set", generator=generator, table=table, format=format, sheet_faces=2)
+    rows = datasets.load_dataset(format, data_dir=str(out), cache_dir=str(tmp_path / "cache"))["train"]
+    assert len(rows) == 3 and Image.open(out / "contact_sheet.png").size[0] == 3 * (96 + 2) + 2
+    card = (out / "README.md").read_text()
+    assert "is a new one, made of noise by a DiffusionFERSNet" in card and "synthesize(None, expression," in card
+    assert "edited by" not in card and "their source" not in card and "still show them" not in card
+    if format == "imagefolder":
+        records = [json.loads(line) for line in (out / "train/metadata.jsonl").read_text().splitlines()]
+        assert all(r["source_file"] is None and r["synthetic"] for r in records)
+        assert not any("source_file" in Image.open(path).text for path in (out / "train").rglob("*.png"))
+        read = read_image_folder(out, image_size=32, channels=1, classes=job.CLASSES)["train"]
+        assert torch.equal(read.images, result.table.images) and (read.subject == -1).all()

@@ -104,6 +104,8 @@ BAD_FOR = {
     ("gan", "model.patch_size"): (1, "--model.patch_size is for"),
     ("gan", "synthesis.denoising"): (DenoisingOptions(balancing=1.0), "--synthesis.denoising is for"),
     ("gan", "balance.sampling"): (SamplingOptions(steps=4), "--balance.sampling is for"),
+    ("gan", "balance.sources"): ("none", "only --model.generator diffusion can"),
+    ("diffusion", "balance.sources"): ("nosuch", "it must be one of any, neutral_first, none"),
     ("diffusion", "synthesis.weights"): (SynthesisWeights(cycle=0.0), "--synthesis.weights is for --model.generator"),
     ("diffusion", "synthesis.guide_noise"): (0.1, "--synthesis.guide_noise is for --model.generator gan"),
     ("diffusion", "synthesis.mode"): ("unpaired", "use mixed"),

@@ -131,6 +131,31 @@ def test_synthesize(run, rendered_folder, tmp_path):
     assert few != made("guided", "--sampling.steps", "2", "--sampling.guidance_scale", "3")
 
 
+def test_new_faces_can_be_made_and_balanced_with(run, rendered_folder, tmp_path, capsys):
+    call = ["synthesize", "--model", str(run), "--expression", "fear", "--sampling.steps", "2", "--json"]
+    assert main([*call, "--out", str(tmp_path / "new"), "--new", "3", "--seed", "5"]) == 0
+    files = json.loads(capsys.readouterr().out.splitlines()[-1])["files"]
+    faces = [Image.open(file).tobytes() for file in files]
+    assert len(set(faces)) == 3 and all("-new-fear" in file for file in files)
+    assert main([*call, "--out", str(tmp_path / "last"), "--new", "1", "--seed", "7"]) == 0
+    assert Image.open(next((tmp_path / "last").glob("*.png"))).tobytes() == faces[2]
+    call = ["balance", "--model", str(run), "--data", str(rendered_folder), "--strategy", "{anger: 14}"]
+    call += ["--sources", "none", "--sampling.steps", "2", "--out", str(tmp_path / "set"), "--originals", "--json"]
+    assert main(call) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["kept"] == summary["requested"] and sum(summary["kept"].values())
+
+
+def test_new_faces_go_through_the_whole_job(tmp_path):
+    config = brief("gated_balanced", "oracle")
+    config.balance.sources = "none"
+    report = run_main_job(config, tmp_path / "run")
+    validate_report(report)
+    assert report["balance"]["kept"] == report["balance"]["requested"]
+    assert set(report["generation"]["judged_recall"]) == set(report["data"]["classes"])
+    assert Image.open(tmp_path / "run/figures/contact_sheet.png").size[0] > 8 * 32
+
+
 @pytest.mark.parametrize("command", ["balance", "synthesize"])
 def test_sampling_options_that_do_not_suit(run, rendered_folder, tmp_path, capsys, command):
     torch.manual_seed(0)
@@ -149,3 +174,20 @@ def test_sampling_options_that_do_not_suit(run, rendered_folder, tmp_path, capsy
     assert "only the solver ddim adds noise" in said(run, "--sampling.eta", "1")
     assert "number of sampling steps must lie in [1, 500], not 0" in said(run, "--sampling.steps", "0")
     assert "are for a diffusion generator" in said(tmp_path / "fersnet", "--sampling.steps", "4")
+
+
+def test_new_faces_that_cannot_be_made(run, rendered_folder, tmp_path, capsys):
+    torch.manual_seed(0)
+    FERSNet.sized("tiny", classes=("neutral", "happiness")).save_pretrained(tmp_path / "fersnet")
+    face = str(next(rendered_folder.rglob("*.png")))
+
+    def said(*options, model=run):
+        call = ["synthesize", "--model", str(model), "--expression", "happiness", "--out", str(tmp_path / "out")]
+        assert main([*call, *options]) == 2
+        assert not (tmp_path / "out").exists()
+        return capsys.readouterr().err
+
+    assert "name images of faces, or ask for new faces by --new N" in said()
+    assert "leave the images out, or --new" in said("--new", "2", face)
+    assert "--new is 0: at least one face" in said("--new", "0")
+    assert "a diffusion generator makes new ones" in said("--new", "2", model=tmp_path / "fersnet")
