@@ -5,6 +5,7 @@ Lemaitre, Nogueira, Aridas: Imbalanced-learn. Journal of Machine Learning Resear
 
 import math
 import operator
+import re
 from collections.abc import Callable, Mapping
 
 from synthmtl.errors import InputError
@@ -94,7 +95,12 @@ def _named(present: Mapping[str, int], strategy: str) -> dict[str, int]:
         "cover": list(present),
     }
     if strategy not in chosen:
-        raise InputError(f"unknown strategy {strategy!r}: use one of {', '.join(STRATEGIES)}, or {{class: total}}")
+        spaced = (
+            ", with a space after each colon" if re.search(r":\S", strategy) else ""
+        )  # YAML takes {fear:10} for a name
+        raise InputError(
+            f"unknown strategy {strategy!r}: use one of {', '.join(STRATEGIES)}, or {{class: total}}{spaced}"
+        )
     total = present[largest]
     return dict.fromkeys(chosen[strategy], total + math.ceil(total / 2) if strategy == "cover" else total)
 

@@ -98,7 +98,7 @@ def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--expression", type=str | None, default=None, help="wanted expression")
     parser.add_argument(
         "--action_units",
-        type=dict[str, float] | None,
+        type=dict[str, float] | str | None,
         default=None,
         help='wanted intensities by name, e.g. "{AU6: 0.6, AU12: 1}"; the others are 0. For a generator trained with '
         "--model.condition action_units, which takes an expression, too",
@@ -177,6 +177,11 @@ def _wanted(model: Any, options: Namespace) -> tuple[Any, str]:
     from synthmtl.labels import canonical_compound, canonical_expression, class_index
     from synthmtl.models.conditions import CONDITIONS, read_target
 
+    if isinstance(options.action_units, str):  # what YAML takes {AU12:1} for
+        raise InputError(
+            f'--action_units is {options.action_units!r}: write names and numbers as in "{{AU6: 0.6, AU12: 1}}", '
+            "with a space after each colon"
+        )
     condition = model.config.condition
     given = {name: options[name] for name in CONDITIONS if options[name] is not None}
     if len(given) != 1:

@@ -50,6 +50,7 @@ def test_absent_classes_only_on_request():
     ("strategy", "message"),
     [
         ("most", "unknown strategy 'most'"),
+        ("{fear:5}", "with a space after each colon"),
         ({"anger": 5}, "'anger'"),
         ({"joyous": 5}, "'joyous'"),
         ({"fear": 1}, "only adds"),

@@ -90,6 +90,7 @@ def test_photographs_get_targets_and_no_labels(photographs, tmp_path, capsys):
     capsys.readouterr()
     for wrong, message in (
         (["--action_units", "{AU99: 1}"], "no action unit 'AU99'"),
+        (["--action_units", "{AU12:1}"], "with a space after each colon"),
         (["--action_units", "{AU12: 2}"], "--action_units: give numbers from 0 to 1"),
         (["--valence_arousal", "[0.5, 0.5]"], "the generator in"),
         (["--expression", "fear", "--action_units", "{AU12: 1}"], "give one of --expression"),
