@@ -143,7 +143,7 @@ class AffinityRecorder(Recorder):
 
 def _values(losses: Mapping[str, Tensor], tasks: tuple[str, ...]) -> Tensor:
     """The losses as (T,) float64 on the CPU, means over the processes."""
-    return process_mean(torch.stack([losses[task].detach().float().reshape(()) for task in tasks])).double().cpu()
+    return process_mean(torch.stack([losses[task].detach().float().reshape(()) for task in tasks])).cpu().double()
 
 
 @contextmanager

@@ -105,11 +105,12 @@ def gradient_conflict(
         return {group: {(names[a], names[b]): PairConflict(0.0, None, None) for a, b in pairs} for group in groups}
     # Products are additive over parameters: one small Gram matrix each serves all groups, fetched together.
     products = []
-    for rows in zip(*gradients, strict=True):
-        flat = torch.stack([row.reshape(-1) for row in rows])
-        products.append(flat @ flat.T)
+    with torch.autocast(parameters[0].device.type, enabled=False):  # a forward hook stands inside the caller's
+        for rows in zip(*gradients, strict=True):
+            flat = torch.stack([row.reshape(-1) for row in rows])
+            products.append(flat @ flat.T)
     positions = {id(p): i for i, p in enumerate(parameters)}
-    grams = torch.stack(products).double().cpu()
+    grams = torch.stack(products).cpu().double()
     sizes = torch.tensor([p.numel() for p in parameters], dtype=torch.float64)
     found: dict[str, dict[tuple[str, str], PairConflict]] = {}
     for group, members in groups.items():

@@ -82,12 +82,13 @@ class GateMeter:
             raise InputError(f"{len(labels)} expressions were given for a pass of {rows} faces: label() every batch")
         for gate, maps in gates_of(exchange).items():
             self._device = maps.device
-            means = maps.detach().double().mean((2, 3)).cpu()
+            means = maps.detach().float().mean((2, 3)).cpu().double()
             # By class, the last for faces without one: count, sums and sums of squares of C channels.
             columns = torch.cat([torch.ones(rows, 1, dtype=means.dtype), means, means.square()], 1)
             empty = torch.zeros(len(self.classes) + 1, columns.shape[1], dtype=means.dtype)
             sums = self._sums.setdefault((unit, gate), empty)
-            sums.index_add_(0, torch.where(labels < 0, len(self.classes), labels), columns)
+            unnamed = (labels < 0) | (labels >= len(self.classes))
+            sums.index_add_(0, torch.where(unnamed, len(self.classes), labels), columns)
 
     def result(self) -> list[Openness]:
         """What was seen so far, in the order of the calls; of all processes, which must all ask for it."""

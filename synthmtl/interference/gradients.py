@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from synthmtl.errors import InputError
 from synthmtl.training.task_gradients import TASK
 
+_HALF_SCALE = 1024.0
+
 
 def several_processes() -> bool:
     """Whether this process trains together with others."""
@@ -64,11 +66,19 @@ def task_gradients(
     rows = []
     for i, loss in enumerate(losses.values()):
         keep = retain_graph or i + 1 < len(losses)
+        # Small gradients vanish in half precision, where training scales its loss: so is this one.
+        kind = loss.device.type
+        half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+        scale = _HALF_SCALE if half else 1.0
         # A forward hook still stands inside the caller's autocast, which is not made for backward passes.
-        with torch.autocast(loss.device.type, enabled=False):
-            found = torch.autograd.grad(loss, trained, retain_graph=keep, allow_unused=True) if trained else ()
+        with torch.autocast(kind, enabled=False):
+            scaled = loss * scale if half else loss
+            found = torch.autograd.grad(scaled, trained, retain_graph=keep, allow_unused=True) if trained else ()
         by_id = {id(p): g for p, g in zip(trained, found, strict=True) if g is not None}
-        row = [by_id[id(p)].float() if id(p) in by_id else torch.zeros_like(p, dtype=torch.float32) for p in parameters]
+        row = [
+            by_id[id(p)].float() / scale if id(p) in by_id else torch.zeros_like(p, dtype=torch.float32)
+            for p in parameters
+        ]
         if several_processes() and row:
             mean = process_mean(torch.cat([g.reshape(-1) for g in row]))
             parts = mean.split([g.numel() for g in row])

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed
+
 from synthmtl.errors import InputError
+from synthmtl.interference.gradients import several_processes
 
 
 class Recorder:
@@ -38,6 +41,8 @@ class Recorder:
     def keep_in(self, file: Path, *, before: int = 0) -> None:
         """From now on write records to a file of JSON lines too, going on with what an interrupted run left in it.
 
+        Every process of a group must call it; all read, and the first one writes.
+
         Args:
             file: need not exist; its records from step ``before`` on, which a resumed run repeats, are forgotten.
             before: the step at which training goes on.
@@ -45,6 +50,8 @@ class Recorder:
         self._file = file
         lines = file.read_text().splitlines() if file.is_file() else []
         self.load_state({"records": [json.loads(line) for line in lines if line.endswith("}")]}, before=before)
+        if several_processes():
+            torch.distributed.barrier()  # all have read
         file.parent.mkdir(parents=True, exist_ok=True)
         self._write(self.records, "w")
 
@@ -58,7 +65,7 @@ class Recorder:
         self.records = [dict(record) for record in kept]
 
     def _write(self, records: Sequence[dict[str, Any]], mode: str) -> None:
-        if self._file is not None:
+        if self._file is not None and not (several_processes() and torch.distributed.get_rank()):
             with self._file.open(mode) as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)
 

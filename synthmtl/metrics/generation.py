@@ -38,6 +38,7 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
         InputError: if a set has fewer than 2 faces.
     """
     _check(real, synthetic, 2)
+    real, synthetic = real.cpu(), synthetic.cpu()
     both = torch.cat([real, synthetic]).double()
     both = both - both.mean(0)
     if len(both) < both.shape[1]:
@@ -84,6 +85,7 @@ def kernel_distance(
         InputError: if a set has fewer than 4 faces.
     """
     _check(real, synthetic, 4)
+    real, synthetic = real.cpu(), synthetic.cpu()
     size = min(subset_size, len(real) // 2, len(synthetic) // 2)
     generator = torch.Generator().manual_seed(derive_seed("kernel distance", seed))
     pair = (real.double(), synthetic.double())
@@ -130,6 +132,7 @@ def manifold_scores(real: Tensor, synthetic: Tensor, *, k: int = NEIGHBORS) -> M
         InputError: if a set has no more than k faces.
     """
     _check(real, synthetic, k + 1)
+    real, synthetic = real.cpu(), synthetic.cpu()
     radius = nearest(real, None, k=k)[0][:, -1]
     made_radius = nearest(synthetic, None, k=k)[0][:, -1]
     recalled, covered = (torch.zeros(len(real), dtype=torch.bool) for _ in range(2))

@@ -14,7 +14,7 @@ from synthmtl.metrics.action_units import action_unit_metrics, action_unit_sums
 from synthmtl.metrics.affect import affect_metrics, affect_sums
 from synthmtl.metrics.bootstrap import FaceSums, interval, mean_over_seeds, resampled_sums
 from synthmtl.metrics.comparison import Comparison
-from synthmtl.metrics.landmarks import landmark_metrics, landmark_sums
+from synthmtl.metrics.landmarks import OUTER_EYE_CORNERS, landmark_metrics, landmark_sums
 from synthmtl.metrics.recognition import confusion_statistics, labelled_predictions, recognition_metrics, score
 
 HEADLINES = {
@@ -86,6 +86,7 @@ def task_intervals(
 ) -> dict[str, Headline]:
     """Headline score of each task, with its bootstrap interval over faces and training seeds.
 
+    A task whose score is undefined on the split (no unit is active on any face, affect does not vary) is left out.
     Faces and seeds are drawn as in ``recognition.bootstrap_intervals``, and few seeds make the interval too narrow as
     there.
 
@@ -101,7 +102,10 @@ def task_intervals(
     """
     headlines = {}
     for task, sums in _sums(outputs, table).items():
-        points, (replicates,) = sums.points, _replicates([sums], samples, seed)
+        points = sums.points
+        if np.isnan(points).any():
+            continue
+        (replicates,) = _replicates([sums], samples, seed)
         headlines[task] = Headline(
             metric=HEADLINES[task],
             value=float(points.mean()),
@@ -123,8 +127,8 @@ def compare_tasks(
 ) -> dict[str, Comparison]:
     """Difference a - b of the headline score of each task that both predict, paired by seed and by face.
 
-    The bootstrap of ``comparison.compare_paired``: faces and seeds are drawn jointly for both. Below zero a is better
-    in ``nme``, above zero in all others.
+    A task whose score is undefined on the split is left out. The bootstrap of ``comparison.compare_paired``: faces and
+    seeds are drawn jointly for both. Below zero a is better in ``nme``, above zero in all others.
 
     Args:
         a, b: as for :func:`task_intervals`; entry i of both was trained with the same seed.
@@ -136,13 +140,16 @@ def compare_tasks(
     if len(a) != len(b):
         raise InputError(f"a paired comparison needs the same seeds of both: a has {len(a)}, b has {len(b)}")
     first, second = _sums(a, table), _sums(b, table)
+    common = [task for task in first if task in second]
+    if not common:
+        raise InputError(f"nothing to compare: a predicts {', '.join(first)} and b {', '.join(second)}")
     comparisons = {}
-    for task in first:
-        if task not in second:
-            continue
+    for task in common:
         both = [first[task], second[task]]
-        replicates = _replicates(both, samples, seed)
         per_seed = both[0].points - both[1].points
+        if np.isnan(per_seed).any():
+            continue
+        replicates = _replicates(both, samples, seed)
         comparisons[task] = Comparison(
             metric=HEADLINES[task],
             difference=float(per_seed.mean()),
@@ -150,18 +157,16 @@ def compare_tasks(
             per_seed=per_seed.tolist(),
             faces=both[0].statistics.shape[1],
         )
-    if not comparisons:
-        raise InputError(f"nothing to compare: a predicts {', '.join(first)} and b {', '.join(second)}")
     return comparisons
 
 
 def scored_tasks(outputs: Mapping[str, Tensor], table: FaceTable) -> list[str]:
-    """The tasks of :data:`HEADLINES` that have both outputs and a label in the split.
+    """The tasks of :data:`HEADLINES` that have both outputs and a label in the split that can be scored.
 
     Raises:
         InputError: if there is none.
     """
-    labelled = [task for task in HEADLINES if _labelled(getattr(table, task))]
+    labelled = scorable_labels(table)
     tasks = [task for task in labelled if task in outputs]
     if not tasks:
         raise InputError(
@@ -171,8 +176,16 @@ def scored_tasks(outputs: Mapping[str, Tensor], table: FaceTable) -> list[str]:
     return tasks
 
 
-def _labelled(label: Tensor) -> bool:
-    return bool((~label.isnan() if label.is_floating_point() else label >= 0).any())
+def scorable_labels(table: FaceTable) -> list[str]:
+    """The tasks of :data:`HEADLINES` that some face is labelled for; of landmarks, both outer eye corners."""
+
+    def known(task: str) -> Tensor:
+        label = getattr(table, task)
+        if task == "landmarks":
+            return ~label[:, list(OUTER_EYE_CORNERS)].isnan().flatten(1).any(1)
+        return ~label.isnan() if label.is_floating_point() else label >= 0
+
+    return [task for task in HEADLINES if bool(known(task).any())]
 
 
 def _classes(task: str, table: FaceTable) -> Sequence[str]:

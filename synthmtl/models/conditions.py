@@ -86,7 +86,8 @@ class TargetCondition(nn.Module):
             target = torch.where(keep.view(-1, *[1] * (target.ndim - 1)), target, missing)
         if self.kind == "expression":
             return self.embedding(torch.where(target >= 0, target, self.classes))
-        return self.embedding(target_code(self.kind, self.classes, target))
+        code = target_code(self.kind, self.classes, target)
+        return self.embedding(code.to(next(self.embedding.parameters()).dtype))
 
 
 def read_target(kind: str, classes: Sequence[str], wanted: Target) -> Tensor:

@@ -188,7 +188,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
 
     def encode(self, images: Tensor) -> Encoded:
         """Features of clean faces (B, C, H, W) in [-1, 1] for both tasks."""
-        return self.encoder(images)
+        return self.encoder(images.to(self.dtype))
 
     def classify(self, encoded: Encoded) -> Tensor:
         """Logits (B, K), float32."""
@@ -230,7 +230,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             (B, C, H, W) float32.
         """
         patch, count = self.config.patch_size, len(noisy)
-        x = F.pixel_unshuffle(noisy, patch)
+        x = F.pixel_unshuffle(noisy.to(self.dtype), patch)
         added = None if encoded is None else self.adapter(encoded, keep_source)
         if added is None:
             joined = x.new_zeros(count, self.unet.config.in_channels - x.shape[1], *x.shape[2:])

@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from synthmtl.errors import InputError
+
 
 class PatchDiscriminator(nn.Module):
     """PatchGAN (Isola et al., 2017) that sees the face and an expression, (B, C, H, W) and (B,) → (B, 1, h, w) scores.
@@ -33,6 +35,7 @@ class PatchDiscriminator(nn.Module):
         if conditioning not in ("label_map", "projection"):
             raise ValueError(f"unknown conditioning {conditioning!r}: use label_map or projection")
         self.classes = classes
+        self.least_size = 2 ** (len(channels) + (0 if spectral else 1))  # normalization needs more than one pixel
         self.label_map = conditioning == "label_map"
         wrap = spectral_norm if spectral else (lambda layer: layer)
         layers: list[nn.Module] = []
@@ -49,6 +52,10 @@ class PatchDiscriminator(nn.Module):
         self.projection = None if self.label_map else nn.Embedding(classes, width)
 
     def forward(self, image: Tensor, expression: Tensor) -> Tensor:
+        if min(image.shape[-2:]) < self.least_size:
+            raise InputError(
+                f"the critic takes images of at least {self.least_size} pixels a side, not {image.shape[-1]}"
+            )
         if self.label_map:
             code = F.one_hot(expression, self.classes).to(image.dtype)[:, :, None, None]
             image = torch.cat([image, code.expand(-1, -1, *image.shape[-2:])], 1)

@@ -248,8 +248,10 @@ class FERSNet(ModelMixin, ConfigMixin):
             (B, C, H, W) float32 in [-1, 1].
 
         Raises:
-            InputError: as :func:`draw_noise`.
+            InputError: as :func:`draw_noise`; or if a wanted class is missing (-1).
         """
+        if not expression.is_floating_point() and len(expression) and int(expression.min()) < 0:
+            raise InputError("an edit needs the expression that is wanted, and -1 names none")
         if style is None:
             noise = draw_noise((len(images), self.style.dim), generator, images.device)
             style = self.style.draw(self.style.prior(expression), spread * noise)

@@ -15,7 +15,7 @@ def grain_level(images: Tensor) -> Tensor:
     channels = images.shape[1]
     response = F.conv2d(images.float(), kernel.expand(channels, 1, 3, 3), groups=channels)
     # The kernel's weights have length 6; 0.2533 is the 20 % quantile of |x| of a standard normal x.
-    return response.abs().flatten(1).quantile(0.2, dim=1) / (6 * 0.2533)
+    return response.float().abs().flatten(1).quantile(0.2, dim=1) / (6 * 0.2533)
 
 
 def restore_grain(edited: Tensor, source: Tensor, noise: Tensor) -> Tensor:

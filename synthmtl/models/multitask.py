@@ -65,11 +65,11 @@ class MultiTaskModel(ModelMixin, ConfigMixin):
         """Height = width of the trunk's features.
 
         Raises:
-            InputError: if the stages do not divide the image.
+            InputError: if the stages do not divide the image, or leave a single pixel of it.
         """
         size, step = self.config.image_size, 2 ** (1 + len(self.config.stage_channels))
-        if size % step or size < step:
-            raise InputError(f"image_size {size} does not suit the network: use a multiple of {step}")
+        if size % step or size < 2 * step:
+            raise InputError(f"image_size {size} does not suit the network: use a multiple of {step} from {2 * step}")
         return size // step
 
     def read(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

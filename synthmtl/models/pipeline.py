@@ -25,7 +25,6 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
         scheduler: a ``diffusers`` scheduler that goes with the network's prediction; None = DPM-Solver++.
     """
 
-    model_cpu_offload_seq = "model"
     _optional_components = ["scheduler"]
 
     def __init__(self, model: DiffusionFERSNet, scheduler: SchedulerMixin | None = None):

@@ -9,7 +9,7 @@ from synthmtl.data import FaceTable
 from synthmtl.data.mixture import usable_labels
 from synthmtl.experiment.reporting import environment
 from synthmtl.experiment.workspace import Unit
-from synthmtl.metrics.multitask import HEADLINES, compare_tasks, task_intervals, task_metrics
+from synthmtl.metrics.multitask import HEADLINES, compare_tasks, scorable_labels, task_intervals, task_metrics
 from synthmtl.systems.cells import cell_outputs
 from synthmtl.systems.config import chosen_variants
 from synthmtl.systems.job import SystemJob
@@ -65,8 +65,8 @@ def _labels(table: FaceTable) -> dict[str, int]:
 
 
 def _tasks(outputs: dict[str, Tensor], table: FaceTable) -> list[str]:
-    """Tasks that the outputs and the labels of a split have in common; a data set may carry none of a variant's."""
-    return [task for task, count in usable_labels(table).items() if count and task in outputs]
+    """Tasks of the outputs that the split can score; a data set may carry no label of a variant's."""
+    return [task for task in scorable_labels(table) if task in outputs]
 
 
 def _scores(job: SystemJob, outputs: Sequence[dict[str, dict[str, Tensor]]], where: str) -> dict:

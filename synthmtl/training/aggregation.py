@@ -34,6 +34,9 @@ class TaskWeighting:
     def weights(self, gramian: Tensor, losses: Tensor, seed: int) -> Tensor:
         """Weights (T,) of the tasks; a rule with state moves on.
 
+        A task that no face of the batch is labelled for has a loss and a gradient of exactly zero. It is left out: it
+        neither counts as fully learned nor holds the others back.
+
         Args:
             gramian: (T, T) float64 on the CPU, inner products of the tasks' gradients on the shared parameters.
             losses: (T,) float64 on the CPU.
@@ -63,9 +66,14 @@ class GramianWeighting(TaskWeighting):
         self.weighting = weighting
 
     def weights(self, gramian: Tensor, losses: Tensor, seed: int) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return self.weighting(gramian / gramian.trace())
+        there = gramian.diagonal() > 0
+        weights = there.to(gramian.dtype)
+        if there.sum() > 1:
+            some = gramian[there][:, there]
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                weights[there] = self.weighting(some / some.trace()).to(weights)
+        return weights
 
 
 class RandomLossWeighting(GramianWeighting):
@@ -93,6 +101,9 @@ class NashMTL(TaskWeighting):
         self.bargain = bargain
 
     def weights(self, gramian: Tensor, losses: Tensor, seed: int) -> Tensor:
+        there = gramian.diagonal() > 0
+        if not there.all():  # the bargain is among all tasks: the others keep what they had
+            return torch.as_tensor(self.bargain.weighting.prvs_alpha, dtype=gramian.dtype) * there
         values, vectors = torch.linalg.eigh(gramian)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")
@@ -124,9 +135,10 @@ class UncertaintyWeighting(TaskWeighting):
         self.optimizer = torch.optim.Adam([self.log_variance], learning_rate)
 
     def weights(self, gramian: Tensor, losses: Tensor, seed: int) -> Tensor:
-        weights = (-self.log_variance).exp()
-        self.log_variance.grad = 1 - weights * losses
+        weights, before = (-self.log_variance).exp(), self.log_variance.clone()
+        self.log_variance.grad = (1 - weights * losses) * (losses != 0)
         self.optimizer.step()
+        self.log_variance.copy_(torch.where(losses != 0, self.log_variance, before))  # nor by Adam's momentum
         return weights
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,10 +171,10 @@ class DynamicWeightAverage(TaskWeighting):
         weights = torch.ones_like(losses)
         if len(self.means) == 2:
             rates = self.means[1] / self.means[0].clamp(min=torch.finfo(losses.dtype).tiny)
-            weights = len(losses) * torch.softmax(rates / self.temperature, 0)
-        self.running.append(losses.clone())
+            weights = len(losses) * torch.softmax(rates.nan_to_num(nan=1.0) / self.temperature, 0)
+        self.running.append(torch.where(losses != 0, losses, float("nan")))
         if len(self.running) >= self.period:
-            self.means = [*self.means, torch.stack(self.running).mean(0)][-2:]
+            self.means = [*self.means, torch.stack(self.running).nanmean(0)][-2:]
             self.running = []
         return weights
 
@@ -194,17 +206,26 @@ class FAMO(TaskWeighting):
         self.before = torch.ones_like(self.logits)
 
     def weights(self, gramian: Tensor, losses: Tensor, seed: int) -> Tensor:
-        if losses.min() <= 0:
+        if losses.min() < 0:
             raise InputError(f"aggregator famo takes logarithms of the losses: {losses.tolist()} are not all above 0")
         self.before = losses
-        weights = torch.softmax(self.logits, 0) / losses
-        return weights / weights.sum()
+        weights = torch.where(losses > 0, self._shares(losses) / losses, 0.0)
+        return weights / weights.sum() if losses.any() else weights
 
     def look_back(self, losses: Tensor) -> None:
+        there, before = self.before > 0, self.logits.clone()
         fallen = self.before.log() - losses.clamp(min=torch.finfo(losses.dtype).tiny).log()
-        share = torch.softmax(self.logits, 0)
+        fallen = torch.where(there, fallen, 0.0)
+        share = self._shares(self.before)
         self.logits.grad = share * (fallen - share @ fallen)
         self.optimizer.step()
+        self.logits.copy_(torch.where(there, self.logits, before))
+
+    def _shares(self, losses: Tensor) -> Tensor:
+        """z among the tasks whose loss is above 0, 0 for the others."""
+        if not losses.any():
+            return torch.zeros_like(losses)
+        return torch.softmax(torch.where(losses > 0, self.logits, -float("inf")), 0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"logits": self.logits.clone(), "optimizer": self.optimizer.state_dict()}

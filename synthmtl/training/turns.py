@@ -136,7 +136,8 @@ class Turn:
         total: dict[str, Tensor] = {}
         for k, batch in enumerate(batches):
             self._seed(step, repeat, k)
-            with torch.no_grad(), unrecorded_statistics(self.objective):
+            # With gradients, as the losses before the step: without, a loss is the mean of one process's own labels.
+            with torch.enable_grad(), unrecorded_statistics(self.objective):
                 self._add(total, self.module(batch), len(batches))
         self.tasks.look_back(self._own(total))
 

@@ -243,3 +243,18 @@ def share_of_first_half():
 if __name__ == "__main__":
     directory = Path(sys.argv[1])
     torch.save(share_as(1, directory), directory / "other.pt")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_half_precision_changes_little(scale):
+    net, groups = TwoHeads(), None
+    groups = parameter_groups(net)
+    exact = gradient_conflict({name: scale * loss for name, loss in net(inputs()).items()}, groups)
+    with torch.autocast("cpu", torch.float16):
+        losses = {name: scale * loss for name, loss in net(inputs()).items()}
+        rough = gradient_conflict(losses, groups)
+    for group, pairs in exact.items():
+        for pair, conflict in pairs.items():
+            assert rough[group][pair].shared == conflict.shared
+            if conflict.cosine is not None:
+                assert rough[group][pair].cosine == pytest.approx(conflict.cosine, abs=0.03)

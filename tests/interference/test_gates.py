@@ -182,3 +182,11 @@ def test_bad_usage_is_told():
         meter.label(torch.zeros(3, dtype=torch.int64))
         with pytest.raises(InputError, match="3 expressions.*4 faces"):
             model(faces())
+
+
+def test_labels_without_classes_count_as_unnamed():
+    net = fersnet()
+    with measured_gates(net) as meter, torch.no_grad():
+        meter.label(torch.tensor([0, 2, -1, 1]))
+        net(faces())
+    assert all(openness.faces == 4 and openness.expressions == {} for openness in meter.result())

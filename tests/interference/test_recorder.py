@@ -130,3 +130,15 @@ def test_bad_usage_is_told():
         Recorder(0)
     with pytest.raises(InputError, match="no gated units"):
         GateRecorder(nn.Linear(2, 2))
+
+
+def test_one_process_of_several_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("synthmtl.interference.recorder.several_processes", lambda: True)
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: None)
+    for rank in (1, 0):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        recorder = Recorder(1)
+        recorder.keep_in(tmp_path / "looks.jsonl")
+        recorder.keep([{"step": 0}])
+        assert recorder.records == [{"step": 0}]
+        assert (tmp_path / "looks.jsonl").is_file() == (rank == 0)

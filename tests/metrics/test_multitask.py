@@ -167,3 +167,23 @@ def test_bad_input_is_named():
         task_intervals([*a, {"expression": a[0]["expression"]}], TABLE)
     with pytest.raises(InputError, match="no outputs"):
         task_intervals([], TABLE)
+
+
+def test_a_score_that_is_undefined_is_left_out():
+    table = faces()
+    units = torch.where(table.action_units.isnan(), torch.nan, table.action_units * 0.4)  # none is active anywhere
+    affect = torch.full_like(table.valence_arousal, torch.nan)
+    affect[1] = 0.5  # a single face does not vary
+    landmarks = table.landmarks.clone()
+    landmarks[:, 36] = torch.nan  # an outer eye corner of every face
+    table = table.replace(action_units=units, valence_arousal=affect, landmarks=landmarks)
+    outputs = {"expression": torch.rand(120, 7).softmax(1), "action_units": torch.rand(120, 22)}
+    outputs |= {"valence_arousal": torch.rand(120, 2), "landmarks": torch.rand(120, 68, 2)}
+    found = task_intervals([outputs], table)
+    assert set(found) == {"expression"} == set(compare_tasks([outputs], [outputs], table))
+    json.dumps({name: score.as_dict() for name, score in found.items()}, allow_nan=False)
+    assert task_metrics(outputs, table)["action_units"]["mean_f1"] is None
+    undefined = {name: outputs[name] for name in ("action_units", "valence_arousal")}
+    assert task_intervals([undefined], table) == {} == compare_tasks([undefined], [undefined], table)
+    with pytest.raises(InputError, match="nothing can be scored"):
+        task_metrics({"landmarks": outputs["landmarks"]}, table)

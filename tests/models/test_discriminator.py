@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from synthmtl.errors import InputError
 from synthmtl.models import PatchDiscriminator
 
 KINDS = [(c, s) for c in ("label_map", "projection") for s in (False, True)]
@@ -31,3 +32,8 @@ def test_published_widths():
 def test_unknown_conditioning():
     with pytest.raises(ValueError, match="unknown conditioning 'concat': use label_map or projection"):
         PatchDiscriminator(image_channels=1, classes=2, conditioning="concat")
+
+
+def test_too_small_faces():
+    with pytest.raises(InputError, match="at least 32 pixels a side, not 16"):
+        PatchDiscriminator(image_channels=1, classes=2)(torch.zeros(2, 1, 16, 16), torch.tensor([0, 1]))

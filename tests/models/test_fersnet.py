@@ -218,3 +218,9 @@ def test_decoder_of_its_own_width():
 def test_unknown_decoder_output():
     with pytest.raises(ValueError, match="unknown decoder output 'gan'"):
         EditDecoder(in_channels=4, skip_channels=(4,), image_channels=1, code_dim=2, style_dim=2, output="gan")
+
+
+def test_an_edit_to_nothing_is_refused():
+    net = FERSNet.sized("tiny", classes=("neutral", "happiness"))
+    with pytest.raises(InputError, match="-1 names none"):
+        net.synthesize(torch.zeros(2, 1, 32, 32), torch.tensor([0, -1]))

@@ -93,3 +93,11 @@ def test_refused():
         run(pipe, faces(channels=3), "anger")
     with pytest.raises(InputError, match="no expression 'fear' here"):
         run(pipe, None, "fear")
+
+
+@pytest.mark.parametrize("condition", ["expression", "action_units"])
+def test_half_precision_weights(condition):
+    pipe = pipeline(condition=condition).to(torch.bfloat16)
+    for image in (faces(1), None):
+        made = run(pipe, image, "happiness")
+        assert made.shape == (1, 1, 32, 32) and made.dtype == torch.float32 and made.isfinite().all()

@@ -218,3 +218,9 @@ def test_learns_32_faces_by_heart(kind):
     for task, loss in terms.items():
         assert loss < limits[task], task
     assert torch.equal(model.eval().recognize(images).argmax(1), wanted["expression"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_faces_that_stages_would_shrink_to_a_pixel_are_refused(kind):
+    with pytest.raises(InputError, match="does not suit the network"):
+        kind.sized("tiny", classes=CLASSES, image_size=8)

@@ -360,3 +360,31 @@ def test_two_processes_combine_what_one_would(two_tasks, tmp_path):
         second = load_file(tmp_path / "two" / name / "2.safetensors")
         for key, value in first.items():
             torch.testing.assert_close(second[key], value, atol=2e-3, rtol=0, msg=lambda text, name=name: name + text)
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_a_task_without_a_label_in_the_batch_holds_nobody_back(name):
+    rows = jacobian(3)
+    absent = rows * torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)[:, None]
+    losses = torch.tensor([0.7, 0.0, 1.3], dtype=torch.float64)
+    names = [str(i) for i in range(3)]
+    rule = build_weighting(name, names)
+    weights = weigh(name, absent, losses, rule=rule)
+    assert weights.isfinite().all() and weights[[0, 2]].sum() > 0
+    if name not in STATEFUL and name != "rlw":  # as if there were two tasks
+        assert torch.allclose(weights[[0, 2]], weigh(name, rows[[0, 2]], losses[[0, 2]]), rtol=1e-6)
+    if rule.looks_back:
+        rule.look_back(losses * 0.9)
+    state = build_weighting(name, names).state_dict()
+    for key in ("log_variance", "logits"):
+        if key in state:  # what it has learned of the absent task is nothing
+            assert rule.state_dict()[key][1] == state[key][1]
+    later = [weigh(name, rows, torch.ones(3, dtype=torch.float64), rule=rule) for _ in range(50)]
+    assert all(each.isfinite().all() for each in later)
+
+
+def test_a_period_without_a_task_is_not_taken_for_progress():
+    rule = build_weighting("dwa", "ab", {"period": 1})
+    for losses in ([1.0, 0.0], [1.0, 0.0], [1.0, 2.0], [1.0, 2.0]):
+        weights = weigh("dwa", jacobian(2), torch.tensor(losses, dtype=torch.float64), rule=rule)
+    assert torch.allclose(weights, torch.ones(2, dtype=torch.float64))
