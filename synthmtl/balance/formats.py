@@ -96,6 +96,7 @@ def shortener(files: Sequence[str]) -> Callable[[str | None], str | None]:
     def shorten(file: str | None) -> str | None:
         if not file:
             return None
+        file = file.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # old archives have other names
         return PurePosixPath(os.path.relpath(file, above)).as_posix() if os.path.isabs(file) else file
 
     return shorten

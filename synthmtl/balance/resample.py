@@ -128,7 +128,7 @@ def _faces_first(faces: Array, config: Any) -> tuple[Tensor, _Layout]:
     """Faces (N, C, H, W) on the CPU, and what puts such faces into the given shape."""
     if not isinstance(faces, np.ndarray | Tensor) or str(faces.dtype).removeprefix("torch.") != "uint8":
         raise InputError(f"faces must be a numpy array or a torch tensor of uint8, not {_kind(faces)}")
-    images = torch.as_tensor(faces).cpu()
+    images = torch.as_tensor(np.ascontiguousarray(faces) if isinstance(faces, np.ndarray) else faces).cpu()
     channels, size = config.image_channels, config.image_size
     shapes: dict[tuple[int, ...], tuple[_Layout, _Layout]] = {
         (channels, size, size): (lambda t: t, lambda t: t),

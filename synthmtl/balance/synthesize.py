@@ -244,7 +244,7 @@ def _make_chunks(work: _Work, numbers: Sequence[int]) -> Iterator[tuple[int, Chu
                 if isinstance(oldest, Chunk) or oldest.done:
                     chunk = oldest if isinstance(oldest, Chunk) else oldest.chunk
                     if work.store:
-                        chunk.images = chunk.images[:0]
+                        chunk.images = chunk.images.new_empty((0, *chunk.images.shape[1:]))  # a view would keep them
                     yield number, chunk
                     continue
                 draft = oldest

@@ -51,9 +51,11 @@ def inspect_data(
         "sizes": {},
         "modes": {},
     }
-    if path.is_file() and path.suffix.lower() == ".csv":
+    listed = path.is_file() and path.suffix.lower() == ".csv"
+    layout = detect_format(path) if listed or path.is_dir() or is_hugging_face(path) else "image_folder"
+    if layout == "fer2013":
         tables = _inspect_csv(path, image_size, channels, ferplus, report)
-    elif (path.is_dir() or is_hugging_face(path)) and (layout := detect_format(path)) != "image_folder":
+    elif layout != "image_folder":
         tables = _inspect_published(path, layout, image_size, channels, report)
     else:
         tables = _inspect_images(path, image_size, channels, report)

@@ -16,11 +16,13 @@ def pair_groups(table: FaceTable) -> Tensor:
     Where sessions are known, faces of one subject and one session form a group (same pose, light and framing);
     otherwise all faces of a subject do.
     """
-    key = table.subject.clone()
     known = table.session >= 0
-    if known.any():
-        key = torch.where(known & (table.subject >= 0), key * (int(table.session.max()) + 1) + table.session, -1)
-    return key
+    if not known.any():
+        return table.subject.clone()
+    # Numbered anew, since the product of two long numbers would overflow.
+    subject, session = (torch.unique(ids, return_inverse=True)[1] for ids in (table.subject, table.session))
+    key = subject * (int(session.max()) + 1) + session
+    return torch.where(known & (table.subject >= 0), key, -1)
 
 
 class PairIndex:
@@ -36,19 +38,19 @@ class PairIndex:
     def __init__(self, table: FaceTable):
         groups = pair_groups(table)
         usable = torch.where((groups >= 0) & (table.expression >= 0))[0]
-        order = usable[torch.argsort(groups[usable], stable=True)]
-        _, sizes = torch.unique_consecutive(groups[order], return_counts=True)
-        partners: dict[int, Tensor] = {}
-        for members in order.split(sizes.tolist()):
-            expression = table.expression[members]
-            for row, own in zip(members.tolist(), expression.tolist(), strict=True):
-                others = members[expression != own]
-                if len(others):
-                    partners[row] = others
-        self.rows = torch.tensor(sorted(partners), dtype=torch.int64)
-        self.counts = torch.tensor([len(partners[row]) for row in self.rows.tolist()], dtype=torch.int64)
-        self._partners = torch.cat([partners[r] for r in self.rows.tolist()]) if len(self.rows) else self.rows
-        self._starts = self.counts.cumsum(0) - self.counts
+        # By group, by expression within it, by row within that: a face's partners are its group's stretch without the
+        # stretch of its own expression. So what is kept grows with the faces and not with the pairs.
+        order = usable[torch.argsort(table.expression[usable], stable=True)]
+        order = order[torch.argsort(groups[order], stable=True)]
+        group = torch.unique_consecutive(groups[order], return_inverse=True)[1]
+        own = torch.unique_consecutive(torch.stack([group, table.expression[order]]), return_inverse=True, dim=1)[1]
+        (group_start, group_size), (own_start, own_size) = (_stretches(ids) for ids in (group, own))
+        counts = group_size - own_size
+        kept = torch.where(counts > 0)[0]
+        kept = kept[torch.argsort(order[kept])]
+        self._order = order
+        self.rows, self.counts = order[kept], counts[kept]
+        self._group_start, self._own_start, self._own_size = group_start[kept], own_start[kept], own_size[kept]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,7 +59,15 @@ class PairIndex:
         """A partner of each of ``rows`` (each one of ``self.rows``), chosen by ``uniform`` numbers in [0, 1)."""
         position = torch.searchsorted(self.rows, rows)
         offset = (uniform * self.counts[position]).long().clamp(max=self.counts[position] - 1)
-        return self._partners[self._starts[position] + offset]
+        place = self._group_start[position] + offset
+        beyond = place >= self._own_start[position]
+        return self._order[torch.where(beyond, place + self._own_size[position], place)]
+
+
+def _stretches(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each entry of 0, 0, 1, 2, 2, ...: where its stretch of equal ids begins, and how long it is."""
+    sizes = torch.bincount(ids)
+    return (sizes.cumsum(0) - sizes)[ids], sizes[ids]
 
 
 def edit_mode(table: FaceTable, *, share: float = 0.5) -> str:

@@ -42,7 +42,10 @@ class Source:
         self.path = Path(path)
         self._zip = None
         if self.path.is_file() and zipfile.is_zipfile(self.path):
-            self._zip = zipfile.ZipFile(self.path)
+            try:
+                self._zip = zipfile.ZipFile(self.path)
+            except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+                raise InputError(f"{self.path}: damaged zip archive ({error}): download or pack it again") from None
         elif not self.path.exists():
             raise InputError(f"{self.path}: no such folder or file: check the path")
         elif not self.path.is_dir():
@@ -91,13 +94,15 @@ class Source:
 
 
 def _walk(root: Path) -> list[str]:
-    names, seen = [], set()
+    names: list[str] = []
+    above: dict[str, frozenset[str]] = {}  # by folder, the real paths of it and of those it lies in
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder above would be walked forever
+        subfolders.sort()
+        real, outer = os.path.realpath(folder), above.get(os.path.dirname(folder), frozenset())
+        if real in outer:  # a link back to a folder above would be walked forever
             subfolders.clear()
             continue
-        seen.add(real)
+        above[folder] = outer | {real}
         relative = Path(folder).relative_to(root)
         names += [(relative / file).as_posix() for file in files]
     return names

@@ -129,6 +129,11 @@ def _assign(table: FaceTable, shares: np.ndarray, seed: int) -> np.ndarray:
                 put(free[np.argmin(counts[free].sum(1))], into)
     for into in np.flatnonzero(have.sum(1) == 0):
         free = order[part[order] < 0]
+        if not len(free):  # few groups, all given away: the part with the most gives its smallest back
+            most = np.bincount(part, minlength=len(shares)).argmax()
+            owned = np.flatnonzero(part == most)
+            free = owned[[np.argmin(counts[owned].sum(1))]]
+            have[most] -= counts[free[-1]]
         put(free[-1], into)
     # Then each group goes where it brings the counts nearest to the wanted ones, measured in shares of each class.
     for group in order[part[order] < 0]:

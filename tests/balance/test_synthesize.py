@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from synthmtl.balance import synthesize
 from synthmtl.balance.filter import REASONS, JudgeCalibration, calibrate_judge, judge_probabilities, to_unit
 from synthmtl.balance.plan import make_plan
 from synthmtl.balance.synthesize import edit_faces, synthesize_balancing_set
@@ -256,3 +257,16 @@ def test_bad_parts_are_named(job):
         run(max_attempts=0)
     with pytest.raises(InputError, match="other faces"):
         run(plan=make_plan(job.make_faces({"neutral": 7, "happiness": 2, "fear": 2})))
+
+
+def test_finished_chunks_let_go_of_their_pixels(job, tmp_path, monkeypatch):
+    held = []
+    whole = synthesize.gather
+
+    def spy(chunks, *rest):
+        held.extend(chunk.images.untyped_storage().nbytes() for chunk in chunks)
+        return whole(chunks, *rest)
+
+    monkeypatch.setattr(synthesize, "gather", spy)
+    job.run_job(str(tmp_path))
+    assert held and not any(held)

@@ -152,3 +152,43 @@ def test_target_classes_can_be_chosen():
 def test_too_few_expressions(table, classes):
     with pytest.raises(InputError, match="at least two expressions"):
         EditSampler(table, paired=False, classes=classes)
+
+
+def test_partners_are_those_of_the_definition():
+    random = torch.Generator().manual_seed(0)
+    table = faces(random)
+    index, groups = PairIndex(table), pair_groups(table)
+    for row in range(len(table)):
+        same = (groups == groups[row]) & (groups[row] >= 0) & (table.expression >= 0)
+        wanted = torch.where(same & (table.expression != table.expression[row]))[0].tolist()
+        wanted = wanted if groups[row] >= 0 and table.expression[row] >= 0 else []
+        assert (row in index.rows.tolist()) == bool(wanted)
+        if wanted:
+            drawn = index.draw(torch.full((200,), row), torch.linspace(0, 1, 201)[:-1])
+            assert sorted(set(drawn.tolist())) == sorted(wanted)
+
+
+def faces(random, count=60):
+    def numbers(low, high):
+        return torch.randint(low, high, (count,), generator=random)
+
+    images = torch.zeros(count, 1, 4, 4, dtype=torch.uint8)
+    return FaceTable(
+        images, ("neutral", "fear", "anger"), numbers(-1, 3), subject=numbers(-1, 6), session=numbers(0, 2)
+    )
+
+
+def test_what_is_kept_grows_with_the_faces_and_not_with_their_pairs():
+    index = PairIndex(FaceTable(
+        torch.zeros(4000, 1, 1, 1, dtype=torch.uint8), ("neutral", "fear"), torch.arange(4000) % 2,
+        subject=torch.zeros(4000, dtype=torch.int64),
+    ))  # fmt: skip
+    assert sum(v.numel() for v in vars(index).values()) <= 6 * 4000 and (index.counts == 2000).all()
+
+
+def test_long_numbers_of_people_and_sessions():
+    table = FaceTable(
+        torch.zeros(4, 1, 1, 1, dtype=torch.uint8), ("neutral", "fear"), torch.tensor([0, 1, 0, 1]),
+        subject=torch.tensor([500000000001, 500000000001, 7, 7]), session=torch.tensor([20240115] * 4),
+    )  # fmt: skip
+    assert (pair_groups(table) >= 0).all() and len(PairIndex(table)) == 4

@@ -137,3 +137,22 @@ def test_snapshots_of_the_hub_link_to_their_store(folder, tmp_path, given):
         link.symlink_to(f"../../../../blobs/{i}")
     with Source(tmp_path / "datasets--x" / "snapshots" / given) as source:
         assert len(source.names) == 2 and decode(source)[2] == {}
+
+
+def test_two_links_to_one_folder_are_both_read_and_loops_end(tmp_path):
+    for folder in ("train", "test"):
+        (tmp_path / folder / "fear").mkdir(parents=True)
+        (tmp_path / folder / "fear/0.png").write_bytes(b"")
+    (tmp_path / "validation").symlink_to("test")
+    (tmp_path / "test/fear/again").symlink_to(tmp_path / "test")
+    names = Source(tmp_path).names
+    assert names == ["test/fear/0.png", "train/fear/0.png", "validation/fear/0.png"]
+
+
+def test_a_zip_whose_list_of_files_is_damaged(tmp_path):
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        archive.writestr("fear/0.png", b"x")
+    content = (tmp_path / "faces.zip").read_bytes().replace(b"PK\x01\x02", b"XX\x01\x02", 1)
+    (tmp_path / "faces.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"faces\.zip: damaged zip archive .*download or pack it again"):
+        Source(tmp_path / "faces.zip")

@@ -119,3 +119,11 @@ def test_too_few_subjects_or_bad_arguments(table):
         split_by_subject(table(COUNTS), {"train": 0.7, "test": 0.7})
     with pytest.raises(InputError, match="folds"):
         subject_folds(table(COUNTS), 1)
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (3, 3, 3)])
+def test_few_faces_leave_no_part_empty(counts):
+    expression = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    images = torch.randint(0, 256, (len(expression), 1, 16, 16), dtype=torch.uint8)
+    parts = split_by_subject(FaceTable(images, ("neutral", "happiness", "fear")[: len(counts)], expression=expression))
+    assert all(len(part) for part in parts.values()) and sum(map(len, parts.values())) == len(expression)

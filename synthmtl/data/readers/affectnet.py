@@ -161,7 +161,7 @@ def _array(file: Path) -> np.ndarray | None:
 def _csv_files(root: Path, complain: Complain) -> Iterator[Annotation]:
     for file in _lists(root):
         split = _LISTS[file.name]
-        for line, row in csv_rows(file, COLUMNS):
+        for line, row in csv_rows(file, COLUMNS, complain):
             where, name = f"{file}:{line}", below(row[COLUMNS[0]])
             if name is None:
                 complain(leaves_folder(where, row[COLUMNS[0]]))

@@ -89,7 +89,7 @@ def _annotations(root: Path, every: int, complain: Complain) -> Iterator[Annotat
         folder = first_folder(root, [f"{base}/{subject}/{task}".lstrip("/") for base in _IMAGE_FOLDERS])
         folder = folder or root / _IMAGE_FOLDERS[0] / subject / task
         pictures = frame_files(folder)
-        for index, (line, row) in enumerate(csv_rows(file)):
+        for index, (line, row) in enumerate(csv_rows(file, complain=complain)):
             if index % every:
                 continue
             where, (number, *cells) = f"{file}:{line}", row.values()

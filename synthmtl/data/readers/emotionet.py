@@ -105,7 +105,7 @@ def _name_column(names: Sequence[str]) -> str | None:
 
 
 def _annotations(folder: Path, file: Path, split: str, complain: Complain) -> Iterator[Annotation]:
-    for line, row in csv_rows(file):
+    for line, row in csv_rows(file, complain=complain):
         where, column = f"{file}:{line}", _name_column(list(row))
         if column is None:
             raise InputError(f"{file}:1: no column of file names: name it file_name or URL")

@@ -95,12 +95,13 @@ def read_hugging_face(
     datasets = need_datasets(str(path))
     with _opened(datasets, location, options) as (loaded, roots):
         splits = _named_splits(loaded, location)
-        features = next(iter(splits.values())).features
-        image = _image_column(features, options, location)
-        label = _label_column(datasets, features, options, location)
+        first, *others = (rows.features for rows in splits.values())
+        image = _image_column(first, options, location)
+        # A test split may be without the labels that the others have.
+        label = _label_column(datasets, {k: v for each in (*others, first) for k, v in each.items()}, options, location)
         faces: list[_Row] = []
         for split, rows in splits.items():
-            records = _records(rows, image, label, f"{location}, {split}")
+            records = _records(rows, image, label if label in rows.features else None, f"{location}, {split}")
             faces += [_Row(split, i, record, record.expression()) for i, record in enumerate(records)]
         faces, classes = wanted_faces(faces, classes)
         if not faces:

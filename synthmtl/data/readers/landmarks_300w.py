@@ -37,6 +37,7 @@ from synthmtl.data.readers.published import (
 )
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.labels import canonical_expression
 
 LAYOUT = "give a folder with afw/, helen/, lfpw/, ibug/, or one of these, with a .pts file beside each picture"
 _SPLITS = {
@@ -80,8 +81,11 @@ def read_300w(
 
 
 def is_300w(path: Path) -> bool:
-    """Whether a folder, or one at most two below it, has a ``.pts`` file."""
-    return path.is_dir() and any(next(path.glob(f"{level}*.pts"), None) for level in ("", "*/", "*/*/"))
+    """Whether a folder, or one at most two below it, has a ``.pts`` file, and none is named for an expression."""
+    if not path.is_dir() or not any(next(path.glob(f"{level}*.pts"), None) for level in ("", "*/", "*/*/")):
+        return False
+    folders = (folder for level in ("*/", "*/*/") for folder in path.glob(level))
+    return not any(canonical_expression(folder.name) for folder in folders)
 
 
 def read_pts(file: Path) -> np.ndarray:

@@ -263,8 +263,8 @@ def _compound(record: Record | None, complain: Complain) -> int:
 
 
 def numbered(names: Sequence[Any]) -> Tensor:
-    """Numbers of names, -1 for None; whole numbers in plain decimal form keep their value."""
-    texts = [None if name is None else str(name) for name in names]
+    """Numbers of names, -1 for None and for -1 itself; whole numbers in plain decimal form keep their value."""
+    texts = [None if name is None or str(name).strip() in ("-1", "-1.0") else str(name) for name in names]
     known = sorted({text for text in texts if text is not None})
     plain = all(re.fullmatch(r"0|[1-9]\d{0,17}", text) for text in known)
     numbers = {text: int(text) if plain else i for i, text in enumerate(known)}

@@ -223,22 +223,26 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
             raise InputError(f"{file}: not UTF-8 text: save it as UTF-8") from None
 
 
-def csv_rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(
+    file: Path, columns: Sequence[str] | None = None, complain: Complain = raise_input_error
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and stripped cells by column of each row of a file separated by commas or tabs.
 
     Args:
         file: the csv.
         columns: names of the columns of a file that may lack a header; None = the first line is the header.
+        complain: told of a row that is broken or has another number of cells than the header, which is then left out.
 
     Raises:
-        InputError: if the file is missing, no text, or a row has another number of cells than the header.
+        InputError: if the file is missing or no text; and by default for what ``complain`` is told.
     """
     header = None
     for line, text in text_lines(file):
         try:
             (cells,) = csv.reader([text], delimiter="\t" if "\t" in text else ",", skipinitialspace=True)
         except (csv.Error, ValueError):
-            raise InputError(f"{file}:{line}: broken csv: mend this line") from None
+            complain(f"{file}:{line}: broken csv: mend this line")
+            continue
         cells = [cell.strip() for cell in cells]
         if header is None and columns is not None and cells[0] != columns[0]:
             header = list(columns)
@@ -247,7 +251,7 @@ def csv_rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[tuple
             if columns is not None and (absent := set(columns) - set(header)):
                 raise InputError(f"{file}:{line}: no column {min(absent)!r}: the header must have {','.join(columns)}")
         elif len(cells) != len(header):
-            raise InputError(f"{file}:{line}: {len(cells)} cells where the header has {len(header)}: mend this line")
+            complain(f"{file}:{line}: {len(cells)} cells where the header has {len(header)}: mend this line")
         else:
             yield line, dict(zip(header, cells, strict=True))
 

@@ -58,6 +58,7 @@ def test_file_names_tabs_and_splits(lay_out):
         ("http://example.org/..,0,1", "is no path below the data folder"),
         ("http://example.org,0,1", "is no path below the data folder"),
         (",0,1", "'' is no path below the data folder"),
+        ("b.png,1", "2 cells where the header has 3"),
         ("c.png,0,1", "no image .*images/c.png"),
     ],
 )

@@ -211,3 +211,12 @@ def test_without_the_library(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(InputError, match=r"hf:some/faces needs the library datasets: pip install 'synthmtl\[hub\]'"):
         read("hf:some/faces")
+
+
+def test_a_split_without_labels_has_faces_without_them(datasets, tmp_path):
+    labelled = make(datasets, ["happiness", "fear", "fear"])
+    bare = make(datasets, ["happiness", "fear"], start=3).remove_columns("label")
+    datasets.DatasetDict(train=labelled, test=bare).save_to_disk(str(tmp_path / "set"))
+    tables = read(tmp_path / "set")
+    assert tables["train"].counts() == {"happiness": 1, "fear": 2}
+    assert tables["test"].expression.tolist() == [-1, -1]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from synthmtl.data.readers.formats import detect_format
 from synthmtl.data.readers.landmarks_300w import is_300w, read_300w
 from synthmtl.errors import InputError
 
@@ -78,3 +79,8 @@ def test_missing_pictures_and_mixed_folders(lay_out, points):
     lay_out({"afw/b.png": 2, "other/c.pts": pts(points(8, 24)), "other/c.png": 3})
     with pytest.raises(InputError, match="other/c.pts: in no split, though others are"):
         read(root)
+
+
+def test_folders_of_expressions_are_no_landmark_set(lay_out, points):
+    root = lay_out({"train/happiness/0.png": 1, "train/happiness/0.pts": pts(points(8, 24)), "train/fear/1.png": 2})
+    assert not is_300w(root) and detect_format(root) == "image_folder"

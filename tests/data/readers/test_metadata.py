@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from synthmtl.data.readers.metadata import distribution, label_columns, parse_metadata, raise_input_error
+from synthmtl.data.readers.metadata import distribution, label_columns, numbered, parse_metadata, raise_input_error
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS
 
@@ -165,3 +165,9 @@ def test_too_many_words_and_other_values_are_no_attributes():
     assert not jsonl_columns(*names)["attributes"]
     assert list(jsonl_columns(*names[1:])["attributes"]) == []  # 65 different ones
     assert list(jsonl_columns(*names[2:], names[3])["attributes"]) == ["name"]
+
+
+@pytest.mark.parametrize("unknown", [None, "-1", -1, -1.0])
+def test_minus_one_is_nobody(unknown):
+    assert numbered([unknown, "3", unknown, "7"]).tolist() == [-1, 3, -1, 7]
+    assert numbered([unknown, "Ann", "Bob"]).tolist() == [-1, 0, 1]
