@@ -1,5 +1,6 @@
 """What ``synthmtl balance`` takes and does."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -97,8 +98,8 @@ def run_balance(options: Namespace) -> None:
         judge = load_network(path)
     splits = load_splits(
         options.data, image_size=generator.config.image_size, channels=generator.config.image_channels,
-        split_seed=0, classes=generator.classes, on_bad=options.on_bad_image,
-        on_leak=options.on_leak,
+        classes=generator.classes, on_bad=options.on_bad_image, on_leak=options.on_leak,
+        **_as_in_the_run(options),
     )  # fmt: skip
     check_same_data(accelerator, splits.tables())
     table = splits.train
@@ -162,6 +163,16 @@ def _targets(generator: Any, table: Any, labeler: Path, device: Any) -> Any:
     return ClassTargets(generator, told, supplied=missing)
 
 
+def _as_in_the_run(options: Namespace) -> dict[str, Any]:
+    """How the run that trained the generator split its faces, so that its held-out faces are held out here, too; and
+    how it read them, if they are the same data."""
+    file = Path(options.model) / "options.json"
+    faces = json.loads(file.read_text(encoding="utf-8")).get("faces", {}) if file.is_file() else {}
+    same = faces.get("path") is not None and Path(faces["path"]).resolve() == Path(options.data).resolve()
+    names = ("split_seed", "format", "ferplus", "ferplus_rule") if same else ("split_seed",)
+    return {name: faces[name] for name in names if name in faces}
+
+
 def _check(options: Namespace) -> None:
     from synthmtl.balance.formats import FORMATS
     from synthmtl.balance.plan import SOURCES
@@ -170,6 +181,8 @@ def _check(options: Namespace) -> None:
 
     if options.attempts < 1:
         raise InputError(f"--attempts is {options.attempts}: at least one")
+    if options.batch_size is not None and options.batch_size < 1:
+        raise InputError(f"--batch-size is {options.batch_size}: at least one")
     for name, known in (("fill", FILLS), ("format", FORMATS), ("sources", SOURCES)):
         if options[name] not in known:
             raise InputError(f"--{name} is {options[name]!r}: use one of {', '.join(known)}")

@@ -174,8 +174,9 @@ def without_empty_fills(job: Job, methods: dict[str, Method], fills: dict[int, F
 
 
 def keep_best(job: Job, cells: dict[str, list[dict]]) -> None:
-    """Keep the recognizer with the best macro-F1 on the validation split as ``model``; the oracle does not compete."""
-    results = [result for name, each in cells.items() if name != "oracle" for result in each]
+    """Keep the recognizer with the best macro-F1 on the validation split as ``model``; the oracle does not compete,
+    unless it is alone."""
+    results = [result for name, each in cells.items() if name != "oracle" or len(cells) == 1 for result in each]
     best = max(results, key=lambda result: result["validation"]["macro_f1"])
     job.note(f"model/ is {best['method']}, seed {best['seed']}: the best macro-F1 on the validation split.")
     folder = job.out / f"cells/{best['method']}/seed{best['seed']}"

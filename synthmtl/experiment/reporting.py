@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ def environment(job: AnyJob) -> dict:
         "device": str(job.accelerator.device),
         "processes": job.accelerator.num_processes,
         "commit": _commit(),
-        "command": " ".join(["synthmtl" if i == 0 else part for i, part in enumerate(sys.argv)]),
+        "command": shlex.join([_called(), *sys.argv[1:]]),
     }
 
 
@@ -59,7 +60,8 @@ def build_report(
 ) -> dict:
     """The report of finished cells, ``{method: [result of each seed]}``; the test split is read here and only here."""
     test, classes = job.splits.test, list(job.train.classes)
-    minority = list(minority_classes(job.train.counts()))
+    held = test.counts()  # a rare class may have no face there, and then no recall
+    minority = [name for name in minority_classes(job.train.counts()) if held[name]]
     outputs = {
         name: torch.stack([cell_predictions(job, name, result["seed"]) for result in results])
         for name, results in cells.items()
@@ -162,6 +164,12 @@ def write_report(job: Job, report: dict, generator: FaceGenerator | None) -> Non
         figures["contact_sheet"] = expression_sheet(job, generator, job.out / "figures" / "contact_sheet.png")
     write_page(report, job.out / "report.html", figures)
     track_images(job.accelerator, figures)
+
+
+def _called() -> str:
+    """The script that was started, without the folders above it; ``synthmtl`` for the command and the module."""
+    script = Path(sys.argv[0])
+    return f"recipes/{script.name}" if script.parent.name == "recipes" else "synthmtl"
 
 
 def _processor() -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from jsonargparse import Namespace
 from PIL import Image
 
 from synthmtl import commands
 from synthmtl.cli import main
+from synthmtl.commands.balance import _as_in_the_run
 from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.experiment import METHODS
 from synthmtl.labels import EXPRESSIONS
@@ -194,3 +196,15 @@ def test_configuration_file_then_command_line(tmp_path, capsys):
     assert options["seeds"] == [4, 5]
     assert (options["recognition"]["steps"], options["recognition"]["batch_size"]) == (11, 8)
     assert options["model"]["size"] == "tiny"
+
+
+def test_balance_splits_faces_as_the_run_did(tmp_path):
+    def found(data, **faces):
+        (tmp_path / "options.json").write_text(json.dumps({"faces": faces}))
+        return _as_in_the_run(Namespace(model=str(tmp_path), data=str(tmp_path / data)))
+
+    told = {"path": str(tmp_path / "faces"), "split_seed": 3, "format": "rafdb", "ferplus": None}
+    assert found("faces", **told) == {"split_seed": 3, "format": "rafdb", "ferplus": None}
+    assert found("others", **told) == {"split_seed": 3}  # how other data are to be read is not known
+    (tmp_path / "options.json").unlink()
+    assert _as_in_the_run(Namespace(model=str(tmp_path), data="faces")) == {}
