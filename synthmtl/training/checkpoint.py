@@ -89,8 +89,7 @@ def save_checkpoint(
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.glob(".step-*"):
-        shutil.rmtree(leftover)
+    _remove_leftovers(directory)
     temporary, final = directory / f".step-{step:06d}", directory / f"step-{step:06d}"
     state = {
         "step": step,
@@ -114,9 +113,20 @@ def save_checkpoint(
         raise
     _remove(final)
     os.replace(temporary, final)
-    for old in _checkpoints(directory)[:-keep]:
-        _remove(old)
+    tidy(directory, keep=keep)
     return final
+
+
+def tidy(directory: Path | str, *, keep: int) -> None:
+    """Remove the oldest checkpoints and what a killed writer or remover left; call it in one process only.
+
+    Args:
+        directory: where the checkpoints lie.
+        keep: how many checkpoints stay.
+    """
+    for old in _checkpoints(Path(directory))[:-keep]:
+        _remove(old)
+    _remove_leftovers(Path(directory))
 
 
 def load_checkpoint(
@@ -153,6 +163,11 @@ def load_checkpoint(
 def _checkpoints(directory: Path) -> list[Path]:
     found = [(int(match[1]), path) for path in directory.glob("step-*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found) if (path / "state.json").is_file()]
+
+
+def _remove_leftovers(directory: Path) -> None:
+    for leftover in directory.glob(".step-*"):
+        shutil.rmtree(leftover)
 
 
 def _canonical(configuration: Mapping[str, Any]) -> str:

@@ -16,7 +16,14 @@ from torch import nn
 
 from synthmtl.errors import InputError
 from synthmtl.progress import ProgressLine
-from synthmtl.training.checkpoint import distinct_state, latest, load_checkpoint, load_distinct_state, save_checkpoint
+from synthmtl.training.checkpoint import (
+    distinct_state,
+    latest,
+    load_checkpoint,
+    load_distinct_state,
+    save_checkpoint,
+    tidy,
+)
 from synthmtl.training.config import TrainingConfig, learning_rate_factor
 from synthmtl.training.history import History, Means
 from synthmtl.training.turns import Batch, Player, prepare_turns, restore_training_state, train_mode, training_state
@@ -118,6 +125,8 @@ def fit(
         state, saved, best = load_checkpoint(checkpoint, modules=modules, configuration=configuration)
         restore_training_state(state, turns, ema, accelerator)
         now = _Progress(**saved)
+        if accelerator.is_main_process:  # there may be no step left after which a checkpoint would do it
+            tidy(checkpoint.parent, keep=config.keep_checkpoints)
     means = Means(now.sums)
     history.rewind(now.step)
 

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from synthmtl.data.augmentation import AugmentationConfig, augment
 from synthmtl.data.randomness import StepRandom
 from synthmtl.data.sampling import EpochSampler, shard
+from synthmtl.files import write_tensors, write_text
 from synthmtl.training import Player, TrainingConfig, build_accelerator, fit
 
 
@@ -105,8 +105,8 @@ def main(out: Path, steps: int, global_batch: int, kill_at: int | None = None, c
         select_by="score",
     )
     if accelerator.is_main_process:
-        save_file(net.state_dict(), out / "final.safetensors")
-        (out / "result.json").write_text(json.dumps({"best": result.best, "processes": world}))
+        write_tensors(out / "final.safetensors", net.state_dict())
+        write_text(out / "result.json", json.dumps({"best": result.best, "processes": world}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The loop: it learns, it turns every setting into what it says, and interruptions leave no trace."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -307,3 +308,14 @@ def test_contradicting_settings_are_refused(make_problem):
 def test_trackers_get_the_curves(make_problem, tmp_path):
     make_problem().fit(accelerator=build_accelerator(log_dir=tmp_path), description="a run")
     assert list((tmp_path / "a run").glob("events.*"))
+
+
+def test_a_run_killed_after_its_last_checkpoint_leaves_no_rest(make_problem, tmp_path):
+    config = {"checkpoint_every_steps": 6, "keep_checkpoints": 1}
+    make_problem().fit(tmp_path, config=config)
+    folder = tmp_path / "checkpoints"
+    (last,) = folder.iterdir()
+    for rest in ("step-000006", ".step-000003-old"):  # killed before the older one went, and while one did
+        shutil.copytree(last, folder / rest)
+    make_problem().fit(tmp_path, config=config)
+    assert list(folder.iterdir()) == [last]
