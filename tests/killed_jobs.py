@@ -88,10 +88,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def progress(folder: Path) -> set[tuple[str, int]]:
     """What the work has left so far: weights, chunks and pictures, with the times of their writing."""
     found = set()
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.suffix in (".safetensors", ".png"):
-                found.add((path.name, path.stat().st_mtime_ns))
+    for where, _, names in os.walk(folder):  # which, unlike a glob, bears folders that go meanwhile
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                if name.endswith((".safetensors", ".png")):
+                    found.add((name, os.stat(os.path.join(where, name)).st_mtime_ns))
     return found
 
 
