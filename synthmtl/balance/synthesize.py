@@ -158,7 +158,7 @@ def synthesize_balancing_set(
         plan = make_plan(
             table, plan, seed=seed, sources=sources, candidates=(max_attempts + 1) // 2, max_uses=max_uses, match=match
         )
-    _check_plan(plan, table, generator)
+    _check_plan(plan, table, generator, sampling)
     generator.to(device)
     targets = targets or ClassTargets(generator, table)
     limits = {"min_change": min_change, "min_distance": min_distance, "max_correlation": max_correlation}
@@ -298,8 +298,12 @@ def _check_parts(generator: FaceGenerator, judge: nn.Module | None, table: FaceT
             raise InputError(f"the generator wants faces of {wanted} {name}, the data have {found}: read them so")
 
 
-def _check_plan(plan: BalancePlan, table: FaceTable, generator: FaceGenerator) -> None:
+def _check_plan(
+    plan: BalancePlan, table: FaceTable, generator: FaceGenerator, sampling: SamplingOptions | None
+) -> None:
     if not plan.edits and not makes_new_faces(generator):
         raise InputError("sources is none, but this generator edits faces: only a diffusion model makes new ones")
+    if not plan.edits and sampling and sampling.strength is not None:
+        raise InputError("strength says how much noise is put on a source, and sources is none: leave it out")
     if plan.classes != table.classes or plan.counts != table.counts():
         raise InputError("the plan was made for other faces: make one for this table")

@@ -168,6 +168,8 @@ def _check_faces(model: Any, options: Namespace) -> None:
         raise InputError("--new makes faces without a source: leave the images out, or --new")
     if options.new is not None and options.new < 1:
         raise InputError(f"--new is {options.new}: at least one face")
+    if options.new is not None and options.sampling.strength is not None:
+        raise InputError("--sampling.strength says how much noise is put on a source, --new has none: leave it out")
     if options.new is not None and not makes_new_faces(model):
         raise InputError(f"--new: the generator in {options.model} edits faces; a diffusion generator makes new ones")
 

@@ -103,6 +103,10 @@ def check_generator(config: MainJobConfig) -> None:
         widths = model.unet_channels
         _check(widths is None or (bool(widths) and min(widths) > 0), "model.unet_channels", widths, "widths, or null")
         config.balance.sampling.check(NoiseSchedule(model.prediction))
+        if config.balance.sources == "none" and config.balance.sampling.strength is not None:
+            raise InputError(
+                "--balance.sampling.strength says how much noise is put on a source, and --balance.sources is none"
+            )
 
 
 def _check(good: bool, name: str, value: object, wanted: str) -> None:

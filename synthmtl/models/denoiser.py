@@ -270,6 +270,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         guidance_scale: float = 1.0,
         solver: str | SchedulerMixin | None = None,
         eta: float = 0.0,
+        strength: float | None = None,
         progress: Callable[[Iterable], Iterable] = iter,
     ) -> Tensor:
         """The same people with another expression, or new people.
@@ -284,13 +285,16 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             grain: standard normal noise (B, C, H, W) for :func:`restore_grain`, instead of drawing it. Few steps
                 leave faces smooth; new faces, which have no source, stay as they are.
             steps, guidance_scale, solver, eta, progress: as for :func:`sample_faces`.
+            strength: as in :class:`SamplingOptions`; only sources can have it.
 
         Returns:
             (B, C, H, W) float32 in [-1, 1].
 
         Raises:
-            InputError: as :func:`sample_faces` and :func:`draw_noise`.
+            InputError: as :func:`sample_faces` and :func:`draw_noise`, or for a strength without sources.
         """
+        if strength is not None and images is None:
+            raise InputError("strength says how much noise is put on a source, new faces have none: leave it out")
         config, device = self.config, self.device
         shape = (len(expression), config.image_channels, config.image_size, config.image_size)
         noise = spread * draw_noise(shape, generator, device) if style is None else style.to(device).view(shape)
@@ -298,14 +302,14 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             grain = draw_noise(shape, generator, device)
         low: Tensor | float = -1.0
         high: Tensor | float = 1.0
-        change = config.diffused == "change"
-        if change and images is not None:
-            low, high = CHANGE_SCALE * (-1 - images), CHANGE_SCALE * (1 - images)
+        told, change = images if strength is None else None, False
+        if told is not None and config.diffused == "change":
+            change, low, high = True, CHANGE_SCALE * (-1 - told), CHANGE_SCALE * (1 - told)
         made = sample_faces(
             self,
             noise,
             expression.to(device),
-            None if images is None else self.encode(images),
+            None if told is None else self.encode(told),
             steps=steps,
             guidance_scale=guidance_scale,
             solver=solver,
@@ -313,6 +317,8 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             generator=generator,
             low=low,
             high=high,
+            start=None if strength is None else images,
+            strength=strength,
             progress=progress,
         )
         if images is None:

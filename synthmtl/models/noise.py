@@ -1,5 +1,6 @@
 """How noise is put on faces, what a denoiser predicts of it, and the solvers that take it away."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -108,27 +109,44 @@ class NoiseSchedule:
             )
         return type(solver).from_config(solver.config)
 
-    def plan(self, solver: SchedulerMixin, steps: int, device: torch.device) -> Tensor:
-        """Set ``solver`` to that many steps; returns the time (steps,) of each, from noise to face.
+    def plan(
+        self, solver: SchedulerMixin, steps: int, device: torch.device, strength: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Set ``solver`` to that many steps from noise to face; a ``strength`` below 1 starts at about so much of it.
 
         A few even steps end at a noise level above the finer detail of a face, which then stays a blur. On Gaussian
         data of deviation 0.3, 8 even steps of DPM-Solver++ leave an error of 20 % of the deviation, 50 of DDIM 5 %, and
         8 at times that fall as (1 - i/8)^1.5 leave 2 %. So these are taken, and sigma / (2 - sigma) in flow matching.
 
+        Returns:
+            The time (steps,) of each step, and what ``solver.step`` calls it.
+
         Raises:
-            InputError: if steps is not in [1, 500].
+            InputError: if there is no step, or a whole way of such steps has more than 500.
         """
-        if not 1 <= steps <= MAX_STEPS:
-            raise InputError(f"the number of sampling steps must lie in [1, {MAX_STEPS}], not {steps}")
-        if isinstance(solver, DPMSolverMultistepScheduler) and self.prediction == "v" and steps < 100:
-            # With 100 steps the last two would be the same.
-            first = int((solver.lambda_t > solver.config.lambda_min_clipped).sum()) - 1
+        # Of the whole way, at whose end the steps lie; the shift of flow matching makes the first of them less noisy.
+        share = 2 * strength / (1 + strength) if self.prediction == "flow" else strength
+        whole = math.ceil(steps / share)
+        if not 1 <= steps <= whole <= MAX_STEPS:
+            raise InputError(
+                f"the number of sampling steps must lie in [1, {int(share * MAX_STEPS)}]"
+                f"{'' if strength == 1 else f' at strength {strength}'}, not {steps}"
+            )
+        if isinstance(solver, DPMSolverMultistepScheduler) and self.prediction == "v":
+            first = strength * (int((solver.lambda_t > solver.config.lambda_min_clipped).sum()) - 1)
             times = (first * (1 - np.arange(steps) / steps) ** 1.5).round().astype(int)
-            solver.set_timesteps(timesteps=times.tolist(), device=device)
-        elif isinstance(solver, FlowMatchEulerDiscreteScheduler):
+            if len(set(times) - {0}) == steps:  # the last of very many would be the same
+                solver.set_timesteps(timesteps=times.tolist(), device=device)
+                return solver.timesteps, solver.timesteps
+        if isinstance(solver, FlowMatchEulerDiscreteScheduler):
             # By itself it would spend the last evaluation on a face that is clean already.
-            solver.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=device)
+            solver.set_timesteps(sigmas=np.linspace(1, 1 / whole, whole).tolist(), device=device)
         else:
-            solver.set_timesteps(steps, device=device)
+            solver.set_timesteps(whole, device=device)
+        if whole > steps and not isinstance(solver, DDIMScheduler):  # which keeps no count
+            solver.set_begin_index(whole - steps)
+        called = solver.timesteps[whole - steps :]
+        if self.prediction == "v":
+            return called, called
         # DPM-Solver rounds the times of flow matching down to whole ones, its noise levels it does not round.
-        return solver.sigmas[:-1].to(device) * TIMESTEPS if self.prediction == "flow" else solver.timesteps
+        return solver.sigmas[whole - steps : -1].to(device) * TIMESTEPS, called

@@ -44,6 +44,7 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
         scheduler: str | SchedulerMixin | None = None,
         spread: float = 1.0,
         eta: float = 0.0,
+        strength: float | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
     ) -> ImagePipelineOutput | tuple:
@@ -58,7 +59,7 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
             num_inference_steps: solver steps.
             generator: one, or one for each face, which then comes out the same whatever the batch it stands in.
             scheduler: instead of the pipeline's own: ``dpm``, ``ddim`` (v prediction) or ``flow`` (flow prediction).
-            spread, eta: as in :meth:`DiffusionFERSNet.synthesize`.
+            spread, eta, strength: as in :meth:`DiffusionFERSNet.synthesize`.
             output_type: ``pt`` for a float32 tensor (B, C, H, W) in [-1, 1], ``pil`` for a list of Pillow images.
             return_dict: False gives a tuple.
 
@@ -84,6 +85,7 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             solver=self.scheduler if scheduler is None else scheduler,
             eta=eta,
+            strength=strength,
             progress=self.progress_bar,
         )
         if output_type == "pil":

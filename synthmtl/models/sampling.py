@@ -27,12 +27,16 @@ class SamplingOptions:
         guidance_scale: strength of classifier-free guidance; 1 is none, others double the cost of a step.
         solver: ``dpm``, ``ddim`` (v prediction) or ``flow`` (flow prediction); null = ``dpm``.
         eta: noise added anew in each step, from 0 (none) to 1 (as much as in DDPM); ``ddim`` only.
+        strength: null = what the gates let through of the source tells the denoiser whom to make; a number in (0, 1] =
+            the source itself, made noisy so far, is denoised by the target alone (SDEdit; Meng et al., ICLR 2022),
+            which also photographs without pairs can teach. 1 leaves nothing of it, 0.5 its outlines.
     """
 
     steps: int = 8
     guidance_scale: float = 1.0
     solver: str | None = None
     eta: float = 0.0
+    strength: float | None = None
 
     def check(self, schedule: NoiseSchedule) -> None:
         """Stop at options that no face could be sampled with.
@@ -44,17 +48,24 @@ class SamplingOptions:
             raise InputError(f"guidance_scale must be at least 0 and finite, not {self.guidance_scale}")
         if not 0 <= self.eta <= 1:
             raise InputError(f"eta lies in [0, 1], not {self.eta}")
-        _planned(schedule, self.solver, self.steps, self.eta, torch.device("cpu"))
+        _planned(schedule, self.solver, self.steps, self.eta, torch.device("cpu"), self.strength)
 
 
 def _planned(
-    schedule: NoiseSchedule, solver: str | SchedulerMixin | None, steps: int, eta: float, device: torch.device
-) -> tuple[SchedulerMixin, Tensor]:
-    """A solver that is ready, and the time of each of its steps."""
+    schedule: NoiseSchedule,
+    solver: str | SchedulerMixin | None,
+    steps: int,
+    eta: float,
+    device: torch.device,
+    strength: float | None = None,
+) -> tuple[SchedulerMixin, Tensor, Tensor]:
+    """A solver that is ready, the time of each of its steps, and what it calls it."""
+    if strength is not None and not 0 < strength <= 1:
+        raise InputError(f"strength lies in (0, 1], not {strength}; null tells the denoiser of the source")
     made = schedule.solver(solver)
     if eta and not isinstance(made, DDIMScheduler):
         raise InputError("only the solver ddim adds noise while it samples: choose it, or leave eta at 0")
-    return made, schedule.plan(made, steps, device)
+    return made, *schedule.plan(made, steps, device, 1.0 if strength is None else strength)
 
 
 def draw_noise(shape: Sequence[int], generator: Generator | None, device: torch.device) -> Tensor:
@@ -97,6 +108,8 @@ def sample_faces(
     generator: Generator | None = None,
     low: Tensor | float = -1.0,
     high: Tensor | float = 1.0,
+    start: Tensor | None = None,
+    strength: float | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Tensor:
     """Solve from noise to faces, or to whatever else the model was trained to make.
@@ -116,16 +129,18 @@ def sample_faces(
         eta: noise added anew in each step, from 0 (none) to 1 (as much as in DDPM); DDIM only.
         generator: draws that noise.
         low, high: range of what is made, numbers or (B, C, H, W).
+        start: (B, C, H, W), what solving starts from once the noise is put on it; None = the noise alone.
+        strength: how much noise, in (0, 1], with ``start``.
         progress: wraps the iterable of steps.
 
     Returns:
         (B, C, H, W) float32 in [low, high].
 
     Raises:
-        InputError: if the solver does not suit the model, or ``eta`` the solver.
+        InputError: if the solver does not suit the model, or ``eta`` the solver, or a number is out of range.
     """
     schedule = model.schedule
-    ready, times = _planned(schedule, solver, steps, eta, noise.device)
+    ready, times, called = _planned(schedule, solver, steps, eta, noise.device, strength)
     stochastic = isinstance(ready, DDIMScheduler)
     extra = {"eta": eta, "generator": generator if isinstance(generator, torch.Generator | None) else list(generator)}
     keep = None
@@ -133,7 +148,7 @@ def sample_faces(
         keep = torch.arange(2 * len(noise), device=noise.device) < len(noise)
         target = torch.cat([target, target])
         encoded = None if encoded is None else _twice(encoded)
-    x = noise
+    x = noise if start is None else schedule.noisy(start, noise, times[0])
     for i in progress(range(len(times))):
         if keep is None:
             predicted = model.denoise(x, times[i], encoded, target)
@@ -143,7 +158,7 @@ def sample_faces(
             predicted = null + guidance_scale * (wanted - null)
         clean = _within(schedule.clean(x, predicted, times[i]), low, high)
         predicted = schedule.predicted(x, clean, times[i])
-        x = ready.step(predicted, ready.timesteps[i], x, **(extra if stochastic else {})).prev_sample
+        x = ready.step(predicted, called[i], x, **(extra if stochastic else {})).prev_sample
     return _within(x, low, high)
 
 

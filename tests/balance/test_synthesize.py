@@ -114,6 +114,14 @@ def test_new_faces_come_from_their_seed_alone(job):
         assert (again[0].int() - result.table.images[i].int()).abs().max() <= 1
 
 
+def test_new_faces_have_no_source_to_put_noise_on(job):
+    table = job.make_faces({"neutral": 3, "happiness": 1, "fear": 1})
+    noised = {"sampling": SamplingOptions(steps=2, strength=0.5), "filter": False}
+    assert synthesize_balancing_set(job.make_diffusion(), None, table, **noised).kept["fear"] == 2
+    with pytest.raises(InputError, match="strength says how much noise is put on a source"):
+        synthesize_balancing_set(job.make_diffusion(), None, table, sources="none", **noised)
+
+
 def test_a_generator_that_edits_makes_no_new_faces(job):
     with pytest.raises(InputError, match="only a diffusion model makes new ones"):
         synthesize_balancing_set(

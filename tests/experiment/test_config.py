@@ -1,3 +1,5 @@
+import functools
+
 import pytest
 
 from synthmtl.errors import InputError
@@ -114,6 +116,7 @@ BAD_FOR = {
     ("diffusion", "model.unet_channels"): ([], "--model.unet_channels is []"),
     ("diffusion", "model.tasks"): (["expression", "synthesis", "landmarks"], "further ones need gan"),
     ("diffusion", "balance.sampling"): (SamplingOptions(solver="flow"), "no solver 'flow' for v prediction"),
+    ("diffusion", "balance.sampling.strength"): (0.0, "strength lies in (0, 1], not 0.0"),
 }
 
 
@@ -121,11 +124,20 @@ BAD_FOR = {
 def test_options_that_do_not_suit_the_generator(generator, name):
     value, said = BAD_FOR[generator, name]
     config = preset("smoke", rendered=True, generator=generator)
-    part, option = name.split(".")
-    setattr(getattr(config, part), option, value)
+    *parts, option = name.split(".")
+    setattr(functools.reduce(getattr, parts, config), option, value)
     with pytest.raises(InputError) as caught:
         check_config(config)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_new_faces_have_no_source_to_put_noise_on():
+    config = preset("smoke", rendered=True, generator="diffusion")
+    config.balance.sampling.strength = 0.5
+    check_config(config)
+    config.balance.sources = "none"
+    with pytest.raises(InputError, match="and --balance.sources is none"):
+        check_config(config)
 
 
 def test_denoiser_follows_size_and_options():

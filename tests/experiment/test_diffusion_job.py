@@ -129,6 +129,7 @@ def test_synthesize(run, rendered_folder, tmp_path):
     few = made("few", "--sampling.steps", "2")
     assert len(few) == 2 and few == made("again", "--sampling.steps", "2")
     assert few != made("guided", "--sampling.steps", "2", "--sampling.guidance_scale", "3")
+    assert few != made("noised", "--sampling.steps", "2", "--sampling.strength", "0.5")
 
 
 def test_new_faces_can_be_made_and_balanced_with(run, rendered_folder, tmp_path, capsys):
@@ -173,6 +174,7 @@ def test_sampling_options_that_do_not_suit(run, rendered_folder, tmp_path, capsy
     assert "no solver 'flow' for v prediction: use one of dpm, ddim" in said(run, "--sampling.solver", "flow")
     assert "only the solver ddim adds noise" in said(run, "--sampling.eta", "1")
     assert "number of sampling steps must lie in [1, 500], not 0" in said(run, "--sampling.steps", "0")
+    assert "strength lies in (0, 1], not 2.0" in said(run, "--sampling.strength", "2")
     assert "are for a diffusion generator" in said(tmp_path / "fersnet", "--sampling.steps", "4")
 
 
@@ -190,4 +192,5 @@ def test_new_faces_that_cannot_be_made(run, rendered_folder, tmp_path, capsys):
     assert "name images of faces, or ask for new faces by --new N" in said()
     assert "leave the images out, or --new" in said("--new", "2", face)
     assert "--new is 0: at least one face" in said("--new", "0")
+    assert "--new has none: leave it out" in said("--new", "2", "--sampling.strength", "0.5")
     assert "a diffusion generator makes new ones" in said("--new", "2", model=tmp_path / "fersnet")

@@ -49,14 +49,29 @@ def test_predictions_and_faces_mean_each_other(prediction):
 def test_as_many_evaluations_as_asked_for(prediction, name, steps):
     schedule = NoiseSchedule(prediction)
     solver = schedule.solver(name)
-    times = schedule.plan(solver, steps, torch.device("cpu"))
-    assert len(times) == len(solver.timesteps) == steps
+    times, called = schedule.plan(solver, steps, torch.device("cpu"))
+    assert len(times) == len(called) == len(solver.timesteps) == steps
     assert (times.diff() < 0).all() and times[-1] > 0 and 0.98 * TIMESTEPS < times[0] <= TIMESTEPS
     # Where the solver thinks that it is, is where the network is told that it is.
     alpha, sigma = schedule.rates(times)
     if hasattr(solver, "sigmas"):
         ratio = sigma if prediction == "flow" else sigma / alpha
         torch.testing.assert_close(solver.sigmas[:-1], ratio.flatten(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("prediction", "name"), PAIRS)
+@pytest.mark.parametrize("strength", [0.7, 0.25])
+def test_a_part_of_the_way_has_as_many_steps(prediction, name, strength):
+    schedule = NoiseSchedule(prediction)
+    for steps in (1, 8, 60):
+        solver = schedule.solver(name)
+        times, called = schedule.plan(solver, steps, torch.device("cpu"), strength)
+        assert len(times) == len(called) == steps and (times.diff() < 0).all() and times[-1] > 0
+        assert steps == 1 or times[0] == pytest.approx(strength * TIMESTEPS, rel=0.06)
+        if hasattr(solver, "sigmas"):
+            alpha, sigma = schedule.rates(times)
+            ratio = sigma if prediction == "flow" else sigma / alpha
+            torch.testing.assert_close(solver.sigmas[-steps - 1 : -1], ratio.flatten(), rtol=1e-3, atol=1e-4)
 
 
 def test_solvers_by_name_or_example():
@@ -74,3 +89,5 @@ def test_solvers_by_name_or_example():
         NoiseSchedule("noise")
     with pytest.raises(InputError, match=r"steps must lie in \[1, 500\], not 0"):
         schedule.plan(schedule.solver(), 0, torch.device("cpu"))
+    with pytest.raises(InputError, match=r"steps must lie in \[1, 100\] at strength 0.2, not 101"):
+        schedule.plan(schedule.solver("ddim"), 101, torch.device("cpu"), 0.2)

@@ -66,6 +66,43 @@ def test_the_equation_is_solved(prediction, solver):
     assert errors[1] < 0.03 and errors[1] < errors[0] < (0.02 if solver == "dpm" else 0.17)
 
 
+@pytest.mark.parametrize(("prediction", "solver"), PAIRS)
+@pytest.mark.parametrize("strength", [0.8, 0.4])
+def test_the_equation_is_solved_from_a_noisy_source(prediction, solver, strength):
+    """As above: what lies r deviations from the mean of the noisy pixels ends r deviations from that of the faces."""
+
+    def best(noisy, alpha, sigma):
+        return 0.2 + 0.09 * alpha / (0.09 * alpha**2 + sigma**2) * (noisy - 0.2 * alpha)
+
+    noise, source = (torch.randn(2, 1, 32, 32, generator=seeds(seed)[0]).clamp(-2, 2) for seed in (0, 1))
+    source = 0.2 + 0.3 * source
+    oracle = Denoiser(prediction, best)
+    options = {"solver": solver, "steps": 50, "strength": strength}
+    made = sample_faces(oracle, noise, WANTED[:2], start=source, **options)
+    schedule = NoiseSchedule(prediction)
+    times, _ = schedule.plan(schedule.solver(solver), 50, torch.device("cpu"), strength)
+    alpha, sigma = schedule.rates(times[:1])
+    wanted = 0.2 + 0.3 * (alpha * (source - 0.2) + sigma * noise) / (0.09 * alpha**2 + sigma**2).sqrt()
+    inside = wanted.abs() < 0.95
+    assert (made - wanted)[inside].abs().max() < 0.03 and oracle.calls == 50
+
+
+def test_strength_leaves_more_or_less_of_the_source():
+    """The source is put under noise and not told, so that a network of changes makes faces, too."""
+    for diffused in ("change", "face"):
+        model, sources = trained(diffused=diffused), faces(3)
+        made = {
+            strength: model.synthesize(sources, WANTED, generator=seeds(0)[0], strength=strength)
+            for strength in (None, 0.05, 0.5, 1.0)
+        }
+        near = [(made[strength] - sources).abs().mean() for strength in (0.05, 0.5, 1.0)]
+        assert near[0] < near[1] < near[2] and near[0] < 0.25
+        new = model.synthesize(None, WANTED, generator=seeds(0)[0])
+        # At full strength only grain and what the schedule leaves of the source is between it and a new face.
+        assert (made[1.0] - new).abs().mean() < 0.5 * (made[0.5] - new).abs().mean()
+        assert not torch.allclose(made[None], made[0.5], atol=0.1)
+
+
 def test_predicted_faces_are_clipped():
     bright = Denoiser("v", lambda noisy, alpha, sigma: torch.full_like(noisy, 3.0))
     made = sample_faces(bright, draw_noise((2, 1, 8, 8), seeds(0)[0], torch.device("cpu")), WANTED[:2])
@@ -141,6 +178,11 @@ def test_refused():
     model = trained()
     with pytest.raises(InputError, match="2 generators for 3 faces"):
         model.synthesize(faces(), WANTED, generator=seeds(0, 1))
+    for strength in (0, -0.1, 1.01, float("nan")):
+        with pytest.raises(InputError, match="strength lies in"):
+            model.synthesize(faces(), WANTED, generator=seeds(0)[0], strength=strength)
+    with pytest.raises(InputError, match="new faces have none"):
+        model.synthesize(None, WANTED, generator=seeds(0)[0], strength=0.5)
     with pytest.raises(InputError, match="only the solver ddim adds noise"):
         model.synthesize(faces(), WANTED, generator=seeds(0)[0], eta=0.5)
     with pytest.raises(InputError, match="no solver 'flow' for v prediction"):
