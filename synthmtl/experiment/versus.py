@@ -8,6 +8,7 @@ import torch
 
 from synthmtl.errors import InputError
 from synthmtl.experiment.cells import cell_predictions
+from synthmtl.experiment.config import FaceOptions
 from synthmtl.experiment.stages import Job
 from synthmtl.experiment.workspace import OPTIONS
 from synthmtl.metrics import compare_paired, minority_classes
@@ -20,6 +21,16 @@ def open_rival(job: Job, other: Path) -> Job:
     """The finished run in ``other`` as a job on the faces of ``job``.
 
     Raises:
+        InputError: as :func:`check_rival`.
+    """
+    check_rival(job.config.faces, other)
+    return dataclasses.replace(job, out=other, notes=[])
+
+
+def check_rival(faces: FaceOptions, other: Path) -> None:
+    """Stop at a folder that a run on these faces cannot be compared with.
+
+    Raises:
         InputError: if it is no finished run, or one on other faces.
     """
     try:
@@ -27,9 +38,8 @@ def open_rival(job: Job, other: Path) -> Job:
         json.loads((other / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(f"{other}: is no finished run: finish it first, or give another --against") from None
-    if options.get("faces") != json.loads(json.dumps(dataclasses.asdict(job.config.faces))):
+    if options.get("faces") != json.loads(json.dumps(dataclasses.asdict(faces))):
         raise InputError(f"{other}: is a run on other faces: runs to be compared need the same --faces options")
-    return dataclasses.replace(job, out=other, notes=[])
 
 
 def compare_runs(job: Job, rival: Job) -> dict:

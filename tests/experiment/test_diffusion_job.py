@@ -69,7 +69,9 @@ def test_fine_tuning_leaves_the_denoiser_alone(run):
 def test_the_balancing_set_says_how_it_was_sampled(run):
     folder = run / "balance/seed0/imagefolder"
     settings = json.loads((folder / "balance.json").read_text())["identity"]["settings"]
-    assert settings["sampling"] == {"steps": 2, "guidance_scale": 1.0, "solver": None, "eta": 0.0}
+    assert settings["sampling"] == {
+        "steps": 2, "guidance_scale": 1.0, "solver": None, "eta": 0.0, "strength": None
+    }  # fmt: skip
     card = (folder / "README.md").read_text()
     assert "DiffusionFERSNet.synthesize(" in card and "spread=1.0, steps=2, guidance_scale=1.0, eta=0.0)" in card
 

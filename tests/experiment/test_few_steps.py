@@ -50,7 +50,7 @@ def test_a_row_for_each_solver_and_number(job, measure):
 
 def test_a_step_with_guidance_takes_two_evaluations(job, measure):
     job.config.balance.sampling.guidance_scale = 2.0
-    found = measure(evaluations=[1, 2, 5], solvers=["dpm"])
+    found = measure(evaluations=[1, 2, 3, 5], solvers=["dpm"])
     assert [(row["steps"], row["evaluations"]) for row in found["rows"]] == [(1, 2), (2, 4)]
     assert found["verdict"] is None
 
@@ -65,6 +65,15 @@ def test_what_was_measured_is_not_measured_again(measure, monkeypatch):
     assert measure(evaluations=[1], solvers=["dpm"]) == first
     with pytest.raises(AssertionError, match="edited again"):
         measure(evaluations=[1, 3], solvers=["dpm"])
+
+
+def test_other_features_are_measured_anew(job, measure):
+    first = measure(evaluations=[1], solvers=["dpm"])
+    torch.manual_seed(2)
+    save(job, plain_network(job), job.out / "other")
+    second = measure(evaluations=[1], solvers=["dpm"], features=str(job.out / "other"))
+    assert second["rows"][0]["kid"] != first["rows"][0]["kid"]
+    assert second["rows"][0]["agreement"] == first["rows"][0]["agreement"]
 
 
 def test_targets_are_other_expressions_evenly(job):

@@ -38,7 +38,7 @@ def test_every_generator_makes_each_face_by_its_own_seed(kind):
 
 def test_sampling_options_go_to_the_diffusion_model_only():
     options = SamplingOptions(steps=3, solver="ddim", eta=0.5)
-    expected = {"steps": 3, "guidance_scale": 1.0, "solver": "ddim", "eta": 0.5}
+    expected = {"steps": 3, "guidance_scale": 1.0, "solver": "ddim", "eta": 0.5, "strength": None}
     assert sampling_arguments(tiny(DiffusionFERSNet), options) == expected
     assert sampling_arguments(tiny(FERSNet), SamplingOptions()) == sampling_arguments(tiny(FERSNet), None) == {}
     with pytest.raises(InputError, match="are for a diffusion generator"):

@@ -31,6 +31,12 @@ def test_solvers_and_generators_are_compared(launch, tmp_path, monkeypatch, caps
     assert [entry["metric"] for entry in compared["comparisons"]] == ["macro_f1"]
     assert done.stdout.count("evaluations: KID") == 4 and "diffusion - gan" in done.stdout
 
-    monkeypatch.setattr(sys, "argv", [str(RECIPE), *map(str, call), "--model.generator", "gan"])
-    assert say_errors_in_one_line(runpy.run_path(str(RECIPE), run_name="recipe")["main"]) == 2
-    assert capsys.readouterr().err.strip().endswith("for gan take recipes/fersnet.py")
+    recipe = runpy.run_path(str(RECIPE), run_name="recipe")["main"]
+    for wrong, said in (
+        (["--model.generator", "gan"], "for gan take recipes/fersnet.py"),
+        (["--few_steps.features", "nosuch"], "or the folder of a saved network"),
+        (["--against", tmp_path / "nowhere"], "finish it first, or give another --against"),
+    ):  # before anything is trained
+        monkeypatch.setattr(sys, "argv", [str(RECIPE), *map(str, [*call, "--out", tmp_path / "late", *wrong])])
+        assert say_errors_in_one_line(recipe) == 2 and not (tmp_path / "late").exists()
+        assert capsys.readouterr().err.strip().endswith(said)
