@@ -32,12 +32,12 @@ from synthmtl.data.streams import RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment import check_out, claim, describe_data, open_out, write_json
 from synthmtl.experiment.config import FaceOptions
-from synthmtl.experiment.stages import load_data
+from synthmtl.experiment.stages import check_photographs, load_data
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import bootstrap_intervals, recognition_metrics
 from synthmtl.models import Recognizer
 from synthmtl.models.inference import predict_table, save_network
-from synthmtl.training import Player, TrainingConfig, build_accelerator, check_same_data, fit
+from synthmtl.training import Player, TrainingConfig, build_accelerator, check_same_data, check_seed, fit
 
 
 @dataclass
@@ -88,12 +88,15 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
     """The splits that the data bring along, or rendered ones."""
     if options.path is None:
         return load_data(options)[0].tables()
+    check_photographs(options)
     tables = read_tables(
         options.path,
         image_size=options.image_size,
         channels=options.channels,
         on_bad=options.on_bad_image,
         format=options.format,
+        ferplus=options.ferplus,
+        ferplus_rule=options.ferplus_rule,
     )
     if "train" not in tables or len(tables) < 2:
         raise InputError(f"{options.path}: needs a train split and another one to score; it has {', '.join(tables)}")
@@ -111,6 +114,7 @@ def scores(probabilities: torch.Tensor, table: FaceTable) -> dict:
 
 def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict:
     """Train, score every other split once, write ``model/`` and ``scores.json`` below ``out``."""
+    check_seed("training", options.training)
     if options.preset == "smoke":
         options.training = dataclasses.replace(options.training, steps=4, batch_size=16, log_every=2)
     accelerator = build_accelerator(precision=options.precision)

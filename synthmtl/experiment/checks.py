@@ -12,11 +12,12 @@ from synthmtl.losses.perceptual import PERCEPTUAL
 from synthmtl.models.conditions import CONDITIONS
 from synthmtl.models.generators import GENERATORS
 from synthmtl.models.noise import NoiseSchedule
+from synthmtl.training import check_seed
 
 GENERATOR_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "gan": {"synthesis": ("guide_noise", "perceptual", "critic_channels", "weights")},
     "diffusion": {
-        "model": ("prediction", "unet_channels", "patch_size"),
+        "model": ("diffused", "prediction", "unet_channels", "patch_size"),
         "synthesis": ("denoising",),
         "balance": ("sampling",),
     },
@@ -72,6 +73,8 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
         model.build(EXPRESSIONS, config.faces)
     parts = {f"{name}.batch_size": getattr(config, name).batch_size for name in ("recognition", "judge", "joint")}
     parts |= {"finetune.batch_size": config.finetune.batch_size, "synthesis.edits": synthesis.edits}
+    for name in ("recognition", "judge", "joint", "finetune"):
+        check_seed(name, getattr(config, name))
     for name, size in parts.items():
         _check(size % world == 0, name, size, f"a multiple of the {world} processes")
 

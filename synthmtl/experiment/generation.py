@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from synthmtl.balance import (
     write_balancing_set,
 )
 from synthmtl.balance.plan import make_plan
+from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.balance.synthesize import edit_faces
 from synthmtl.balance.targets import ClassTargets
 from synthmtl.data import FaceTable
@@ -24,6 +26,7 @@ from synthmtl.data.streams import EditSource, EditStream, RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment.further import further_loss
 from synthmtl.experiment.labeler import lacking, teaching_config, told_faces
+from synthmtl.experiment.methods import Method
 from synthmtl.experiment.stages import Job, predict, save, validation_scores
 from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import counterparts, render_faces
@@ -42,11 +45,7 @@ log = logging.getLogger("synthmtl")
 def synthesis_mode(job: Job) -> str:
     """``paired``, ``unpaired`` or ``mixed``: what was asked for, or what the data allow."""
     wanted = job.config.synthesis.mode
-    if wanted not in ("auto", "paired", "unpaired", "mixed"):
-        raise InputError(f"unknown synthesis mode {wanted!r}: use auto, paired, unpaired or mixed")
-    mode = wanted
-    if wanted == "auto":
-        mode = "paired" if edit_mode(job.train) == "paired" else "mixed"
+    mode = wanted if wanted != "auto" else "paired" if edit_mode(job.train) == "paired" else "mixed"
     reasons = {
         "paired": "same-subject pairs of the training faces teach the edit",
         "unpaired": "unpaired faces: adversarial, guide, cycle and subject losses",
@@ -60,19 +59,45 @@ def synthesis_mode(job: Job) -> str:
     return mode
 
 
-def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
-    """Where the edits of joint training come from."""
-    options = job.config.synthesis
-    world = job.accelerator.num_processes
-    own = told_faces(job)
-    if mode != "mixed":
-        return [EditSource(own, EditSampler(own, paired=mode == "paired"), options.edits)]
+def check_plans(job: Job, methods: Iterable[Method]) -> None:
+    """Stop, before anything is trained, at edits or a balance that the training faces do not allow.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if any(method.network in ("gated", "hard") for method in methods):
+        mode = synthesis_mode(job)
+        if mode == "mixed":
+            taught_edits(job)
+        else:
+            EditSampler(job.train, paired=mode == "paired")
+    if any(method.fill for method in methods):
+        resolve_strategy(job.train.counts(), job.config.balance.strategy)
+
+
+def taught_edits(job: Job) -> int:
+    """How many edits of a step are rendered pairs, in mixed mode.
+
+    Raises:
+        InputError: if all of them are, or none.
+    """
+    options, world = job.config.synthesis, job.accelerator.num_processes
     taught = world * round(options.edits * options.rendered_share / world)
     if not 0 < taught < options.edits:
         raise InputError(
             f"mixed synthesis needs edits of both kinds: {options.edits} edits at a rendered share of "
             f"{options.rendered_share} leave {taught} rendered ones"
         )
+    return taught
+
+
+def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
+    """Where the edits of joint training come from."""
+    options = job.config.synthesis
+    own = told_faces(job)
+    if mode != "mixed":
+        return [EditSource(own, EditSampler(own, paired=mode == "paired"), options.edits)]
+    taught = taught_edits(job)
     # Eight faces a session: nearly every expression has a partner among the others.
     each = 16 * options.rendered_subjects // len(job.train.classes)
     taught_by = teaching_config(job.config, job.train.classes, seed=derive_seed("teach", seed) % 2**31, faces=each)

@@ -11,7 +11,7 @@ from synthmtl.experiment.checks import check_config
 from synthmtl.experiment.config import MainJobConfig
 from synthmtl.experiment.further import check_labels, further_scores
 from synthmtl.experiment.gates import gates_of_run
-from synthmtl.experiment.generation import Fills, judged_recall, make_fills, synthesis_mode, train_jointly
+from synthmtl.experiment.generation import Fills, check_plans, judged_recall, make_fills, train_jointly
 from synthmtl.experiment.labeler import lacking, targets_note, told_faces, train_labeler
 from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.quality import balancing_quality
@@ -49,14 +49,15 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     splits, render = load_data(config.faces)
     check_same_data(accelerator, splits.tables())
     job = Job(config, out, splits, accelerator, render)
+    job.notes.extend(splits.notes)  # the reader has logged them
     check_labels(job)
+    check_plans(job, methods.values())
     if config.synthesis.labeler is not None and bool(lacking(job).any()):
         told_faces(job)  # to see whether the network suits, before anything is written or trained
     if accelerator.is_main_process:
         open_out(out, resume=resume, overwrite=overwrite)
         claim(out, dataclasses.asdict(config), describe_data(splits.tables()) if render is None else None)
     accelerator.wait_for_everyone()
-    job.notes.extend(splits.notes)  # the reader has logged them
     if config.preset == "smoke":
         job.note("Smoke preset: it proves the installation, its numbers mean nothing.")
 
@@ -120,7 +121,6 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
     fills: dict[int, Fills] = {}
     targets: dict[str, Any] = {}
     if networks & {"hard", "gated"}:
-        synthesis_mode(job)
         targets = targets_note(job)
         wanted = [(name, seed) for seed in generators for name in ("gated", "hard") if name in networks]
         calls = [(f"{n} joint seed {s}", train_jointly, {"network": n, "seed": s}) for n, s in wanted]

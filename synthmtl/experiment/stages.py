@@ -96,8 +96,7 @@ class Job:
 def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
     """The faces of a run: the user's, or rendered ones and how to render more of the same people."""
     if options.path is not None:
-        if options.nuisance_correlation:
-            raise InputError("faces.nuisance_correlation is for rendered faces: leave it out, or leave out the path")
+        check_photographs(options)
         splits = load_splits(
             options.path,
             image_size=options.image_size,
@@ -113,6 +112,16 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
     configs, classes = render_configs(options), rendered_classes(options)
     tables = {name: render_faces(part).with_classes(classes) for name, part in configs.items()}
     return Splits(**tables, notes=["All faces are rendered."]), configs["train"]
+
+
+def check_photographs(options: FaceOptions) -> None:
+    """Stop at what only rendered faces can have, where faces are read from a path.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if options.nuisance_correlation:
+        raise InputError("faces.nuisance_correlation is for rendered faces: leave it out, or leave out the path")
 
 
 def rendered_classes(options: FaceOptions) -> tuple[str, ...]:

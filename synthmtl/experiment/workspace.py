@@ -121,9 +121,8 @@ def claim(
         InputError: if the folder belongs to another configuration, of which the first option that differs is named, or
             to other faces, of which the first split that has changed is; or if what is recorded cannot be read.
     """
-    path, config = out / OPTIONS, json.loads(json.dumps(config))
-    config.pop("tracker", None)  # where curves are shown does not change what is made
-    recorded = _recorded(path)
+    path, config = out / OPTIONS, _that_matter(json.loads(json.dumps(config)))
+    recorded = _that_matter(_recorded(path))
     grown = recorded
     for name in may_grow if recorded is not None else ():
         grown = _grow(grown, config, name.split("."))
@@ -139,6 +138,13 @@ def claim(
         write_json(path, config)
     if record and data is not None and (known is None or recorded != config):
         write_json(out / DATA, data)
+
+
+def _that_matter(options: Any) -> Any:
+    """Options without those that do not change what is made: where curves are shown, what runs side by side."""
+    if not isinstance(options, dict):
+        return options
+    return {name: value for name, value in options.items() if name not in ("tracker", "workers")}
 
 
 def describe_data(tables: Mapping[str, FaceTable]) -> dict[str, dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.errors import InputError
 from synthmtl.labels import TASKS
 from synthmtl.systems.objectives import LossOptions
-from synthmtl.training import TrainingConfig
+from synthmtl.training import TrainingConfig, check_seed
 
 Options = TypeVar("Options", bound="SystemOptions")
 
@@ -126,6 +126,12 @@ class SystemOptions:
     preset: Literal["quick", "smoke"] = "quick"
 
 
+JOB_WIDE = (
+    "data", "image_size", "color", "variants", "only", "seeds", "workers", "precision", "tracker", "preset"
+)  # fmt: skip
+"""Options that variants cannot change: what is scored must be the same, and one process trains several of them."""
+
+
 def check_options(options: SystemOptions) -> None:
     """Check what does not depend on the data.
 
@@ -151,9 +157,13 @@ def check_options(options: SystemOptions) -> None:
     for name in options.only or ():
         if name not in options.variants:
             raise InputError(f"only: unknown variant {name!r}: use one of {', '.join(options.variants)}")
+    check_seed("training", options.training)
     for variant, changes in options.variants.items():
         if not variant.replace("_", "").replace("-", "").isalnum():
             raise InputError(f"variants: {variant!r} names a folder: use letters, digits, - and _")
+        for name in changes:
+            if name == "training.seed" or name.split(".")[0] in JOB_WIDE:
+                raise InputError(f"variants.{variant}: {name} is the same for all variants: give it beside them")
         override(options, changes, where=f"variants.{variant}")
 
 
@@ -202,6 +212,15 @@ def override(options: Options, changes: dict[str, Any], *, where: str = "options
     return options
 
 
+def _choices(hint: Any) -> list[str]:
+    """The strings that a type like ``Literal["a", "b"] | None`` takes; none if it takes any."""
+    if get_origin(hint) is Literal:
+        return [value for value in get_args(hint) if isinstance(value, str)]
+    if str in get_args(hint):
+        return []
+    return [name for part in get_args(hint) for name in _choices(part)]
+
+
 def _replaced(node: Any, path: list[str], value: Any, where: str) -> Any:
     head, *rest = path
     if isinstance(node, dict):
@@ -214,6 +233,8 @@ def _replaced(node: Any, path: list[str], value: Any, where: str) -> Any:
     old = getattr(node, head)
     if rest:
         return dataclasses.replace(node, **{head: _replaced(old, rest, value, where)})
+    if isinstance(value, str) and (names := _choices(get_type_hints(type(node))[head])) and value not in names:
+        raise InputError(f"{where}: is {value!r}, it must be one of {', '.join(names)}")
     numbers = (int, float)
     alike = type(value) is type(old) or (type(value) in numbers and type(old) in numbers) or None in (old, value)
     sequences = (list, tuple)

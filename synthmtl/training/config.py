@@ -104,6 +104,16 @@ class TrainingConfig:
         return (every is not None and step % every == 0) or (minutes is not None and seconds >= 60 * minutes)
 
 
+def check_seed(name: str, training: TrainingConfig) -> None:
+    """Stop at a seed of a training whose job derives it from seeds of its own.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if training.seed != TrainingConfig.seed:
+        raise InputError(f"--{name}.seed is {training.seed}: every training has a seed of its own, leave it out")
+
+
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:
     """What ``learning_rate`` is multiplied by at ``step`` = 0 ... ``steps`` - 1: a pure function of the step."""
     warm = config.warmup * config.steps

@@ -104,6 +104,7 @@ BAD_FOR = {
     ("gan", "model.generator"): ("nosuch", "--model.generator is 'nosuch': it must be one of gan, diffusion"),
     ("gan", "model.prediction"): ("flow", "--model.prediction is for --model.generator diffusion, not gan"),
     ("gan", "model.patch_size"): (1, "--model.patch_size is for"),
+    ("gan", "model.diffused"): ("face", "--model.diffused is for --model.generator diffusion, not gan"),
     ("gan", "synthesis.denoising"): (DenoisingOptions(balancing=1.0), "--synthesis.denoising is for"),
     ("gan", "balance.sampling"): (SamplingOptions(steps=4), "--balance.sampling is for"),
     ("gan", "balance.sources"): ("none", "only --model.generator diffusion can"),

@@ -70,10 +70,20 @@ def test_unpaired_training_can_be_forced(web_faces, tmp_path):
     assert "generator/cycle" in losses and "generator/pixel" not in losses
 
 
-def test_pairs_cannot_be_forced_on_faces_without_subjects(web_faces, tmp_path, capsys):
-    call = ["run", "--data", str(web_faces), "--out", str(tmp_path / "run"), "--methods", "[gated]", *BRIEF]
-    assert main([*call, "--synthesis.mode", "paired"]) == 2
-    assert "paired training needs two expressions of one subject" in capsys.readouterr().err.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--synthesis.mode", "paired"], "paired training needs two expressions of one subject"),
+        (["--synthesis.rendered_share", "0.01"], "leave 0 rendered ones"),
+        (["--balance.strategy", "{contempt: 20}"], "contempt"),
+        (["--balance.strategy", "{happiness: 2}"], "strategy wants 2 faces of happiness"),
+        (["--joint.seed", "3"], "--joint.seed is 3"),
+    ],
+)
+def test_what_the_faces_do_not_allow_is_said_before_training(web_faces, tmp_path, capsys, options, said):
+    call = ["run", "--data", str(web_faces), "--out", str(tmp_path / "run"), "--methods", "[gated_balanced]", *BRIEF]
+    assert main([*call, *options]) == 2 and not (tmp_path / "run").exists()
+    assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_recognition_alone_needs_no_generator(web_faces, tmp_path):

@@ -77,6 +77,16 @@ def test_claim_names_the_first_option_that_differs(run):
     assert json.loads((run / OPTIONS).read_text())["steps"] == 3
 
 
+def test_what_changes_nothing_that_is_made_may_change(tmp_path):
+    claim(tmp_path, {"steps": 3, "workers": 2, "tracker": "none"})
+    claim(tmp_path, {"steps": 3, "workers": 1, "tracker": "wandb"})
+    # Earlier versions wrote them down.
+    (tmp_path / OPTIONS).write_text(json.dumps({"steps": 3, "workers": 4}))
+    claim(tmp_path, {"steps": 3, "workers": None})
+    with pytest.raises(InputError, match="another steps"):
+        claim(tmp_path, {"steps": 4, "workers": None})
+
+
 GROWING = ("grid.seeds", "variants", "only")
 
 

@@ -74,6 +74,17 @@ def test_data_without_a_second_split_is_refused(faces, tmp_path, monkeypatch, ca
     assert not (tmp_path / "run").exists()
 
 
+def test_votes_of_annotators_and_what_only_renders_have(faces, tmp_path, monkeypatch, capsys):
+    data = ["--out", tmp_path / "run", "--faces.path", faces]
+    assert run(monkeypatch, *data, "--faces.ferplus", tmp_path / "fer2013new.csv", *OPTIONS) == 2
+    assert "fer" in capsys.readouterr().err.lower()
+    assert run(monkeypatch, *data, "--faces.nuisance_correlation", "0.5", *OPTIONS) == 2
+    assert "nuisance_correlation is for rendered faces" in capsys.readouterr().err
+    assert run(monkeypatch, *data, "--training.seed", "4", *OPTIONS) == 2
+    assert "--training.seed is 4" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_processes_score_as_one(launch, faces, tmp_path):
     found = []
     for processes in (1, 2):

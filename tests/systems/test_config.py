@@ -8,6 +8,7 @@ import pytest
 from synthmtl.errors import InputError
 from synthmtl.systems import Source, SystemOptions
 from synthmtl.systems.config import check_options, chosen_variants, override, smoke
+from synthmtl.training import TrainingConfig
 
 
 @dataclass
@@ -66,6 +67,12 @@ def test_override_names_what_it_does_not_know(change, said):
         ({"seeds": [1, 1]}, "none twice"),
         ({"variants": {"v": {}}, "only": ["w"]}, "unknown variant 'w': use one of v"),
         ({"variants": {"../v": {}}}, "names a folder"),
+        ({"variants": {"v": {"image_size": 32}}}, "variants.v: image_size is the same for all variants"),
+        ({"variants": {"v": {"data.rendered.per_class": 9}}}, "data.rendered.per_class is the same for all"),
+        ({"variants": {"v": {"training.seed": 9}}}, "training.seed is the same for all variants"),
+        ({"training": TrainingConfig(seed=3)}, "--training.seed is 3: every training has a seed of its own"),
+        ({"variants": {"v": {"labelled": "al"}}}, "labelled: is 'al', it must be one of any, all"),
+        ({"variants": {"v": {"sampling": "evenly"}}}, "it must be one of size, equal, temperature"),
         ({"variants": {"v": {"model.shared": 1}}}, "variants.v: model.shared: there is no option 'shared'"),
     ],
 )
