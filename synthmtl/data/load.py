@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from synthmtl.data.leaks import OnLeak, check_on_leak, guard
 from synthmtl.data.mixture import usable_labels
 from synthmtl.data.readers.formats import FORMATS, detect_format
 from synthmtl.data.readers.hugging_face import is_hugging_face
 from synthmtl.data.readers.image_folder import ALL, SPLITS
+from synthmtl.data.readers.metadata import SOURCE_KEY
 from synthmtl.data.splits import SHARES, check_classes, split_by_subject, split_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -178,9 +182,20 @@ def _split(
     strata = "stratified by expression, " if table.classes else ""
     _say(notes, f"split {len(real)} faces {how}, {strata}with seed {seed}: {sizes}")
     if len(real) < len(table):
-        parts["train"] = FaceTable.concatenate([parts["train"], table.select(table.synthetic)])
-        _say(notes, f"{len(table) - len(real)} synthesised faces stay in train")
+        made = table.select(table.synthetic)
+        shown = _edits_of(made, [part for name, part in parts.items() if name != "train"])
+        parts["train"] = FaceTable.concatenate([parts["train"], made.select(~shown)])
+        _say(notes, f"{int((~shown).sum())} synthesised faces stay in train")
+        if shown.any():
+            _say(notes, f"left {int(shown.sum())} synthesised faces out: they are edits of faces that are held out")
     return parts
+
+
+def _edits_of(made: FaceTable, held_out: Sequence[FaceTable]) -> Tensor:
+    """(N,) bool, synthesised faces that were edited from a held-out one, where the data say so."""
+    if SOURCE_KEY not in made.attributes:
+        return torch.zeros(len(made), dtype=torch.bool)
+    return torch.isin(made.attributes[SOURCE_KEY], torch.cat([part.attributes[SOURCE_KEY] for part in held_out]))
 
 
 def _check_labels(table: FaceTable, what: str) -> None:

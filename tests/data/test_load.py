@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from synthmtl.data.load import load_splits
-from synthmtl.data.table import FaceTable
+from synthmtl.data.table import FaceTable, attribute_words
 from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
 
@@ -84,6 +84,24 @@ def test_synthesised_faces_stay_in_train(table, tmp_path):
     write_image_folder(both, tmp_path / "made", "test")
     with pytest.raises(InputError, match="one|only"):
         load(tmp_path / "made")
+
+
+def test_edits_of_held_out_faces_stay_out_of_train(table, tmp_path):
+    """A balanced set of people whom nobody knows, two edits of each photograph, split once more by its reader."""
+    real, made = table({"anger": 60, "fear": 60}), table({"anger": 120, "fear": 120}, seed=1)
+    made.synthetic[:] = True
+    names = [f"faces/{i:03d}.png" for i in range(120)]
+    codes = torch.cat([torch.arange(120), torch.arange(240) % 120]).float()
+    both = FaceTable.concatenate([real, made])
+    both.attributes["source_file"], both.words["source_file"] = codes, tuple(names)
+    write_image_folder(both, tmp_path / "train_only", "train")
+    splits = load(tmp_path / "train_only")
+    sources = {name: set(attribute_words(part, "source_file")) for name, part in splits.tables().items()}
+    assert sources["train"] | sources["validation"] | sources["test"] == set(names)
+    assert not sources["train"] & (sources["validation"] | sources["test"])
+    left = 2 * (len(splits.validation) + len(splits.test))
+    assert int(splits.train.synthetic.sum()) == 240 - left > 0
+    assert f"left {left} synthesised faces out: they are edits of faces that are held out" in splits.notes
 
 
 def test_all_synthesised_or_an_evaluation_part_without_photographs(table, tmp_path):

@@ -6,7 +6,7 @@ units (``AU1``, ``AU12``, ...; intensity in [0, 1]), landmarks (jsonl: a list of
 x67, y67``; in [0, 1] of the upright image), ``synthetic``, ``weight``, ``expression_distribution`` (jsonl:
 {expression: share}) or ``ferplus_<expression>`` votes. Every other column whose values are all numbers becomes an
 attribute, and so does one of words (``gender``, ``ethnicity``, an age group) of which there are at most 64, some of
-them more than once. An empty cell, ``null`` or ``nan`` is a missing label.
+them more than once, or, however many, ``source_file``, by which edits follow their photograph into a split. An empty cell, ``null`` or ``nan`` is a missing label.
 """
 
 import csv
@@ -41,6 +41,9 @@ NAMED_KEYS = (
     "landmarks", "synthetic", "weight", "expression_distribution",
 )  # fmt: skip
 """Keys with a meaning of their own, which never become attributes."""
+
+SOURCE_KEY = "source_file"
+"""Which photograph a synthesized face was edited from, and of a photograph in a balanced set which one it is."""
 
 MAX_WORDS = 64
 """Different words up to which a column of text is an attribute."""
@@ -192,7 +195,7 @@ def label_columns(records: Sequence[Record | None], classes: Sequence[str], comp
     for key in others:
         if (numbers := _attribute(records, key)) is not None:
             columns["attributes"][key] = numbers
-        elif (texts := _texts(records, key)) is not None:
+        elif (texts := _texts(records, key, most=len(records) if key == SOURCE_KEY else MAX_WORDS)) is not None:
             columns["attributes"][key], columns["words"][key] = coded_words(texts)
     return columns
 
@@ -328,11 +331,11 @@ def _attribute(records: Sequence[Record | None], key: str) -> Tensor | None:
     return torch.tensor(known, dtype=torch.float32)
 
 
-def _texts(records: Sequence[Record | None], key: str) -> list[str | None] | None:
+def _texts(records: Sequence[Record | None], key: str, *, most: int) -> list[str | None] | None:
     """A column of words; None if it is none, or each is there once, as names of files are, or they are too many."""
     values = [record.get(key) if record is not None else None for record in records]
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
         return None
     texts = [None if value is None else str(value) for value in values]
     known = [text for text in texts if text is not None]
-    return texts if 0 < len(set(known)) <= MAX_WORDS and len(set(known)) < len(known) else None
+    return texts if 0 < len(set(known)) <= most and len(set(known)) < len(known) else None
