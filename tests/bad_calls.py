@@ -114,6 +114,8 @@ def spoil_kind_of_a_setting(world):
 @case(BALANCE, r"no judge there", "--judge", "{root}/missing", name="no_judge")
 @case(SYNTHESIZE, r"unknown expression 'grumpiness'", "--expression", "grumpiness", name="unknown_wish")
 @case(SYNTHESIZE, r"--spread is -1\.0: give a finite number from 0 up$", "--spread", "-1", name="spread")
+@case(SYNTHESIZE, r"--seed is 9223372036854775808: a whole number", "--seed", str(2**63), name="large_seed")
+@case(SYNTHESIZE, r"--seed is -1: a whole number", "--seed", "-1", name="negative_seed")
 @case(BALANCE, r"quantile must lie in \[0, 1\), not 1\.5$", "--quantile", "1.5", name="quantile")
 @case(
     BALANCE, r"unknown strategy '{happiness: many}': use one of auto,", "--strategy", "{happiness: many}", name="counts"
@@ -212,6 +214,11 @@ def spoil_out(world):
 @case(EVALUATE, r"face\.png: cannot be made", "--out", "{face}/scores.json", name="scores_below_a_file")
 def spoil_below_a_file(world):
     pass
+
+
+@case(BALANCE, r"run/options\.json: damaged; restore it, or delete it", name="damaged_options")
+def spoil_options_of_the_run_that_balances(world):
+    (world.run / "options.json").write_text('{"faces": ')
 
 
 @case(RENDER, r"options\.json: damaged; give another --out, or --overwrite$", "--resume")

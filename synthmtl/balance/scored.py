@@ -1,8 +1,10 @@
 """Two sets on disk, a real and a synthesized one, read so that they can be compared."""
 
+import contextlib
 import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +15,8 @@ from torch import Tensor
 from synthmtl.data.images import IMAGE_SUFFIXES
 from synthmtl.data.load import read_tables
 from synthmtl.data.readers.formats import detect_format
-from synthmtl.data.readers.image_folder import ALL, SPLITS, list_faces
+from synthmtl.data.readers.hugging_face import is_hugging_face, some_pictures
+from synthmtl.data.readers.image_folder import ALL, SPLITS, contact_sheets, list_faces
 from synthmtl.data.sources import Source
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -110,18 +113,26 @@ def _look(path: str | Path) -> _Look:
         return _Look(48, 1, True)
     sides: Counter[int] = Counter()
     gray: Counter[bool] = Counter()
-    with Source(path) as source:
-        names = [name for name in source.names if name.lower().endswith(IMAGE_SUFFIXES)]
-        for name in names[:: -(-len(names) // _LOOKED_AT) or 1]:
-            try:
-                with Image.open(io.BytesIO(source.read(name))) as image:
-                    sides[min(image.size)] += 1
-                    gray[image.mode in _GRAY_MODES or image.mode.startswith("I;16")] += 1
-            except (OSError, InputError, ValueError, Image.DecompressionBombError):
-                continue  # reading the set says what is wrong with it
+    for data in some_pictures(path, _LOOKED_AT) if is_hugging_face(path) else _some_files(path):
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                sides[min(image.size)] += 1
+                gray[image.mode in _GRAY_MODES or image.mode.startswith("I;16")] += 1
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue  # reading the set says what is wrong with it
     if not sides:
         raise InputError(f"{path}: no image can be read: give a folder or zip of faces")
     return _Look(sides.most_common(1)[0][0], len(sides), gray.most_common(1)[0][0])
+
+
+def _some_files(path: str | Path) -> Iterator[bytes]:
+    """Image files of a folder or zip, evenly over their names."""
+    with Source(path) as source:
+        names = sorted(set(source.names) - contact_sheets(source.names))
+        names = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+        for name in names[:: -(-len(names) // _LOOKED_AT) or 1]:
+            with contextlib.suppress(OSError, InputError):
+                yield source.read(name)
 
 
 def _kind(table: FaceTable, synthetic: bool, path: str | Path, notes: list[str]) -> FaceTable:

@@ -32,7 +32,8 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--strategy", type=str | dict[str, int], default="auto",
-        help="auto, minority, not minority, not majority, all, or {class: total}",
+        help="auto, minority, not minority, not majority, all, cover (every class half as many again as the most "
+        "frequent one has), or {class: total}",
     )  # fmt: skip
     parser.add_argument("--quantile", type=float, default=0.2, help="strictness of the judge, in [0, 1)")
     parser.add_argument(
@@ -167,7 +168,10 @@ def _as_in_the_run(options: Namespace) -> dict[str, Any]:
     """How the run that trained the generator split its faces, so that its held-out faces are held out here, too; and
     how it read them, if they are the same data."""
     file = Path(options.model) / "options.json"
-    faces = json.loads(file.read_text(encoding="utf-8")).get("faces", {}) if file.is_file() else {}
+    try:
+        faces = json.loads(file.read_text(encoding="utf-8")).get("faces", {}) if file.is_file() else {}
+    except (ValueError, AttributeError):
+        raise InputError(f"{file}: damaged; restore it, or delete it to read the data by the defaults") from None
     same = faces.get("path") is not None and Path(faces["path"]).resolve() == Path(options.data).resolve()
     names = ("split_seed", "format", "ferplus", "ferplus_rule") if same else ("split_seed",)
     return {name: faces[name] for name in names if name in faces}

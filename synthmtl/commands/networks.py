@@ -168,6 +168,8 @@ def _check_faces(model: Any, options: Namespace) -> None:
         raise InputError("--new makes faces without a source: leave the images out, or --new")
     if options.new is not None and options.new < 1:
         raise InputError(f"--new is {options.new}: at least one face")
+    if not 0 <= options.seed < 2**63 - (options.new or 0):
+        raise InputError(f"--seed is {options.seed}: a whole number from 0 to 2^63 - 1, that of the last face included")
     if options.new is not None and options.sampling.strength is not None:
         raise InputError("--sampling.strength says how much noise is put on a source, --new has none: leave it out")
     if options.new is not None and not makes_new_faces(model):

@@ -11,7 +11,7 @@ from synthmtl.data.leaks import leaks
 from synthmtl.data.readers.fer2013 import fer2013_rows, fer2013_tables, is_fer2013
 from synthmtl.data.readers.formats import FORMATS, detect_format
 from synthmtl.data.readers.hugging_face import is_hugging_face
-from synthmtl.data.readers.image_folder import LAYOUT, build_table, by_split, list_faces, wanted_faces
+from synthmtl.data.readers.image_folder import LAYOUT, build_table, by_split, list_faces, mark_synthetic, wanted_faces
 from synthmtl.data.readers.metadata import label_columns
 from synthmtl.data.sources import Source, decode_faces
 from synthmtl.data.table import FaceTable
@@ -94,7 +94,11 @@ def _inspect_images(path: Path, image_size: int, channels: int, report: dict) ->
     sizes: Counter[str] = Counter()
     modes: Counter[str] = Counter()
 
-    def see(_index, face) -> None:
+    marked = []
+
+    def see(index, face) -> None:
+        if face.synthetic:
+            marked.append(index)
         sizes[f"{face.width}x{face.height}"] += 1
         modes[face.mode] += 1
 
@@ -111,6 +115,7 @@ def _inspect_images(path: Path, image_size: int, channels: int, report: dict) ->
             on_bad="skip",
             see=see,
         )
+        mark_synthetic(labels, marked, len(faces))
         table = build_table(source, faces, classes, labels, images, shapes)
         report["ignored"] = [source.where(name) for name in listing.ignored]
     report["renamed"] = listing.renamed

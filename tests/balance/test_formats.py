@@ -10,6 +10,7 @@ from PIL import Image
 from synthmtl.balance import formats
 from synthmtl.balance.filter import calibrate_judge
 from synthmtl.balance.formats import FaceFiles, png_bytes, write_shards
+from synthmtl.balance.scored import read_scored_sets
 from synthmtl.balance.synthesize import synthesize_balancing_set
 from synthmtl.balance.write import write_balancing_set
 from synthmtl.cli import main
@@ -68,6 +69,13 @@ def test_datasets_loads_every_format(parts, written, datasets, tmp_path, name):
         assert [row["cls"] for row in rows] == [table.classes.index(r["expression"]) for r in records]
     if name == "parquet":
         assert rows.features["expression"].names == list(table.classes)
+
+
+def test_parquet_is_scored_at_the_size_of_its_faces(written):
+    """And not at that of its contact sheet, the only file that is a picture."""
+    sets = read_scored_sets(written["imagefolder"], written["parquet"])
+    assert sets.real.image_size == sets.synthetic.image_size == 32 and sets.synthetic.channels == 1
+    assert not [note for note in sets.notes if "px" in note]
 
 
 def test_parquet_comes_back_with_every_label(parts, written):

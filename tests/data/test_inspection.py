@@ -2,6 +2,7 @@ import json
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from synthmtl.data.inspection import format_inspection, inspect_data
 from synthmtl.data.writer import write_image_folder
@@ -67,6 +68,16 @@ def test_duplicates_people_and_synthesized_faces_across_splits(table, tmp_path):
     printed = format_inspection(report)
     for part in ("2 look-alikes (16.7 %", "1 mirrored; 1 subjects in both", "repeats, mirrored", "synthesized"):
         assert part in printed
+
+
+def test_faces_whose_files_say_that_they_were_synthesized(folder):
+    root = folder({"anger": 3, "fear": 3})
+    said = PngInfo()
+    said.add_text("synthetic", "true")
+    for file in sorted((root / "fear").glob("*.png"))[:2]:
+        with Image.open(file) as image:
+            image.copy().save(file, pnginfo=said)
+    assert inspect_data(root)["synthetic"] == {"all": 2}
 
 
 def test_a_good_set(folder):

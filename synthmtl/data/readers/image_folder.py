@@ -8,10 +8,10 @@ metadata may not lead out of the folder.
 
 import logging
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -145,14 +145,25 @@ def read_image_folder(
             on_bad=on_bad,
             see=lambda i, face: marked.append(i) if face.synthetic else None,
         )
-        if marked:  # what was written as synthesized stays so, wherever its file has gone
-            synthetic = labels.setdefault("synthetic", torch.zeros(len(faces), dtype=torch.bool))
-            synthetic[marked] = True
+        mark_synthetic(labels, marked, len(faces))
         table = build_table(source, faces, classes, labels, images, sizes)
     report_bad([*listing.absent, *bad.values()], len(faces) + len(listing.absent))
     if len(bad) == len(faces):
         raise InputError(f"{source.path}: none of the {len(faces)} images can be read (first: {bad[0]})")
     return by_split(table, [face.split for face in faces], exclude=set(bad))
+
+
+def contact_sheets(names: Iterable[str]) -> set[str]:
+    """Of the files of a source, the contact sheets of sets that were made here, no faces that nobody labelled."""
+    ours = {posixpath.dirname(name) for name in names if posixpath.basename(name) in ("balance.json", "options.json")}
+    return {posixpath.join(folder, "contact_sheet.png") for folder in ours}
+
+
+def mark_synthetic(labels: dict[str, Any], marked: Sequence[int], count: int) -> None:
+    """Faces whose files say that they were synthesized stay so in columns of ``count``, wherever a file has gone."""
+    if marked:
+        synthetic = labels.setdefault("synthetic", torch.zeros(count, dtype=torch.bool))
+        synthetic[list(marked)] = True
 
 
 def wanted_faces(faces: Sequence[AnyFace], classes: Sequence[str] | None) -> tuple[list[AnyFace], tuple[str, ...]]:
@@ -222,12 +233,7 @@ def list_faces(source: Source, complain: Complain = raise_input_error) -> Listin
     relevant = [name for name in source.names if _is_image(name) or posixpath.basename(name) in METADATA_NAMES]
     base = _unwrapped(relevant)
     images = {name for name in relevant if _is_image(name)}
-    # The contact sheet of a set that was balanced here is no face that somebody forgot to label.
-    sheets = {
-        posixpath.join(posixpath.dirname(name), "contact_sheet.png")
-        for name in source.names
-        if posixpath.basename(name) == "balance.json"
-    }
+    sheets = contact_sheets(source.names)
     listing, complained = Listing(), set()
     records = _records(source, [name for name in relevant if name not in images], images, listing, complain)
     for name in [*records, *sorted(images - records.keys())]:

@@ -6,7 +6,8 @@ units (``AU1``, ``AU12``, ...; intensity in [0, 1]), landmarks (jsonl: a list of
 x67, y67``; in [0, 1] of the upright image), ``synthetic``, ``weight``, ``expression_distribution`` (jsonl:
 {expression: share}) or ``ferplus_<expression>`` votes. Every other column whose values are all numbers becomes an
 attribute, and so does one of words (``gender``, ``ethnicity``, an age group) of which there are at most 64, some of
-them more than once, or, however many, ``source_file``, by which edits follow their photograph into a split. An empty cell, ``null`` or ``nan`` is a missing label.
+them more than once, or, however many, ``source_file``, by which edits follow their photograph into a split. An empty
+cell, ``null`` or ``nan`` is a missing label.
 """
 
 import csv
@@ -49,6 +50,7 @@ MAX_WORDS = 64
 """Different words up to which a column of text is an attribute."""
 
 Complain = Callable[[str], None]
+_LARGEST = float(np.finfo(np.float32).max)
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -228,7 +230,7 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= _LARGEST else None
 
 
 def _numbers(

@@ -165,6 +165,15 @@ def test_too_many_words_and_other_values_are_no_attributes():
     assert not jsonl_columns(*names)["attributes"]
     assert list(jsonl_columns(*names[1:])["attributes"]) == []  # 65 different ones
     assert list(jsonl_columns(*names[2:], names[3])["attributes"]) == ["name"]
+    assert list(jsonl_columns({"size": 1e38}, {"size": 2})["attributes"]) == ["size"]
+    assert not jsonl_columns({"size": 1e39}, {"size": 2})["attributes"]  # which float32 does not hold
+
+
+def test_sources_of_edits_are_kept_however_many():
+    rows = [{"source_file": f"{i % 70}.png"} for i in range(140)]
+    columns = jsonl_columns(*rows)
+    codes = columns["attributes"]["source_file"]
+    assert torch.equal(codes[:70], codes[70:]) and len(codes.unique()) == 70
 
 
 @pytest.mark.parametrize("unknown", [None, "-1", -1, -1.0])
