@@ -146,9 +146,8 @@ def _write_parquet(file: Path, faces: Iterator[Face], classes: Sequence[str]) ->
     from pyarrow import parquet
 
     first = next(faces)
-    features = datasets.Features(
-        {"image": datasets.Image()} | {name: _feature(datasets, name, classes, first.row[name]) for name in first.row}
-    )
+    labels = {name: _feature(datasets, name, classes, value) for name, value in _labels(first.row).items()}
+    features = datasets.Features({"image": datasets.Image()} | labels)
     schema = features.arrow_schema
     faces = itertools.chain([first], faces)
     with parquet.ParquetWriter(file, schema) as writer:
@@ -158,8 +157,13 @@ def _write_parquet(file: Path, faces: Iterator[Face], classes: Sequence[str]) ->
                 expression = face.row["expression"]
                 index = None if expression is None else classes.index(expression)
                 path = f"{folder_of(face.row)}/{face.name}.png"
-                rows.append({**face.row, "image": {"bytes": face.png, "path": path}, "expression": index})
+                rows.append({**_labels(face.row), "image": {"bytes": face.png, "path": path}, "expression": index})
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+
+
+def _labels(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of a face; an attribute ``image`` makes room for the picture."""
+    return {"image_" if name == "image" else name: value for name, value in row.items()}
 
 
 def _feature(datasets: Any, name: str, classes: Sequence[str], example: Any) -> Any:

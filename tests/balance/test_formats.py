@@ -78,6 +78,17 @@ def test_parquet_is_scored_at_the_size_of_its_faces(written):
     assert not [note for note in sets.notes if "px" in note]
 
 
+def test_an_attribute_called_image_makes_room_for_the_picture(parts, tmp_path):
+    result, generator, table = parts
+    numbered = table.replace(attributes={"image": torch.arange(12.0)})
+    options = {"generator": generator, "table": numbered, "originals": True, "format": "parquet", "sheet_faces": 1}
+    write_balancing_set(result, tmp_path, **options)
+    back = read_tables(tmp_path, image_size=32, channels=1)["train"]
+    originals = back.select(~back.synthetic)
+    assert sorted(originals.attributes["image_"].tolist()) == list(range(12))
+    assert torch.equal(originals.images[originals.attributes["image_"].argsort()], table.images)
+
+
 def test_parquet_comes_back_with_every_label(parts, written):
     result, _, table = parts
     folder = written["parquet"] / "data"
