@@ -5,7 +5,7 @@ import torch
 from synthmtl.balance.plan import SOURCES
 from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.balance.synthesize import FILLS
-from synthmtl.errors import InputError
+from synthmtl.errors import InputError, check
 from synthmtl.experiment.config import MainJobConfig, preset
 from synthmtl.labels import EXPRESSIONS, TASKS
 from synthmtl.losses.perceptual import PERCEPTUAL
@@ -39,36 +39,36 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
         raise InputError("--seeds is empty: give at least one")
     if len(set(config.seeds)) < len(config.seeds):
         raise InputError(f"--seeds is {config.seeds}: each seed may be there once only")
-    _check(config.generator_seeds >= 0, "generator_seeds", config.generator_seeds, "0 (one per seed) or more")
-    _check(config.workers is None or config.workers >= 1, "workers", config.workers, "at least 1, or null")
-    _check(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
+    check(config.generator_seeds >= 0, "generator_seeds", config.generator_seeds, "0 (one per seed) or more")
+    check(config.workers is None or config.workers >= 1, "workers", config.workers, "at least 1, or null")
+    check(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
     synthesis, balance, model = config.synthesis, config.balance, config.model
     modes = ("auto", "paired", "unpaired", "mixed")
-    _check(synthesis.mode in modes, "synthesis.mode", synthesis.mode, f"one of {', '.join(modes)}")
-    _check(synthesis.perceptual in PERCEPTUAL, "synthesis.perceptual", synthesis.perceptual, ", ".join(PERCEPTUAL))
-    _check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
-    _check(0 < synthesis.rendered_share < 1, "synthesis.rendered_share", synthesis.rendered_share, "in (0, 1)")
-    _check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
-    _check(0 <= balance.quantile < 1, "balance.quantile", balance.quantile, "in [0, 1)")
+    check(synthesis.mode in modes, "synthesis.mode", synthesis.mode, f"one of {', '.join(modes)}")
+    check(synthesis.perceptual in PERCEPTUAL, "synthesis.perceptual", synthesis.perceptual, ", ".join(PERCEPTUAL))
+    check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
+    check(0 < synthesis.rendered_share < 1, "synthesis.rendered_share", synthesis.rendered_share, "in (0, 1)")
+    check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
+    check(0 <= balance.quantile < 1, "balance.quantile", balance.quantile, "in [0, 1)")
     at_most = balance.mistaken_at_most
-    _check(at_most is None or 0 <= at_most <= 1, "balance.mistaken_at_most", at_most, "in [0, 1], or null")
-    _check(balance.attempts >= 1, "balance.attempts", balance.attempts, "at least 1")
-    _check(balance.fill in FILLS, "balance.fill", balance.fill, " or ".join(FILLS))
-    _check(balance.sources in SOURCES, "balance.sources", balance.sources, f"one of {', '.join(SOURCES)}")
-    _check(balance.spread >= 0, "balance.spread", balance.spread, "at least 0")
+    check(at_most is None or 0 <= at_most <= 1, "balance.mistaken_at_most", at_most, "in [0, 1], or null")
+    check(balance.attempts >= 1, "balance.attempts", balance.attempts, "at least 1")
+    check(balance.fill in FILLS, "balance.fill", balance.fill, " or ".join(FILLS))
+    check(balance.sources in SOURCES, "balance.sources", balance.sources, f"one of {', '.join(SOURCES)}")
+    check(balance.spread >= 0, "balance.spread", balance.spread, "at least 0")
     if isinstance(balance.strategy, str):
         resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)
-    _check(model.condition in CONDITIONS, "model.condition", model.condition, f"one of {', '.join(CONDITIONS)}")
+    check(model.condition in CONDITIONS, "model.condition", model.condition, f"one of {', '.join(CONDITIONS)}")
     if synthesis.labeler is not None and model.condition == "expression":
         raise InputError(
             "--synthesis.labeler is for --model.condition action_units or valence_arousal: a generator that is told "
             "the expression needs none"
         )
-    _check(model.width > 0, "model.width", model.width, "above 0")
-    _check(0 <= model.dropout < 1, "model.dropout", model.dropout, "in [0, 1)")
+    check(model.width > 0, "model.width", model.width, "above 0")
+    check(0 <= model.dropout < 1, "model.dropout", model.dropout, "in [0, 1)")
     check_generator(config)
     for task in model.task_weights:
-        _check(task in TASKS, "model.task_weights", task, f"names of {', '.join(TASKS)}")
+        check(task in TASKS, "model.task_weights", task, f"names of {', '.join(TASKS)}")
     with torch.device("meta"):
         model.build(EXPRESSIONS, config.faces)
     parts = {f"{name}.batch_size": getattr(config, name).batch_size for name in ("recognition", "judge", "joint")}
@@ -76,7 +76,7 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     for name in ("recognition", "judge", "joint", "finetune"):
         check_seed(name, getattr(config, name))
     for name, size in parts.items():
-        _check(size % world == 0, name, size, f"a multiple of the {world} processes")
+        check(size % world == 0, name, size, f"a multiple of the {world} processes")
 
 
 def check_generator(config: MainJobConfig) -> None:
@@ -86,7 +86,7 @@ def check_generator(config: MainJobConfig) -> None:
         InputError: naming the option and what it takes.
     """
     model, generator = config.model, config.model.generator
-    _check(generator in GENERATORS, "model.generator", generator, f"one of {', '.join(GENERATORS)}")
+    check(generator in GENERATORS, "model.generator", generator, f"one of {', '.join(GENERATORS)}")
     defaults = [MainJobConfig()]
     defaults += [preset(name, rendered=rendered) for name in ("smoke", "quick", "full") for rendered in (True, False)]
     for other in GENERATOR_OPTIONS.keys() - {generator}:
@@ -104,14 +104,9 @@ def check_generator(config: MainJobConfig) -> None:
                 "mixed, whose rendered pairs teach it"
             )
         widths = model.unet_channels
-        _check(widths is None or (bool(widths) and min(widths) > 0), "model.unet_channels", widths, "widths, or null")
+        check(widths is None or (bool(widths) and min(widths) > 0), "model.unet_channels", widths, "widths, or null")
         config.balance.sampling.check(NoiseSchedule(model.prediction))
         if config.balance.sources == "none" and config.balance.sampling.strength is not None:
             raise InputError(
                 "--balance.sampling.strength says how much noise is put on a source, and --balance.sources is none"
             )
-
-
-def _check(good: bool, name: str, value: object, wanted: str) -> None:
-    if not good:
-        raise InputError(f"--{name} is {value!r}: it must be {wanted}")

@@ -11,7 +11,8 @@ from synthmtl.report.study_figures import draw_study_figures
 from synthmtl.report.study_page import write_study_page
 from synthmtl.report.study_schema import validate_study
 from synthmtl.study.cells import FAILED, run_cell, unit_of
-from synthmtl.study.config import SINGLE, Grid, StudyConfig, check_study, grid_cells
+from synthmtl.study.checks import check_study
+from synthmtl.study.config import SINGLE, Grid, StudyConfig, grid_cells
 from synthmtl.study.job import StudyJob, load_study
 from synthmtl.study.ranks import Ranks, launched
 from synthmtl.study.results import build_results, gate_maps_of, write_csv

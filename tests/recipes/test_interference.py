@@ -9,7 +9,8 @@ from synthmtl.commands.options import recipe_options
 from synthmtl.commands.study import study_parser
 from synthmtl.report.study_schema import validate_study
 from synthmtl.study import StudyConfig
-from synthmtl.study.config import check_study, grid_cells
+from synthmtl.study.checks import check_study
+from synthmtl.study.config import grid_cells
 
 CONFIGS = sorted((Path(__file__).parents[2] / "recipes/configs").glob("interference_*.yaml"))
 CELLS = {"initialization": 42, "labels": 252, "rendered": 150, "ablations": 100, "filter": 40}

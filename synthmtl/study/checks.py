@@ -1,0 +1,85 @@
+"""What is wrong with the options of a study, found before anything is read or written."""
+
+import dataclasses
+import re
+from collections import Counter
+from typing import Any
+
+import torch
+
+from synthmtl.errors import InputError, check
+from synthmtl.experiment.config import HARD_MATCHED
+from synthmtl.labels import EXPRESSIONS
+from synthmtl.sharing import SHARING_UNITS
+from synthmtl.study.config import SINGLE, StudyConfig, network_options, unit_of_row
+from synthmtl.training.aggregation import check_aggregator
+from synthmtl.training.turns import PLAIN
+
+
+def check_study(config: StudyConfig) -> None:
+    """Stop at options that no data could make good.
+
+    Raises:
+        InputError: naming the option and what it takes.
+    """
+    grid, faces, synthesis, measures = config.grid, config.faces, config.synthesis, config.measures
+    for name, values in dataclasses.asdict(grid).items():
+        if not values:
+            raise InputError(f"--grid.{name} is empty: give at least one")
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise InputError(f"--grid.{name} has {twice[0]!r} twice: each cell of the grid may be there once only")
+    for aggregator in grid.aggregators:
+        check_aggregator(aggregator, config.aggregator_options.get(aggregator))
+    for option, named, known in (
+        ("unit_options", config.unit_options, list(dict.fromkeys(unit_of_row(config, s) for s in grid.sharing))),
+        ("variants", config.variants, grid.sharing),
+        ("aggregator_options", config.aggregator_options, grid.aggregators),
+    ):
+        for name in named:
+            check(name in known, f"{option}", name, f"one of those in the grid: {', '.join(known)}")
+    for name, options in config.variants.items():
+        check_variant(name, options)
+    for rho in grid.rho:
+        check(0 <= rho <= 1, "grid.rho", rho, "in [0, 1]")
+    check(faces.path is None or grid.rho == [0], "grid.rho", grid.rho, "[0] with --faces.path: only renders have it")
+    check(config.model.generator == "gan", "model.generator", config.model.generator, "gan in a study")
+    check(config.model.sharing == "leaky", "model.sharing", config.model.sharing, "in --grid.sharing")
+    check(not config.model.sharing_options, "model.sharing_options", config.model.sharing_options, "in --unit_options")
+    check(not faces.nuisance_correlation, "faces.nuisance_correlation", faces.nuisance_correlation, "in --grid.rho")
+    for name in ("joint", "recognition"):
+        given = getattr(config, name).aggregator
+        check(given is None, f"{name}.aggregator", given, "in --grid.aggregators")
+    if "two_step" in grid.schedules and any(a not in PLAIN for a in grid.aggregators):
+        raise InputError(
+            "--grid.aggregators must be [sum] with --grid.schedules two_step: the tasks are never trained together"
+        )
+    for labels in grid.labels_per_class:
+        check(labels is None or labels >= 1, "grid.labels_per_class", labels, "at least 1, or null")
+    check(config.workers is None or config.workers >= 1, "workers", config.workers, "at least 1, or null")
+    check(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
+    check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
+    share = synthesis.rendered_share
+    both = synthesis.mode == "paired" or 0 < round(share * synthesis.edits) < synthesis.edits
+    check(both, "synthesis.rendered_share", share, f"such that {synthesis.edits} edits are of both kinds")
+    check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
+    for name in ("conflict_every", "gates_every", "affinity_every", "map_faces"):
+        check(getattr(measures, name) >= 0, f"measures.{name}", getattr(measures, name), "at least 0 (off)")
+    for name in ("held_out_per_class", "held_out_subjects", "intervention_faces"):
+        check(getattr(measures, name) >= 4, f"measures.{name}", getattr(measures, name), "at least 4")
+    with torch.device("meta"):
+        for sharing in grid.sharing:
+            network_options(config, sharing).build(EXPRESSIONS, faces)
+
+
+def check_variant(name: str, options: dict[str, Any]) -> None:
+    """Stop at a variant that is none; its options are checked when the network is built.
+
+    Raises:
+        InputError: naming it.
+    """
+    units = [unit for unit in (*SHARING_UNITS, HARD_MATCHED) if unit != SINGLE]
+    if re.fullmatch(r"[A-Za-z0-9_.]+", name) is None or name in (*units, SINGLE):
+        raise InputError(f"--variants: {name!r} must be a new name, of letters, digits, '_' and '.'")
+    if options.get("unit") not in units:
+        raise InputError(f"--variants.{name}.unit is {options.get('unit')!r}: it must be one of {', '.join(units)}")
