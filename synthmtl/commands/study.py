@@ -10,6 +10,15 @@ from jsonargparse import ArgumentParser, Namespace
 from synthmtl.commands.options import ConfigFile, add_out_options, preset_of, recipe_options
 from synthmtl.commands.talk import add_json_option, add_quiet_option, tell
 
+SAID = {
+    "macro_f1": "macro-F1",
+    "synthesis_error": "synthesis error",
+    "mean_f1": "action units F1",
+    "nme": "NME",
+    "ccc": "CCC",
+}
+"""Scores as a line of the terminal names them."""
+
 
 def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the study, with the defaults of the preset that ``argv`` names."""
@@ -61,15 +70,16 @@ def say_results(options: Namespace, results: dict | None) -> int:
 
 
 def _lines(results: dict) -> list[str]:
-    """One for each method and condition: macro-F1 and synthesis error with their intervals, and the gain."""
+    """One for each method and condition: the tasks' scores with their intervals, and the gain."""
     lines = []
     for entry in results["summary"]:
         labels = "" if entry["labels_per_class"] is None else f"  labels {entry['labels_per_class']}"
         first = "" if entry["schedule"] == "joint" else f"  {entry['schedule']}"
         said = [f"rho {entry['rho']:g}{labels}{first}  {entry['method']:15s}"]
-        for metric, name in (("macro_f1", "macro-F1"), ("synthesis_error", "synthesis error")):
-            value = entry["metrics"][metric]
-            said.append(f"{name} {value['mean']:.3f} [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]")
+        for metric in (task["metric"] for task in results["tasks"]):
+            if (value := entry["metrics"].get(metric)) is not None:
+                name = SAID.get(metric, metric)
+                said.append(f"{name} {value['mean']:.3f} [{value['ci95'][0]:.3f}, {value['ci95'][1]:.3f}]")
         if entry["gain"] is not None and entry["gain"]["overall"]["delta"] is not None:
             said.append(f"gain {100 * entry['gain']['overall']['delta']:+.1f} %")
         lines.append("  ".join(said))

@@ -160,6 +160,25 @@ def compare_tasks(
     return comparisons
 
 
+def headline_replicates(
+    methods: Sequence[Sequence[Mapping[str, Tensor]]], table: FaceTable, *, samples: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Bootstrap replicates (M, samples) of the headline scores of M methods, drawn jointly, by task.
+
+    Tasks that not all methods predict are left out. A replicate without a value is NaN.
+
+    Args:
+        methods: of each the outputs by training seed, as for :func:`task_intervals`, the same seeds for all.
+        table, samples, seed: as there.
+
+    Raises:
+        InputError: as there.
+    """
+    sums = [_sums(outputs, table) for outputs in methods]
+    tasks = [task for task in sums[0] if all(task in one for one in sums)]
+    return {task: _replicates([one[task] for one in sums], samples, seed) for task in tasks}
+
+
 def scored_tasks(outputs: Mapping[str, Tensor], table: FaceTable) -> list[str]:
     """The tasks of :data:`HEADLINES` that have both outputs and a label in the split that can be scored.
 

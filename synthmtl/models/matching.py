@@ -1,5 +1,6 @@
 """Networks of equal size, so that a comparison is not decided by capacity."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,12 @@ from synthmtl.errors import InputError
 
 
 def match_capacity(
-    kind: type[ModelMixin], parameters: int, config: dict[str, Any], *, tolerance: float = 0.02
+    kind: type[ModelMixin],
+    parameters: int,
+    config: dict[str, Any],
+    *,
+    tolerance: float = 0.02,
+    count: Callable[[Any], int] | None = None,
 ) -> ModelMixin:
     """A network whose widths are scaled so that ``parameters`` parameters take part in recognition.
 
@@ -20,10 +26,13 @@ def match_capacity(
             ``joint_channels``, which are multiplied by one common factor; the last stage gets up to a fifth more or
             less to meet the count.
         tolerance: largest relative difference.
+        count: of a network's parameters, instead of those that take part in recognition.
 
     Raises:
         InputError: if no common factor meets the count.
     """
+
+    counted = count or (lambda network: network.recognition_parameters())
 
     def scaled(factor: float, extra: int = 0) -> dict[str, Any]:
         def width(channels: float) -> int:
@@ -40,7 +49,7 @@ def match_capacity(
 
     def miss(factor: float, extra: int = 0) -> int:
         with torch.device("meta"):
-            return kind(**scaled(factor, extra)).recognition_parameters() - parameters
+            return counted(kind(**scaled(factor, extra))) - parameters
 
     low, high = 0.05, 20.0
     for _ in range(24):

@@ -90,6 +90,11 @@ def integer(value: object, path: str) -> None:
         raise ValueError(f"{short(path)}: must be an integer, not {value!r}")
 
 
+def flag(value: object, path: str) -> None:
+    """True or false."""
+    check_is(value, bool, path, "true or false")
+
+
 def text(value: object, path: str) -> None:
     """Text."""
     check_is(value, str, path, "text")

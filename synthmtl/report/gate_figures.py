@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from synthmtl.report.figures import BLUE, GRAY, INK, ORANGE, STYLE, save_figure
+from synthmtl.report.figures import BLUE, GRAY, ORANGE, STYLE, save_figure
 from synthmtl.report.panels import draw_series, ends_of, legend_below, panels
 
 KINDS = {
@@ -195,7 +195,8 @@ def affinity_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
     shown = [entry for entry in entries if entry["affinity"]]
     if not shown:
         return None
-    colors = {("recognition", "synthesis"): ORANGE, ("synthesis", "recognition"): BLUE}
+    # A color for each direction.
+    first = shown[0]["affinity"][0]["from"]
     with matplotlib.rc_context(STYLE):
         figure, grid = panels(len(shown), 2.4, 1.6)
         for axes, entry in zip(grid, shown, strict=False):
@@ -203,7 +204,7 @@ def affinity_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
                 key = (one["from"], one["to"])
                 if key[0] != key[1]:
                     label = f"a {key[0]} step, for {key[1]}"
-                    draw_series(axes, one, color=colors.get(key, INK), label=label)
+                    draw_series(axes, one, color=ORANGE if key[0] == first else BLUE, label=label)
             axes.axhline(0, color=GRAY, linewidth=0.8, zorder=0)
             axes.set(title=entry["method"], xlabel="step")
             axes.grid(axis="y")

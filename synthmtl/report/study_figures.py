@@ -38,6 +38,9 @@ TITLES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
     "synthesis_error": "Synthesis error",
+    "mean_f1": "Action units, mean F1",
+    "nme": "Landmarks, NME",
+    "ccc": "Affect, CCC",
     "expression_read": "Expression read",
     "nuisance_read": "Nuisance read",
     "selectivity_message": "Selectivity of the message",
@@ -45,7 +48,7 @@ TITLES = {
 }
 """How a metric of a study is written for readers."""
 
-LOWER_IS_BETTER = ("synthesis_error", "nuisance_read")
+LOWER_IS_BETTER = ("synthesis_error", "nme", "nuisance_read")
 """Of these a difference below zero is a gain."""
 
 PLACES = {"donor": "donor", "message": "message", "receiver_before": "before", "receiver_after": "after"}
@@ -87,14 +90,14 @@ def draw_study_figures(results: Mapping, folder: Path, maps: Sequence[GateMaps] 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = results["summary"]
-    drawn = curves(summary, folder)
+    scores = [task["metric"] for task in results["tasks"]]
+    drawn = curves(summary, scores, folder)
     for condition, entries in by_condition(summary).items():
         compared = [one for one in results["comparisons"] if one["condition"] == condition]
         kinds = {
             "gains": partial(gains_figure, entries),
-            "scores": partial(metrics_figure, entries, ("macro_f1", "synthesis_error")),
-            "pairs_macro_f1": partial(pairs_figure, entries, compared, "macro_f1"),
-            "pairs_synthesis_error": partial(pairs_figure, entries, compared, "synthesis_error"),
+            "scores": partial(metrics_figure, entries, scores),
+            **{f"pairs_{metric}": partial(pairs_figure, entries, compared, metric) for metric in scores},
             "conflict": partial(conflict_figure, entries),
             "affinity": partial(affinity_figure, entries),
             "gates": partial(stages_figure, entries),
@@ -104,7 +107,7 @@ def draw_study_figures(results: Mapping, folder: Path, maps: Sequence[GateMaps] 
             "read": partial(metrics_figure, entries, _READ),
             "selectivity": partial(metrics_figure, entries, _SELECTED),
             "probes": partial(probes_figure, entries),
-            "interventions": partial(interventions_figure, entries),
+            "interventions": partial(interventions_figure, entries, scores[0]),
         }
         said = condition_title(entries[0])
         for kind, draw in kinds.items():
@@ -135,7 +138,7 @@ def condition_title(one: Mapping, *, without: str = "") -> str:
     return ", ".join(text for name, text in parts.items() if name != without)
 
 
-def curves(summary: Sequence[Mapping], folder: Path) -> list[StudyFigure]:
+def curves(summary: Sequence[Mapping], scores: Sequence[str], folder: Path) -> list[StudyFigure]:
     """Figures over the nuisance correlation and over the number of labels, the rest of the condition being fixed."""
     drawn = []
     for axis in ("rho", "labels_per_class"):
@@ -146,7 +149,7 @@ def curves(summary: Sequence[Mapping], folder: Path) -> list[StudyFigure]:
         for rest, entries in groups.items():
             if len({entry[axis] for entry in entries}) > 1:
                 name = "-".join([axis, *(f"{value:g}" if isinstance(value, float) else str(value) for value in rest)])
-                path = curves_figure(entries, axis, folder / f"over-{name}.png")
+                path = curves_figure(entries, axis, scores, folder / f"over-{name}.png")
                 drawn.append(StudyFigure(axis, condition_title(entries[0], without=axis), path))
     return drawn
 
@@ -188,7 +191,8 @@ def gains_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
         return mean, None if gain["ci95"] is None else [100 * end for end in gain["ci95"]], percent
 
     panels = {
-        f"Δ {task} (%)": [value(entry["gain"]["tasks"][task]) for entry in shown] for task in shown[0]["gain"]["tasks"]
+        f"Δ {task.replace('_', ' ')} (%)": [value(entry["gain"]["tasks"][task]) for entry in shown]
+        for task in shown[0]["gain"]["tasks"]
     } | {"Δ overall (%)": [value(entry["gain"]["overall"]) for entry in shown]}
     return dots_figure([entry["method"] for entry in shown], panels, path, zero=True)
 
@@ -298,9 +302,9 @@ def probes_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
         return save_figure(figure, path)
 
 
-def interventions_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
-    """Change of macro-F1 by each intervention (rows) in each gated method (columns), in hundredths."""
-    prefix, suffix = "intervention/", "/macro_f1"
+def interventions_figure(entries: Sequence[Mapping], metric: str, path: Path) -> Path | None:
+    """Change of a score by each intervention (rows) in each gated method (columns), in hundredths."""
+    prefix, suffix = "intervention/", f"/{metric}"
     shown = [entry for entry in entries if any(m.startswith(prefix) for m in entry["metrics"])]
     if not shown:
         return None
@@ -315,11 +319,12 @@ def interventions_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
         for i, name in enumerate(names):
             found = entry["metrics"].get(f"{prefix}{name}{suffix}")
             image[i, j] = np.nan if found is None else 100 * found["mean"]
-    limit = max(float(np.nanmax(np.abs(image))), 1e-6)
+    limit = max(float(np.nanmax(np.abs(image), initial=0)), 1e-6)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.2 + 0.75 * len(shown), 1.2 + 0.22 * len(names)), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(image, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        axes.imshow(sign * image, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         for i, j in zip(*np.nonzero(~np.isnan(image)), strict=True):
             color = INK if abs(image[i, j]) < 0.6 * limit else "white"
             text = f"{image[i, j]:+.1f}".replace("-", "−")
@@ -333,10 +338,9 @@ def interventions_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
         return save_figure(figure, path)
 
 
-def curves_figure(entries: Sequence[Mapping], axis: str, path: Path) -> Path:
+def curves_figure(entries: Sequence[Mapping], axis: str, scores: Sequence[str], path: Path) -> Path:
     """Curves over ``rho`` or ``labels_per_class``: a line each method, a panel each metric."""
-    wanted = ("macro_f1", "synthesis_error", "expression_read", "nuisance_read")
-    metrics = [metric for metric in wanted if any(metric in entry["metrics"] for entry in entries)]
+    metrics = [metric for metric in (*scores, *_READ) if any(metric in entry["metrics"] for entry in entries)]
     methods = list(dict.fromkeys(entry["method"] for entry in entries))
     # Numbers of labels stand side by side, whatever their distance; all of them come last.
     places = sorted({e[axis] for e in entries}, key=lambda value: math.inf if value is None else value)

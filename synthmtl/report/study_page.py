@@ -1,6 +1,6 @@
 """A study as one HTML file that needs neither network nor JavaScript, with a summary written from the numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from synthmtl.files import write_text
@@ -15,8 +15,6 @@ SECTIONS = {
     # kind of a figure: (section of the page, caption)
     "gains": ("gain", "relative gain over single tasks"),
     "scores": ("gain", "scores"),
-    "pairs_macro_f1": ("pairs", "macro-F1, every method against every other; bold: the interval leaves out zero"),
-    "pairs_synthesis_error": ("pairs", "synthesis error, likewise; blue: the row's method is better"),
     "rho": ("rho", "over the nuisance correlation of the training faces"),
     "labels_per_class": ("labels", "over the number of labels that recognition saw"),
     "conflict": ("conflict", "cosine of the tasks' gradients by part of the encoder and training step"),
@@ -41,9 +39,13 @@ SECTIONS = {
         "filtering",
         "read at the deepest stage: in donor and message, in the receiver before and after",
     ),
-    "interventions": ("interventions", "change of macro-F1 in hundredths when gates are shut, opened or swapped"),
+    "interventions": (
+        "interventions",
+        "change of the first task's score in hundredths when gates are shut, opened or swapped",
+    ),
 }
-COLUMNS = ("macro_f1", "balanced_accuracy", "synthesis_error", "expression_read", "nuisance_read")
+COLUMNS = ("balanced_accuracy", "expression_read", "nuisance_read")
+"""Metrics of the tables beside the tasks' own."""
 
 
 def write_study_page(results: dict, out: Path, figures: Sequence[StudyFigure] = ()) -> Path:
@@ -60,11 +62,12 @@ def write_study_page(results: dict, out: Path, figures: Sequence[StudyFigure] = 
     validate_study(results)
     placed: dict[str, list[dict]] = {}
     for figure in figures:
-        section, caption = SECTIONS[figure.kind]
+        section, caption = placement(figure.kind)
         # Only a caption starts with a capital: that of ρ is Ρ, which reads as the Latin P.
         title = f"{figure.subject}: {caption}" if figure.subject else caption[0].upper() + caption[1:]
         placed.setdefault(section, []).append({"title": title, "data": embedded(figure.path)})
     tables = by_condition(results["summary"])
+    columns = dict.fromkeys([*(task["metric"] for task in results["tasks"]), *COLUMNS])
     page = template("study.html.jinja").render(
         results=results,
         smoke=results["preset"] == "smoke",
@@ -72,16 +75,26 @@ def write_study_page(results: dict, out: Path, figures: Sequence[StudyFigure] = 
         figures=placed,
         tables=tables,
         conditions={name: condition_title(entries[0]) for name, entries in tables.items()},
-        columns={name: TITLES[name] for name in COLUMNS if any(name in e["metrics"] for e in results["summary"])},
+        columns={name: TITLES[name] for name in columns if any(name in e["metrics"] for e in results["summary"])},
         against={name: focus_rows(results, name) for name in tables},
         focus=FOCUS,
         turned={"above": "below", "below": "above"},
         lower_is_better=LOWER_IS_BETTER,
         titles=TITLES,
+        tasks=[task["task"].replace("_", " ") for task in results["tasks"]],
     )
     out = Path(out)
     write_text(out, page)
     return out
+
+
+def placement(kind: str) -> tuple[str, str]:
+    """The section of a figure, and its caption."""
+    if not kind.startswith("pairs_"):
+        return SECTIONS[kind]
+    title = TITLES[kind.removeprefix("pairs_")]
+    said = "every method against every other; blue: the row's method is better, bold: the interval leaves out zero"
+    return "pairs", f"{title}, {said}"
 
 
 def focus_rows(results: dict, condition: str) -> dict[str, dict[str, dict]]:
@@ -116,15 +129,26 @@ def study_summary(results: dict) -> list[str]:
     if results["preset"] == "smoke":
         return [*sentences, "This was a smoke run: it proves that everything works, and its numbers mean nothing."]
     for condition, entries in by_condition(results["summary"]).items():
-        best = max(entries, key=lambda entry: entry["metrics"]["macro_f1"]["mean"])
-        highest = best["metrics"]["macro_f1"]["mean"]
-        said = f"At {condition_title(entries[0])} the highest mean macro-F1 was {highest:.3f} ({best['method']})"
         rows = focus_rows(results, condition)
-        if rows:
-            said += f"; {FOCUS} {_told(rows, 'macro_f1', ('above', 'below'))}"
-            said += f"; in synthesis error it {_told(rows, 'synthesis_error', ('below', 'above'))}"
-        sentences.append(said + ".")
+        parts = [_best(task, entries, rows) for task in results["tasks"]]
+        said = "; ".join(part for part in parts if part)
+        if said:
+            sentences.append(f"At {condition_title(entries[0])} {said}.")
     return sentences
+
+
+def _best(task: dict, entries: Sequence[Mapping], rows: dict) -> str:
+    """The best mean of a task's score, and what the focus was better and worse than in it."""
+    metric, lower = task["metric"], task["lower_is_better"]
+    having = [entry for entry in entries if metric in entry["metrics"]]
+    if not having:
+        return ""
+    best = (min if lower else max)(having, key=lambda entry: entry["metrics"][metric]["mean"])
+    title = TITLES[metric][0].lower() + TITLES[metric][1:]
+    said = f"the {'lowest' if lower else 'highest'} mean {title} was {best['metrics'][metric]['mean']:.3f}"
+    said += f" ({best['method']})"
+    sides = ("below", "above") if lower else ("above", "below")
+    return f"{said}, where {FOCUS} {_told(rows, metric, sides)}" if rows else said
 
 
 def _told(rows: dict, metric: str, sides: tuple[str, str]) -> str:

@@ -3,11 +3,14 @@
 The contract; further keys are allowed everywhere, and a number that does not exist is null, never NaN:
 
 - ``title``, ``preset``: text. ``notes`` [text].
+- ``tasks`` [{``task``, ``metric``, ``lower_is_better``}]: the two, as gains and affinity call them, and their scores
+  among the metrics.
 - ``conditions`` [{``condition``, ``rho``, ``labels_per_class``, ``schedule``}]: what methods are compared under, by
   name; labels are a count, or null for all, the schedule is ``joint`` or ``two_step``. All four stand in every cell,
   summary and comparison too: CONDITION below.
 - ``data``: ``classes``; ``train_counts``, ``validation_counts``, ``test_counts`` {class: faces}; ``held_out_faces``;
-  ``unedited_error``, the synthesis error of leaving faces as they are; ``correlation`` {rho: {nuisance: measured}}.
+  ``unedited_error``, the synthesis error of leaving faces as they are, null where nothing is synthesized;
+  ``correlation`` {rho: {nuisance: measured}}.
 - ``cells`` [{``name``, ``method``, ``sharing``, ``aggregator``, CONDITION, ``seed``, ``parameters``,
   ``training_seconds``, ``seconds``, ``metrics`` {metric: number}, ``gates`` [{``stage``, ``direction``, ``gate``,
   ``mean``, ``spread``, ``channels``, ``expressions``}], ``gates_over_time`` [{``stage``, ``direction``, ``gate``,
@@ -30,6 +33,7 @@ from synthmtl.report.checks import (
     by_seed,
     check_plain_json,
     count,
+    flag,
     integer,
     interval,
     list_of,
@@ -106,6 +110,7 @@ _STUDY = object_of(
     {
         "title": text,
         "preset": text,
+        "tasks": list_of(object_of({"task": text, "metric": text, "lower_is_better": flag}), filled=True),
         "conditions": list_of(object_of(_CONDITION), filled=True),
         "notes": list_of(text),
         "data": object_of(
@@ -115,7 +120,7 @@ _STUDY = object_of(
                 "validation_counts": COUNTS,
                 "test_counts": COUNTS,
                 "held_out_faces": count,
-                "unedited_error": number(0),
+                "unedited_error": or_null(number(0)),
                 "correlation": mapping_of(mapping_of(_SHARE)),
             }
         ),

@@ -13,9 +13,12 @@ from synthmtl.experiment.workspace import Unit, write_json
 from synthmtl.files import write_tensors
 from synthmtl.models.inference import save_network
 from synthmtl.study.config import Cell
+from synthmtl.study.head_measures import measure_heads
+from synthmtl.study.heads import TrainedHeads, train_heads
 from synthmtl.study.job import StudyJob
 from synthmtl.study.measures import measure
-from synthmtl.study.training import train_cell
+from synthmtl.study.tasks import is_editing
+from synthmtl.study.training import Trained, train_cell
 
 log = logging.getLogger("synthmtl")
 
@@ -44,17 +47,21 @@ def run_cell(job: StudyJob, cell: Cell) -> None:
 
 def _run(job: StudyJob, cell: Cell, unit: Unit) -> None:
     started = time.monotonic()
-    trained = train_cell(job, cell, unit.directory)
-    found, arrays = measure(job, cell, trained)
+    trained: Trained | TrainedHeads
+    if is_editing(job.config.tasks):
+        trained = train_cell(job, cell, unit.directory)
+        found, arrays = measure(job, cell, trained)
+    else:
+        trained = train_heads(job, cell, unit.directory)
+        found, arrays = measure_heads(job, cell, trained)
     write_tensors(unit.directory / "arrays.safetensors", arrays)
     if job.config.measures.networks:
-        save_network(trained.recognizer, unit.directory / "recognizer")
-        if trained.editor is not trained.recognizer:
-            save_network(trained.editor, unit.directory / "editor")
+        for name, network in trained.kept().items():
+            save_network(network, unit.directory / name)
     unit.finish(
         {
             **cell.as_dict(),
-            "parameters": trained.recognizer.recognition_parameters(),
+            "parameters": trained.parameters,
             "training_seconds": trained.seconds,
             "seconds": time.monotonic() - started,
             **found,
@@ -71,5 +78,5 @@ def cell_error(job: StudyJob, cell: Cell) -> str | None:
 
 
 def cell_arrays(job: StudyJob, cell: Cell) -> dict[str, Tensor]:
-    """``test`` (N, K) probabilities, ``synthesis_error`` (M,) and maps of the gates of a finished cell, by name."""
+    """What :func:`measure` or :func:`measure_heads` gave of a finished cell, by name."""
     return load_file(unit_of(job, cell).directory / "arrays.safetensors")

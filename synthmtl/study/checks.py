@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from synthmtl.errors import InputError, check
-from synthmtl.experiment.config import HARD_MATCHED
+from synthmtl.experiment.config import HARD_MATCHED, ModelOptions
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.sharing import SHARING_UNITS
-from synthmtl.study.config import SINGLE, StudyConfig, network_options, unit_of_row
+from synthmtl.study.config import SINGLE, EditOptions, StudyConfig, network_options, preset, unit_of_row
+from synthmtl.study.heads import head_network
+from synthmtl.study.tasks import EDITING, HEADS, is_editing
 from synthmtl.training.aggregation import check_aggregator
 from synthmtl.training.turns import PLAIN
 
@@ -23,6 +25,7 @@ def check_study(config: StudyConfig) -> None:
         InputError: naming the option and what it takes.
     """
     grid, faces, synthesis, measures = config.grid, config.faces, config.synthesis, config.measures
+    check_tasks(config)
     for name, values in dataclasses.asdict(grid).items():
         if not values:
             raise InputError(f"--grid.{name} is empty: give at least one")
@@ -69,7 +72,36 @@ def check_study(config: StudyConfig) -> None:
         check(getattr(measures, name) >= 4, f"measures.{name}", getattr(measures, name), "at least 4")
     with torch.device("meta"):
         for sharing in grid.sharing:
-            network_options(config, sharing).build(EXPRESSIONS, faces)
+            if is_editing(config.tasks):
+                network_options(config, sharing).build(EXPRESSIONS, faces)
+            else:
+                head_network(config, sharing, EXPRESSIONS, config.tasks)
+
+
+def check_tasks(config: StudyConfig) -> None:
+    """Stop at tasks that cannot be studied together, and at options that they have no use for.
+
+    Raises:
+        InputError: naming them.
+    """
+    tasks, grid, usual = config.tasks, config.grid, ModelOptions()
+    editing = is_editing(tasks)
+    known = {*HEADS} if not editing else {*EDITING}
+    if len(tasks) != 2 or len(set(tasks)) < 2 or not set(tasks) <= known:
+        raise InputError(f"--tasks is {tasks}: give [{', '.join(EDITING)}], or two of {', '.join(HEADS)}")
+    check(config.model.tasks == usual.tasks, "model.tasks", config.model.tasks, "left out: give --tasks")
+    if editing:
+        return
+    for name in ("condition", "joint", "compile_units"):
+        if getattr(config.model, name) != getattr(usual, name):
+            raise InputError(f"--model.{name} is for --tasks [{', '.join(EDITING)}]: leave it out")
+    check(grid.schedules == ["joint"], "grid.schedules", grid.schedules, "[joint] without synthesis")
+    check(grid.labels_per_class == [None], "grid.labels_per_class", grid.labels_per_class, "[null] without synthesis")
+    defaults = [EditOptions(), *(preset(name).synthesis for name in ("smoke", "quick", "full"))]
+    for part in dataclasses.fields(EditOptions):
+        value = getattr(config.synthesis, part.name)
+        if all(value != getattr(default, part.name) for default in defaults):
+            raise InputError(f"--synthesis.{part.name} is for --tasks [{', '.join(EDITING)}]: leave it out")
 
 
 def check_variant(name: str, options: dict[str, Any]) -> None:

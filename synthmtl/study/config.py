@@ -10,6 +10,7 @@ from synthmtl.errors import InputError
 from synthmtl.experiment.config import FaceOptions, ModelOptions
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import SynthesisWeights
+from synthmtl.study.tasks import EDITING
 from synthmtl.training import TrainingConfig
 
 SINGLE = "none"
@@ -99,6 +100,10 @@ class StudyConfig:
     """Everything that a study does.
 
     Attributes:
+        tasks: ``[expression, synthesis]``, or two of expression, action_units, landmarks and valence_arousal: these are
+            heads of one network (``models.SJMT``), a branch each, of the ``size``, ``width``,
+            ``one_unit``, ``dropout`` and ``task_weights`` of ``model``, which learns from all training faces by the
+            settings of ``joint``, and keeps the weights of the last step. What the first of them receives is probed.
         grid: what is combined with what.
         unit_options: options of sharing units: {unit: {option: value}}.
         variants: sharing units with options of their own, each under a name that the grid takes:
@@ -116,6 +121,7 @@ class StudyConfig:
         preset: what the defaults were taken from.
     """
 
+    tasks: list[str] = field(default_factory=lambda: list(EDITING))
     grid: Grid = field(default_factory=Grid)
     unit_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -213,11 +219,16 @@ def unit_of_row(config: StudyConfig, sharing: str) -> str:
     return config.variants.get(sharing, {}).get("unit", sharing)
 
 
+def options_of_row(config: StudyConfig, sharing: str) -> dict[str, Any]:
+    """Options of the sharing unit that a name in the grid stands for."""
+    own = {name: value for name, value in config.variants.get(sharing, {}).items() if name != "unit"}
+    return config.unit_options.get(unit_of_row(config, sharing), {}) | own
+
+
 def network_options(config: StudyConfig, sharing: str) -> ModelOptions:
     """Options of the network with this sharing unit, or variant of one."""
-    unit = unit_of_row(config, sharing)
-    own = {name: value for name, value in config.variants.get(sharing, {}).items() if name != "unit"}
-    return dataclasses.replace(config.model, sharing=unit, sharing_options=config.unit_options.get(unit, {}) | own)
+    unit, options = unit_of_row(config, sharing), options_of_row(config, sharing)
+    return dataclasses.replace(config.model, sharing=unit, sharing_options=options)
 
 
 PUBLISHED_UNITS = ["none", "hard", "hard_matched", "cross_stitch", "nddr", "mtan", "cgc", "residual", "leaky"]

@@ -9,12 +9,14 @@ import torch
 from accelerate import Accelerator
 
 from synthmtl.data import FaceTable
+from synthmtl.data.mixture import usable_labels
 from synthmtl.data.pairs import edit_mode
 from synthmtl.errors import InputError
 from synthmtl.experiment.stages import Job, load_data, render_configs
 from synthmtl.faces import RenderConfig, counterparts, render_faces
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.study.config import Cell, StudyConfig
+from synthmtl.study.tasks import is_editing
 
 _HELD_OUT_SUBJECTS = 160_000
 _SESSIONS = 4
@@ -77,17 +79,35 @@ def load_study(config: StudyConfig, out: Path, accelerator: Accelerator) -> Stud
     most = max((labels for labels in config.grid.labels_per_class if labels is not None), default=0)
     if most > fewest:
         raise InputError(f"--grid.labels_per_class has {most}, but a class has only {fewest} faces")
-    modes = {synthesis_mode(config.synthesis.mode, table) for table in trains.values()}
+    editing = is_editing(config.tasks)
+    for table in (*trains.values(), splits.test):
+        check_labels(config, table)
+    modes = {synthesis_mode(config.synthesis.mode, table) for table in trains.values()} if editing else set()
     held_out = render_held_out(config, splits.train.classes, wild=render is None)
     job = StudyJob(config, out, splits, accelerator, render, trains=trains, held_out=held_out)
     job.notes.extend(splits.notes)
-    job.note(f"Synthesis is trained {' or '.join(sorted(modes))}.")
+    if editing:
+        job.note(f"Synthesis is trained {' or '.join(sorted(modes))}.")
     if render is None:
-        job.note(
-            "Synthesis error, gates and probes are measured on rendered faces of new people: the photographs have "
-            "neither aligned pairs nor labels of light and pose."
-        )
+        lacking = "neither aligned pairs nor labels of light and pose" if editing else "no labels of light and pose"
+        measured = "Synthesis error, gates" if editing else "Gates"
+        job.note(f"{measured} and probes are measured on rendered faces of new people: the photographs have {lacking}.")
     return job
+
+
+def check_labels(config: StudyConfig, table: FaceTable) -> None:
+    """Stop where faces lack what the tasks learn or the decoder is told.
+
+    Raises:
+        InputError: naming the label.
+    """
+    carried = [task for task, count in usable_labels(table).items() if count]
+    for task in config.tasks:
+        if task != "synthesis" and task not in carried:
+            raise InputError(f"--tasks: the faces carry no {task}, only {', '.join(carried) or 'nothing'}")
+    told = config.model.condition
+    if told != "expression" and bool(getattr(table, told).isnan().all(1).any()):
+        raise InputError(f"--model.condition is {told!r}, which not all faces carry: in a study they must")
 
 
 def synthesis_mode(wanted: str, table: FaceTable) -> str:

@@ -1,6 +1,6 @@
 """What is recorded while a cell trains: gradient conflict, openness of the gates, and look-ahead affinity."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -15,8 +15,9 @@ from synthmtl.interference import (
     gated_units,
     parameter_groups,
 )
-from synthmtl.interference.recorder import step_of
 from synthmtl.models import FERSNet
+from synthmtl.models.multitask import MultiTaskModel
+from synthmtl.models.trunk import MultiTaskTrunk
 from synthmtl.study.config import MeasureOptions
 from synthmtl.training import TrainingConfig, latest
 
@@ -28,7 +29,7 @@ was turned off, is not there, or needs both tasks in one step."""
 @contextmanager
 def recorded(
     measures: MeasureOptions,
-    model: FERSNet,
+    model: FERSNet | MultiTaskModel,
     objective: nn.Module,
     training: TrainingConfig,
     directory: Path,
@@ -46,14 +47,13 @@ def recorded(
         objective: what trains it.
         training: its settings.
         directory: of the training.
-        together: the objective returns the losses of both tasks and takes an ``EditBatch``; else there is nothing but
-            gates to look at.
+        together: the objective returns the losses of both tasks; else there is nothing but gates to look at.
     """
     recorders: dict[str, AffinityRecorder | ConflictRecorder | GateRecorder] = {}
     if measures.affinity_every and together:
-        shared = model.encoder.parameters()
+        _, trunk = trunk_of(model)
         recorders["affinity"] = AffinityRecorder(
-            shared, step_size=training.learning_rate, every=measures.affinity_every
+            trunk.parameters(), step_size=training.learning_rate, every=measures.affinity_every
         )
     if measures.gates_every and gated_units(model):
         recorders["gates"] = GateRecorder(model, every=measures.gates_every)
@@ -65,21 +65,30 @@ def recorded(
     with ExitStack() as stack:
         for name, recorder in recorders.items():
             recorder.keep_in(directory / f"{name}.jsonl", before=before)
-            passes = count(before)  # a FaceBatch does not know its step
-            step = step_of if together else lambda batch, passes=passes: next(passes)
-            stack.enter_context(recorder.watching(objective, step=step))
+            stack.enter_context(recorder.watching(objective, step=_counted(before)))
         yield looks
     looks |= {name: recorder.records for name, recorder in recorders.items()}
 
 
-def conflict_groups(model: FERSNet) -> dict[str, list[nn.Parameter]]:
-    """Parameters of the encoder by stage: ``stem``, ``stage 0``, ``unit 0``, ..., ``joint``."""
-    encoder = model.encoder
-    groups = {"stem": ["encoder.stem"]}
-    for i, _ in enumerate(encoder.branches[0].children()):
-        groups[f"stage {i}"] = [f"encoder.branches.{b}.{i}" for b in range(len(encoder.branches))]
-        groups[f"unit {i}"] = [f"encoder.units.{i}"]
-    groups["joint"] = ["encoder.joint"]
+def _counted(before: int) -> Callable[[Any], int]:
+    """Numbers of the micro-steps from ``before`` on, since a ``FaceBatch`` does not know its own."""
+    passes = count(before)
+    return lambda batch: next(passes)
+
+
+def trunk_of(model: FERSNet | MultiTaskModel) -> tuple[str, MultiTaskTrunk]:
+    """Where a network's tasks share: the name of that part, and the part."""
+    return ("encoder", model.encoder) if isinstance(model, FERSNet) else ("trunk", model.trunk)
+
+
+def conflict_groups(model: FERSNet | MultiTaskModel) -> dict[str, list[nn.Parameter]]:
+    """Parameters of the trunk by stage: ``stem``, ``stage 0``, ``unit 0``, ..., and ``joint`` of a joint block."""
+    name, trunk = trunk_of(model)
+    groups = {"stem": [f"{name}.stem"]}
+    for i, _ in enumerate(trunk.branches[0].children()):
+        groups[f"stage {i}"] = [f"{name}.branches.{b}.{i}" for b in range(len(trunk.branches))]
+        groups[f"unit {i}"] = [f"{name}.units.{i}"]
+    groups["joint"] = [f"{name}.joint"]
     # Of one unit for all stages only the first place has parameters, and a unit may have none at all.
     named = [name for name, _ in model.named_parameters()]
     kept = {

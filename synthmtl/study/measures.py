@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from synthmtl.balance.sheet import sheet_rows
-from synthmtl.data import FaceTable
 from synthmtl.experiment.stages import predict, validation_scores
 from synthmtl.interference import (
     collect_features,
@@ -37,10 +36,11 @@ from synthmtl.interference import (
 from synthmtl.interference.features import pooled
 from synthmtl.losses.reconstruction import change_weights, pixel_loss
 from synthmtl.metrics import recognition_metrics
-from synthmtl.models import FERSNet
+from synthmtl.models import SJMT, FERSNet
 from synthmtl.models.encoder import RECOGNITION, SYNTHESIS
 from synthmtl.study.config import SINGLE, Cell
 from synthmtl.study.job import HeldOut, StudyJob
+from synthmtl.study.looks import Looks
 from synthmtl.study.series import series
 from synthmtl.study.training import Trained
 
@@ -71,24 +71,42 @@ def measure(job: StudyJob, cell: Cell, trained: Trained) -> tuple[dict[str, Any]
         metrics["synthesis_error_drawn"] = float(synthesis_errors(editor, job.held_out, device, drawn=True).mean())
     looks, arrays = trained.looks, {"test": probabilities, "synthesis_error": errors}
     metrics |= conflict_metrics(looks.get("conflict", [])) | affinity_metrics(looks.get("affinity", []))
-    details: dict[str, Any] = {
+    details = details_of(looks)
+    if gated_units(recognizer):
+        arrays |= maps_over_faces(job, recognizer)
+        add_gates(metrics, details, openness(job, recognizer))
+    if options.probes:
+        exchanged = collect_features(recognizer, batches(job), run=recognizer.encode)
+        with torch.no_grad():
+            joint = torch.cat([pooled(recognizer.encode(images).recognition, 1) for images in batches(job)])
+        metrics |= probe_metrics(job, cell, exchanged, joint)
+    if options.interventions and gated_units(recognizer):
+        add_interventions(metrics, details, interventions(job, trained))
+    return {"metrics": metrics, **details}, arrays
+
+
+def details_of(looks: Looks) -> dict[str, Any]:
+    """What a cell's result holds beside its metrics, as far as it was recorded in training."""
+    return {
         "conflict": looks.get("conflict", []),
         "affinity": series(looks.get("affinity", []), ("from", "to"), "affinity"),
         "gates": [],
         "gates_over_time": series(looks.get("gates", []), ("stage", "direction", "gate"), "mean"),
         "interventions": {},
     }
-    if gated_units(recognizer):
-        arrays |= maps_over_faces(job, recognizer)
-        details["gates"] = openness(job, recognizer)
-        metrics |= {f"gate/{g['stage']}/{g['direction']}/{g['gate']}": g["mean"] for g in details["gates"]}
-    if options.probes:
-        metrics |= probe_metrics(job, cell, recognizer)
-    if options.interventions and gated_units(recognizer):
-        details["interventions"] = interventions(job, trained)
-        for name, change in details["interventions"].items():
-            metrics |= {f"intervention/{name}/{key}": value for key, value in change.items()}
-    return {"metrics": metrics, **details}, arrays
+
+
+def add_gates(metrics: dict[str, Any], details: dict[str, Any], gates: list[dict[str, Any]]) -> None:
+    """Put how far the gates are open into a cell's metrics and details."""
+    details["gates"] = gates
+    metrics |= {f"gate/{g['stage']}/{g['direction']}/{g['gate']}": g["mean"] for g in gates}
+
+
+def add_interventions(metrics: dict[str, Any], details: dict[str, Any], found: dict[str, dict[str, float]]) -> None:
+    """Put what interventions change into a cell's metrics and details."""
+    details["interventions"] = found
+    for name, change in found.items():
+        metrics |= {f"intervention/{name}/{key}": value for key, value in change.items()}
 
 
 @torch.no_grad()
@@ -142,7 +160,7 @@ def map_rows(job: StudyJob) -> Tensor:
     return torch.tensor(sheet_rows(job.held_out.faces, job.config.measures.map_faces), dtype=torch.int64)
 
 
-def maps_over_faces(job: StudyJob, model: FERSNet) -> dict[str, Tensor]:
+def maps_over_faces(job: StudyJob, model: FERSNet | SJMT) -> dict[str, Tensor]:
     """Where the gates are open on rendered faces: ``maps/STAGE/DIRECTION/GATE`` → (F, H, W) float16 in [0, 1]."""
     rows = map_rows(job)
     if not len(rows):
@@ -151,12 +169,12 @@ def maps_over_faces(job: StudyJob, model: FERSNet) -> dict[str, Tensor]:
     units = {unit.name: unit for unit in gated_units(model)}
     return {
         f"maps/{units[name].stage}/{units[name].direction}/{gate}": values.half().cpu().contiguous()
-        for name, gates in gate_maps(model, images, run=model.encode).items()
+        for name, gates in gate_maps(model, images, run=getattr(model, "encode", None)).items()
         for gate, values in gates.items()
     }
 
 
-def openness(job: StudyJob, model: FERSNet) -> list[dict[str, Any]]:
+def openness(job: StudyJob, model: FERSNet | SJMT) -> list[dict[str, Any]]:
     """Openness of every gate over the held-out faces, by expression too; see :class:`Openness`."""
     names = ("stage", "direction", "gate", "mean", "spread", "channels", "expressions")
     faces, device = job.held_out.faces, job.accelerator.device
@@ -164,10 +182,21 @@ def openness(job: StudyJob, model: FERSNet) -> list[dict[str, Any]]:
     return [{name: getattr(each, name) for name in names} for each in openness_over(model, batches, faces.classes)]
 
 
-def probe_metrics(job: StudyJob, cell: Cell, model: FERSNet) -> dict[str, float]:
-    """What linear probes read before, in and after every exchange toward recognition, and where the classifier reads.
+def probe_metrics(
+    job: StudyJob,
+    cell: Cell,
+    exchanged: dict[str, dict[str, Tensor]],
+    joint: Tensor,
+    needed: tuple[str, ...] = (NEEDED,),
+) -> dict[str, float]:
+    """What linear probes read before, in and after every exchange toward the first task, and where its head reads.
 
     Expression, yaw and light are read on new people, the subject in new sessions.
+
+    Args:
+        exchanged: of :func:`collect_features`, over the held-out faces.
+        joint: (N, C) features that the first task's head reads.
+        needed: what that task needs of what is read.
     """
     faces = job.held_out.faces
     targets = {
@@ -176,23 +205,17 @@ def probe_metrics(job: StudyJob, cell: Cell, model: FERSNet) -> dict[str, float]
         "yaw": faces.attributes["yaw"],
         "light": torch.stack([faces.attributes["light_x"], faces.attributes["light_y"]], 1),
     }
-    joint = []
-
-    def run(images: Tensor) -> None:
-        joint.append(pooled(model.encode(images).recognition, 1))
-
-    features = collect_features(model, _batches(faces, job.accelerator.device), run=run)
-    inward = [places for name, places in features.items() if name.endswith(_INWARD)]
+    inward = [places for name, places in exchanged.items() if name.endswith(_INWARD)]
 
     def read(values: Tensor) -> dict:
         return probe_targets(values, targets, faces.subject, session=faces.session)
 
     metrics: dict[str, float] = {}
-    at_joint = {target: probe.score for target, probe in read(torch.cat(joint)).items() if probe.score is not None}
+    at_joint = {target: probe.score for target, probe in read(joint).items() if probe.score is not None}
     metrics |= {f"probe/joint/{target}": score for target, score in at_joint.items()}
     if NEEDED in at_joint:
         metrics["expression_read"] = at_joint[NEEDED]
-    nuisance = [score for target, score in at_joint.items() if target != NEEDED]
+    nuisance = [score for target, score in at_joint.items() if target not in needed]
     if nuisance:
         metrics["nuisance_read"] = fmean(nuisance)
     selectivity: dict[str, list[float]] = {}
@@ -202,7 +225,7 @@ def probe_metrics(job: StudyJob, cell: Cell, model: FERSNet) -> dict[str, float]
         probes = {place: read(values) for place, values in places.items()}
         for place, results in probes.items():
             metrics |= {f"probe/{stage}/{place}/{t}": p.score for t, p in results.items() if p.score is not None}
-        for side, filtering in unit_filtering(probes).items():
+        for side, filtering in unit_filtering(probes, needed=needed).items():
             for kind in ("filtering", "retention", "selectivity"):
                 value = getattr(filtering, kind)
                 if value is not None:
@@ -232,6 +255,8 @@ def interventions(job: StudyJob, trained: Trained) -> dict[str, dict[str, float]
     return {name: effect.change for name, effect in effects.items() if name != "untouched"}
 
 
-def _batches(table: FaceTable, device: torch.device) -> Iterator[Tensor]:
+def batches(job: StudyJob) -> Iterator[Tensor]:
+    """The held-out faces, (B, C, H, W) on the job's device."""
+    table = job.held_out.faces
     for rows in torch.arange(len(table)).split(_BATCH):
-        yield table.batch(rows).image.to(device)
+        yield table.batch(rows).image.to(job.accelerator.device)

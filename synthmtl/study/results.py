@@ -17,17 +17,19 @@ from synthmtl.files import replacing
 from synthmtl.interference import relative_gain
 from synthmtl.interference.transfer import LEAST_SEEDS
 from synthmtl.metrics.bootstrap import interval
-from synthmtl.metrics.recognition import labelled_predictions, resampled_scores
 from synthmtl.report.gate_figures import GateMaps
 from synthmtl.study.cells import cell_arrays, cell_error, unit_of
 from synthmtl.study.config import SINGLE, Cell, Condition, grid_cells, grid_conditions
 from synthmtl.study.job import StudyJob
 from synthmtl.study.measures import map_rows, synthesis_errors
-from synthmtl.study.series import CONFIDENCE, SAMPLES, conflict_over_time, drawn_seeds, mean_gates, over_time
+from synthmtl.study.replicates import replicates_of_editing, replicates_of_heads
+from synthmtl.study.series import CONFIDENCE, conflict_over_time, drawn_seeds, mean_gates, over_time
+from synthmtl.study.tasks import StudyTask, is_editing, study_tasks
 
-SCORES = ("accuracy", "macro_f1", "balanced_accuracy")
-COMPARED = ("macro_f1", "balanced_accuracy", "synthesis_error", "expression_read", "nuisance_read")
-"""Metrics by which every method is compared with every other."""
+COMPARED = (
+    "macro_f1", "balanced_accuracy", "synthesis_error", "mean_f1", "nme", "ccc", "expression_read", "nuisance_read"
+)  # fmt: skip
+"""Metrics by which every method is compared with every other, as far as it has them."""
 
 _LONG = ("conflict", "interventions")  # what of a cell's result stands in its own folder only
 
@@ -54,10 +56,12 @@ def build_results(job: StudyJob) -> dict:
         summary += [summarize(bootstrap, condition, name, methods) for name in methods]
         for a, b in combinations(methods, 2):
             comparisons += compare(bootstrap, condition, a, b)
-    unedited = synthesis_errors(None, job.held_out, torch.device("cpu"))
+    editing = is_editing(job.config.tasks)
+    unedited = synthesis_errors(None, job.held_out, torch.device("cpu")) if editing else None
     return {
         "title": "synthmtl: interference study",
         "preset": job.config.preset,
+        "tasks": [task.as_dict() for task in study_tasks(job.config.tasks)],
         "notes": job.notes,
         "conditions": [named(condition) for condition in conditions],
         "data": {
@@ -66,7 +70,7 @@ def build_results(job: StudyJob) -> dict:
             "validation_counts": job.splits.validation.counts(),
             "test_counts": test.counts(),
             "held_out_faces": len(job.held_out.faces),
-            "unedited_error": float(unedited.mean()),
+            "unedited_error": None if unedited is None else float(unedited.mean()),
             "correlation": {
                 f"{rho:g}": measured_correlation(table) for rho, table in job.trains.items() if job.render is not None
             },
@@ -87,20 +91,21 @@ def named(condition: Condition) -> dict[str, Any]:
 class Bootstrap:
     """Paired replicates of every metric: the same seeds, test faces and held-out people are drawn for all methods.
 
-    Scores resample seeds and test faces, synthesis errors seeds and people, everything else seeds alone (at least
-    three). Over few seeds such intervals are too narrow, as ``metrics.comparison`` and ``interference.transfer`` say.
+    Scores on the test split resample seeds and test faces, synthesis errors seeds and people, everything else seeds
+    alone (at least three). Over few seeds such intervals are too narrow, as ``metrics.comparison`` and
+    ``interference.transfer`` say.
     """
 
     def __init__(self, job: StudyJob, finished: Finished):
-        self.job, self.finished = job, finished
-        self._arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.job, self.finished, self.tasks = job, finished, study_tasks(job.config.tasks)
+        self._replicates = replicates_of_heads if not is_editing(job.config.tasks) else replicates_of_editing
         self._kept: dict[tuple, dict[str, dict[str, np.ndarray]]] = {}
 
     def replicates(self, condition: Condition, method: str, seeds: Sequence[int], metric: str) -> np.ndarray | None:
         """(samples,) of a method's mean over ``seeds``; None if a seed has no such number, or they are too few."""
         key = (condition, tuple(seeds))
         if key not in self._kept:
-            self._kept[key] = self._arrays_replicates(condition, tuple(seeds))
+            self._kept[key] = self._of_arrays(condition, tuple(seeds))
         arrays = self._kept[key][method]
         if metric in arrays:
             return arrays[metric]
@@ -109,39 +114,12 @@ class Bootstrap:
             return None
         return np.array(values)[drawn_seeds(len(seeds))].mean(1)
 
-    def _arrays_replicates(self, condition: Condition, seeds: tuple[int, ...]) -> dict[str, dict[str, np.ndarray]]:
+    def _of_arrays(self, condition: Condition, seeds: tuple[int, ...]) -> dict[str, dict[str, np.ndarray]]:
         """Method → metric → replicates, of all methods that have all these seeds."""
         methods = {name: by for name, by in self.finished[condition].items() if set(seeds) <= set(by)}
-        predictions, errors = [], []
-        for by in methods.values():
-            both = [self._of(by[seed][0]) for seed in seeds]
-            predictions.append(np.stack([p for p, _ in both]))
-            errors.append(np.stack([e for _, e in both]))
-        test = self.job.splits.test
-        labelled = test.expression[test.expression >= 0].numpy()
-        scores = resampled_scores(
-            np.stack(predictions), labelled, test.classes, metrics=SCORES, samples=SAMPLES, seed=0
-        )
-        means = self._errors(np.stack(errors))
-        return {
-            name: {metric: scores[metric][i] for metric in SCORES} | {"synthesis_error": means[i]}
-            for i, name in enumerate(methods)
-        }
-
-    def _of(self, cell: Cell) -> tuple[np.ndarray, np.ndarray]:
-        if cell.name not in self._arrays:
-            arrays, test = cell_arrays(self.job, cell), self.job.splits.test
-            predictions, _, _ = labelled_predictions(arrays["test"], test.expression, test.classes)
-            self._arrays[cell.name] = (predictions[0], arrays["synthesis_error"].double().numpy())
-        return self._arrays[cell.name]
-
-    def _errors(self, errors: np.ndarray) -> np.ndarray:
-        """Replicates (M, samples) of the mean of ``errors`` (M, S, N): people and seeds are resampled."""
-        people = self.job.held_out.faces.subject.unique(return_inverse=True)[1].numpy()
-        one_hot = np.eye(people.max() + 1)[people]
-        drawn = np.random.default_rng(2).multinomial(len(one_hot.T), [1 / len(one_hot.T)] * len(one_hot.T), SAMPLES)
-        means = (errors @ one_hot @ drawn.T) / (one_hot.sum(0) @ drawn.T)
-        return np.take_along_axis(means, drawn_seeds(errors.shape[1]).T[None], axis=1).mean(1)
+        arrays = [[cell_arrays(self.job, by[seed][0]) for seed in seeds] for by in methods.values()]
+        found = self._replicates(self.job, arrays)
+        return {name: {metric: values[i] for metric, values in found.items()} for i, name in enumerate(methods)}
 
 
 def summarize(
@@ -171,7 +149,7 @@ def summarize(
         "parameters": results[0]["parameters"],
         "seconds": fmean(result["seconds"] for result in results),
         "metrics": metrics,
-        "gain": None if name == SINGLE else gains(by_seed, methods.get(SINGLE, {})),
+        "gain": None if name == SINGLE else gains(by_seed, methods.get(SINGLE, {}), bootstrap.tasks),
         "conflict": conflict_over_time([result["conflict"] for result in results]),
         "affinity": over_time([result["affinity"] for result in results], ("from", "to")),
         "gates": mean_gates([result["gates"] for result in results]),
@@ -179,17 +157,26 @@ def summarize(
     }
 
 
-def gains(together: dict[int, tuple[Cell, dict]], single: dict[int, tuple[Cell, dict]]) -> dict | None:
-    """Relative gain Δ of both tasks over the single-task runs of the same seeds; None without such."""
-    seeds = sorted(set(together) & set(single))
+def gains(
+    together: dict[int, tuple[Cell, dict]], single: dict[int, tuple[Cell, dict]], tasks: Sequence[StudyTask]
+) -> dict | None:
+    """Relative gain Δ of both tasks over the single-task runs of the same seeds; None without such.
+
+    Seeds at which a score is undefined are left out.
+    """
+
+    def scored(of: dict[int, tuple[Cell, dict]]) -> set[int]:
+        return {seed for seed, (_, found) in of.items() if all(task.metric in found["metrics"] for task in tasks)}
+
+    seeds = sorted(scored(together) & scored(single))
     if not seeds:
         return None
 
     def values(of: dict[int, tuple[Cell, dict]]) -> dict[str, dict[int, float]]:
-        found = {"recognition": "macro_f1", "synthesis": "synthesis_error"}
-        return {task: {seed: of[seed][1]["metrics"][name] for seed in seeds} for task, name in found.items()}
+        return {task.name: {seed: of[seed][1]["metrics"][task.metric] for seed in seeds} for task in tasks}
 
-    return relative_gain(values(together), values(single), lower_is_better=["synthesis"]).as_dict()
+    worse = [task.name for task in tasks if task.lower_is_better]
+    return relative_gain(values(together), values(single), lower_is_better=worse).as_dict()
 
 
 def compare(bootstrap: Bootstrap, condition: Condition, a: str, b: str) -> list[dict]:
@@ -228,7 +215,7 @@ def gate_maps_of(job: StudyJob) -> list[GateMaps]:
         if key in found or unit_of(job, cell).result is None:
             continue
         arrays = cell_arrays(job, cell)
-        maps = {name.removeprefix("maps/"): values.float().numpy() for name, values in arrays.items() if "/" in name}
+        maps = {n.removeprefix("maps/"): v.float().numpy() for n, v in arrays.items() if n.startswith("maps/")}
         if maps:
             found[key] = GateMaps(*key, cell.seed, faces.images.numpy(), titles, maps)
     return list(found.values())

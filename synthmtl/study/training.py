@@ -19,7 +19,7 @@ from synthmtl.experiment.stages import validation_scores
 from synthmtl.losses import ExpressionLoss, FERSNetObjective, RecognitionObjective
 from synthmtl.models import FERSNet
 from synthmtl.models.encoder import SYNTHESIS
-from synthmtl.study.config import SINGLE, Cell, network_options
+from synthmtl.study.config import SINGLE, Cell, StudyConfig, network_options
 from synthmtl.study.job import StudyJob, synthesis_mode
 from synthmtl.study.looks import Looks, recorded
 from synthmtl.training import Player, TrainingConfig, fit
@@ -41,6 +41,16 @@ class Trained:
     editor: FERSNet
     seconds: float
     looks: Looks
+
+    @property
+    def parameters(self) -> int:
+        """Those that take part in recognition."""
+        return self.recognizer.recognition_parameters()
+
+    def kept(self) -> dict[str, FERSNet]:
+        """The networks by the names of their folders."""
+        editor = {} if self.editor is self.recognizer else {"editor": self.editor}
+        return {"recognizer": self.recognizer} | editor
 
 
 def train_cell(job: StudyJob, cell: Cell, directory: Path) -> Trained:
@@ -112,7 +122,7 @@ def train_recognition(
     stream, loss = _labelled(job, training.batch_size, cell, seed)
     objective = RecognitionObjective(model, loss, sharing=job.config.synthesis.weights.sharing)
     with recorded(job.config.measures, model, objective, training, directory, together=False) as looks:
-        seconds = _fit(job, objective, stream, training, directory, cell, seed, select=model)
+        seconds = fit_cell(job, objective, stream, training, directory, cell, seed, select=model)
     return seconds, looks
 
 
@@ -121,20 +131,25 @@ def train_synthesis(job: StudyJob, model: FERSNet, directory: Path, cell: Cell, 
     # The objective wants labelled faces too: one, of which nothing is learned.
     stream, loss = _edits(job, 1, cell, seed)
     objective = FERSNetObjective(model, loss, job.config.synthesis.weights, recognition=0.0)
-    return _fit(job, objective, stream, job.config.joint, directory, cell, seed)
+    return fit_cell(job, objective, stream, job.config.joint, directory, cell, seed)
 
 
 def train_together(job: StudyJob, model: FERSNet, directory: Path, cell: Cell, seed: int) -> tuple[float, Looks]:
     """Train both tasks; returns the seconds it took and what was recorded on the way."""
-    training = job.config.joint
-    if cell.aggregator not in PLAIN:
-        options = job.config.aggregator_options.get(cell.aggregator)
-        training = dataclasses.replace(training, aggregator=cell.aggregator, aggregator_options=options)
+    training = aggregated(job.config, cell)
     stream, loss = _edits(job, training.batch_size, cell, seed)
     objective = FERSNetObjective(model, loss, job.config.synthesis.weights)
     with recorded(job.config.measures, model, objective, training, directory, together=True) as looks:
-        seconds = _fit(job, objective, stream, training, directory, cell, seed, select=model)
+        seconds = fit_cell(job, objective, stream, training, directory, cell, seed, select=model)
     return seconds, looks
+
+
+def aggregated(config: StudyConfig, cell: Cell) -> TrainingConfig:
+    """Settings of a training of both tasks by the cell's aggregator."""
+    if cell.aggregator in PLAIN:
+        return config.joint
+    options = config.aggregator_options.get(cell.aggregator)
+    return dataclasses.replace(config.joint, aggregator=cell.aggregator, aggregator_options=options)
 
 
 def _labelled(job: StudyJob, batch_size: int, cell: Cell, seed: int) -> tuple[RecognitionStream, ExpressionLoss]:
@@ -157,7 +172,7 @@ def _edits(
     return stream if config.synthesis.labels else UnlabelledEdits(stream), loss
 
 
-def _fit(
+def fit_cell(
     job: StudyJob,
     objective: nn.Module,
     stream: Any,
@@ -168,6 +183,11 @@ def _fit(
     *,
     select: FERSNet | None = None,
 ) -> float:
+    """Train a part of a cell; the weights stay that recognize best on the validation split, if there is ``select``.
+
+    Returns:
+        Seconds.
+    """
     result = fit(
         players=[Player("network", objective)],
         stream=stream,

@@ -208,6 +208,10 @@ def results() -> dict:
 
     made = {
         "title": "A study", "preset": "quick", "conditions": [CONDITION], "notes": ["<b>note</b>"],
+        "tasks": [
+            {"task": "recognition", "metric": "macro_f1", "lower_is_better": False},
+            {"task": "synthesis", "metric": "synthesis_error", "lower_is_better": True},
+        ],
         "data": {
             "classes": CLASSES, "train_counts": dict.fromkeys(CLASSES, 5), "test_counts": dict.fromkeys(CLASSES, 4),
             "validation_counts": dict.fromkeys(CLASSES, 2), "held_out_faces": 6, "unedited_error": 0.3,

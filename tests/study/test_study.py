@@ -143,7 +143,7 @@ def test_cells_learn_from_annotators_votes(monkeypatch, tmp_path, schedule):
         losses.append(float(objective(stream(0))["expression"]))
         return 0.0
 
-    monkeypatch.setattr(training, "_fit", step_once)
+    monkeypatch.setattr(training, "fit_cell", step_once)
     for shares in (None, votes):
         train = job.train if shares is None else job.train.replace(expression_distribution=shares)
         job.splits = dataclasses.replace(job.splits, train=train)
