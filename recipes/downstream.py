@@ -45,7 +45,7 @@ from synthmtl.metrics import bootstrap_intervals, compare_paired, minority_class
 from synthmtl.models import EmotionGCN
 from synthmtl.models.inference import predict_table, save_network
 from synthmtl.report import methods_figure
-from synthmtl.training import Player, TrainingConfig, build_accelerator, check_same_data, fit
+from synthmtl.training import Player, TrainingConfig, build_accelerator, check_same_data, check_seed, fit
 
 TRAINED_ON = ("original", "oversampled", "balanced")
 
@@ -117,6 +117,7 @@ def training_sets(original: FaceTable, made: FaceTable) -> dict[str, FaceTable]:
 
 def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict:
     """Train every recognizer, score the split, write ``results.json`` and a figure below ``out``."""
+    check_seed("training", options.training)
     if options.preset == "smoke":
         options.training = dataclasses.replace(options.training, steps=4, batch_size=16, log_every=2)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):
@@ -190,7 +191,7 @@ def train_one(
 
 def scored(outputs: dict[str, Tensor], table: FaceTable, train: FaceTable, seconds: dict[str, float]) -> dict:
     """``methods`` and ``comparisons`` of the results."""
-    classes, minority = list(table.classes), list(minority_classes(train.counts()))
+    classes, minority = list(table.classes), list(minority_classes(train.counts(), table.counts()))
     methods = {}
     for name, probabilities in outputs.items():
         each = [recognition_metrics(one, table.expression, classes) for one in probabilities]

@@ -60,8 +60,7 @@ def build_report(
 ) -> dict:
     """The report of finished cells, ``{method: [result of each seed]}``; the test split is read here and only here."""
     test, classes = job.splits.test, list(job.train.classes)
-    held = test.counts()  # a rare class may have no face there, and then no recall
-    minority = [name for name in minority_classes(job.train.counts()) if held[name]]
+    minority = list(minority_classes(job.train.counts(), test.counts()))
     outputs = {
         name: torch.stack([cell_predictions(job, name, result["seed"]) for result in results])
         for name, results in cells.items()

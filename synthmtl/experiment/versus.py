@@ -54,7 +54,7 @@ def compare_runs(job: Job, rival: Job) -> dict:
         job minus rival, over the seeds that both have.
     """
     test = job.splits.test
-    classes, minority = list(test.classes), list(minority_classes(job.train.counts()))
+    classes, minority = list(test.classes), list(minority_classes(job.train.counts(), test.counts()))
     entries = [_entry(job), _entry(rival)]
     a, b = (entry["generator"] for entry in entries)
     comparisons = []

@@ -159,16 +159,18 @@ def share_of_gap(
     return GapShare(metric, float(mean[0] - mean[1]) / gap, interval(shares, confidence), gap, gap_ci95)
 
 
-def minority_classes(train_counts: dict[str, int]) -> tuple[str, ...]:
+def minority_classes(train_counts: dict[str, int], held_out: dict[str, int] | None = None) -> tuple[str, ...]:
     """Classes with fewer than a third of the mean class count of the training split, in the order given.
 
     The mean count is what each class would have if the same faces were spread evenly; a third of it separates
-    FER2013's disgust (415 of a mean of 3,863) from its next rarest class (2,860). Balanced counts give ``()``.
+    FER2013's disgust (415 of a mean of 3,863) from its next rarest class (2,860). Balanced counts give ``()``. With the
+    counts of a split that is ``held_out`` those without a face there, which have no recall, are left out.
     """
     if not train_counts:
         return ()
     threshold = sum(train_counts.values()) / len(train_counts) / 3
-    return tuple(name for name, count in train_counts.items() if count < threshold)
+    shown = train_counts if held_out is None else {name for name in train_counts if held_out.get(name)}
+    return tuple(name for name, count in train_counts.items() if count < threshold and name in shown)
 
 
 def _scores_together(

@@ -145,3 +145,4 @@ def test_minority_classes_of_known_counts():
     assert minority_classes(fer2013) == ("disgust",)
     assert minority_classes(dict.fromkeys(EXPRESSIONS, 100)) == ()
     assert minority_classes({}) == ()
+    assert minority_classes(tail, {"anger": 3, "disgust": 0, "neutral": 9}) == ("anger",)

@@ -15,7 +15,10 @@ def test_summary_says_what_is_shown_and_what_is_not(results):
     said = study_summary(results)[-1]
     assert "highest mean macro-F1 was 0.600 (leaky)" in said
     assert "leaky was above none and mtan" in said
-    assert "lowest mean synthesis error was 0.150 (mtan), where leaky was below none and could not be told from mtan" in said
+    assert (
+        "lowest mean synthesis error was 0.150 (mtan), where leaky was below none and could not be told from mtan"
+        in said
+    )
 
 
 def test_differences_are_turned_toward_the_focus(results):
