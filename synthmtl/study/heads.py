@@ -45,7 +45,9 @@ class TrainedHeads:
     def kept(self) -> dict[str, SJMT]:
         """The networks by the names of their folders."""
         first, *others = self.networks.values()
-        return {"network": first} if all(other is first for other in others) else dict(self.networks)
+        if all(other is first for other in others):
+            return {"network": first}
+        return {f"network_{task}": network for task, network in self.networks.items()}
 
 
 def head_network(config: StudyConfig, sharing: str, classes: Sequence[str], tasks: Sequence[str]) -> SJMT:

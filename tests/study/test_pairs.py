@@ -11,6 +11,7 @@ from synthmtl.cli import main
 from synthmtl.data.writer import write_image_folder
 from synthmtl.faces import RenderConfig, render_faces
 from synthmtl.metrics.multitask import HEADLINES, headline_replicates, task_intervals
+from synthmtl.models.inference import load_network
 from synthmtl.report.study_schema import validate_study
 from synthmtl.study import preset
 from synthmtl.study.config import Cell, Condition
@@ -96,7 +97,12 @@ def test_finished_cells_are_kept_and_the_grid_grows(landmarks, capsys):
 
 
 def test_action_units_and_affect(tmp_path):
-    assert study(tmp_path / "out", "action_units,valence_arousal", "--grid.sharing", "[none,mtan]") == 0
+    options = ["--grid.sharing", "[none,mtan]", "--measures.networks", "true"]
+    assert study(tmp_path / "out", "action_units,valence_arousal", *options) == 0
+    folder = tmp_path / "out" / "cells"
+    assert load_network(folder / "mtan-sum-rho0-seed0/network").tasks == ("action_units", "valence_arousal")
+    for task in ("action_units", "valence_arousal"):
+        assert load_network(folder / f"none-single-rho0-seed0/network_{task}").tasks == (task,)
     results = results_of(tmp_path / "out")
     for entry in results["summary"]:
         assert 0 <= entry["metrics"]["mean_f1"]["mean"] <= 1 and -1 <= entry["metrics"]["ccc"]["mean"] <= 1
