@@ -45,7 +45,12 @@ log = logging.getLogger("synthmtl")
 def synthesis_mode(job: Job) -> str:
     """``paired``, ``unpaired`` or ``mixed``: what was asked for, or what the data allow."""
     wanted = job.config.synthesis.mode
-    mode = wanted if wanted != "auto" else "paired" if edit_mode(job.train) == "paired" else "mixed"
+    return wanted if wanted != "auto" else "paired" if edit_mode(job.train) == "paired" else "mixed"
+
+
+def note_synthesis_mode(job: Job) -> None:
+    """Tell the reader how synthesis is trained, and why so."""
+    mode = synthesis_mode(job)
     reasons = {
         "paired": "same-subject pairs of the training faces teach the edit",
         "unpaired": "unpaired faces: adversarial, guide, cycle and subject losses",
@@ -53,10 +58,8 @@ def synthesis_mode(job: Job) -> str:
     }
     if job.config.model.generator == "diffusion" and mode == "mixed":
         reasons["mixed"] = "rendered pairs teach the edit, the training faces what faces of each expression look like"
-    job.note(
-        f"Synthesis is trained {mode} ({'forced' if wanted != 'auto' else 'chosen from the data'}): {reasons[mode]}."
-    )
-    return mode
+    how = "chosen from the data" if job.config.synthesis.mode == "auto" else "forced"
+    job.note(f"Synthesis is trained {mode} ({how}): {reasons[mode]}.")
 
 
 def check_plans(job: Job, methods: Iterable[Method]) -> None:

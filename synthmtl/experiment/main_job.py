@@ -11,7 +11,14 @@ from synthmtl.experiment.checks import check_config
 from synthmtl.experiment.config import MainJobConfig
 from synthmtl.experiment.further import check_labels, further_scores
 from synthmtl.experiment.gates import gates_of_run
-from synthmtl.experiment.generation import Fills, check_plans, judged_recall, make_fills, train_jointly
+from synthmtl.experiment.generation import (
+    Fills,
+    check_plans,
+    judged_recall,
+    make_fills,
+    note_synthesis_mode,
+    train_jointly,
+)
 from synthmtl.experiment.labeler import lacking, targets_note, told_faces, train_labeler
 from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.quality import balancing_quality
@@ -121,6 +128,7 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
     fills: dict[int, Fills] = {}
     targets: dict[str, Any] = {}
     if networks & {"hard", "gated"}:
+        note_synthesis_mode(job)
         targets = targets_note(job)
         wanted = [(name, seed) for seed in generators for name in ("gated", "hard") if name in networks]
         calls = [(f"{n} joint seed {s}", train_jointly, {"network": n, "seed": s}) for n, s in wanted]
