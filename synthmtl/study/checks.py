@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +12,14 @@ from synthmtl.errors import InputError, check
 from synthmtl.experiment.config import HARD_MATCHED, ModelOptions
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.sharing import SHARING_UNITS
-from synthmtl.study.config import SINGLE, EditOptions, StudyConfig, network_options, preset, unit_of_row
+from synthmtl.study.config import SINGLE, StudyConfig, network_options, preset, unit_of_row
 from synthmtl.study.heads import head_network
 from synthmtl.study.tasks import EDITING, HEADS, is_editing
 from synthmtl.training.aggregation import check_aggregator
 from synthmtl.training.turns import PLAIN
+
+_DECODING = ("condition", "joint", "compile_units")
+_DENOISING = ("prediction", "diffused", "unet_channels", "patch_size")
 
 
 def check_study(config: StudyConfig) -> None:
@@ -92,16 +96,43 @@ def check_tasks(config: StudyConfig) -> None:
     check(config.model.tasks == usual.tasks, "model.tasks", config.model.tasks, "left out: give --tasks")
     if editing:
         return
-    for name in ("condition", "joint", "compile_units"):
+    for name in (*_DECODING, *_DENOISING):
         if getattr(config.model, name) != getattr(usual, name):
             raise InputError(f"--model.{name} is for --tasks [{', '.join(EDITING)}]: leave it out")
+    for name in config.model.task_weights:
+        check(name in (*tasks, *usual.task_weights), "model.task_weights", name, f"one of {', '.join(tasks)}")
+    if config.label_smoothing and "expression" not in tasks:
+        raise InputError("--label_smoothing is for the task expression: leave it out")
     check(grid.schedules == ["joint"], "grid.schedules", grid.schedules, "[joint] without synthesis")
     check(grid.labels_per_class == [None], "grid.labels_per_class", grid.labels_per_class, "[null] without synthesis")
-    defaults = [EditOptions(), *(preset(name).synthesis for name in ("smoke", "quick", "full"))]
-    for part in dataclasses.fields(EditOptions):
-        value = getattr(config.synthesis, part.name)
-        if all(value != getattr(default, part.name) for default in defaults):
-            raise InputError(f"--synthesis.{part.name} is for --tasks [{', '.join(EDITING)}]: leave it out")
+    check_unused(config, "synthesis", used=("weights.sharing",))
+    check_unused(config, "recognition")
+
+
+def check_unused(config: StudyConfig, group: str, *, used: Sequence[str] = ()) -> None:
+    """Stop at an option of a group that only recognition and synthesis need; the values of presets may stand.
+
+    Args:
+        config: all options.
+        group: name of the group.
+        used: names in it that are needed all the same.
+
+    Raises:
+        InputError: naming the option.
+    """
+    presets = [dict(_flat(dataclasses.asdict(getattr(preset(name), group)))) for name in ("smoke", "quick", "full")]
+    for name, value in _flat(dataclasses.asdict(getattr(config, group))):
+        if name not in used and all(name not in one or value != one[name] for one in presets):
+            raise InputError(f"--{group}.{name} is for --tasks [{', '.join(EDITING)}]: leave it out")
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested options."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def check_variant(name: str, options: dict[str, Any]) -> None:

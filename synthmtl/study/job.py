@@ -15,6 +15,7 @@ from synthmtl.errors import InputError
 from synthmtl.experiment.stages import Job, load_data, render_configs
 from synthmtl.faces import RenderConfig, counterparts, render_faces
 from synthmtl.labels import EXPRESSIONS
+from synthmtl.metrics.multitask import scorable_labels
 from synthmtl.study.config import Cell, StudyConfig
 from synthmtl.study.tasks import is_editing
 
@@ -82,6 +83,7 @@ def load_study(config: StudyConfig, out: Path, accelerator: Accelerator) -> Stud
     editing = is_editing(config.tasks)
     for table in (*trains.values(), splits.test):
         check_labels(config, table)
+    check_scores(config, splits.test)
     modes = {synthesis_mode(config.synthesis.mode, table) for table in trains.values()} if editing else set()
     held_out = render_held_out(config, splits.train.classes, wild=render is None)
     job = StudyJob(config, out, splits, accelerator, render, trains=trains, held_out=held_out)
@@ -108,6 +110,19 @@ def check_labels(config: StudyConfig, table: FaceTable) -> None:
     told = config.model.condition
     if told != "expression" and bool(getattr(table, told).isnan().all(1).any()):
         raise InputError(f"--model.condition is {told!r}, which not all faces carry: in a study they must")
+
+
+def check_scores(config: StudyConfig, test: FaceTable) -> None:
+    """Stop where no test face has what a task is scored by, which may be more than it learns from.
+
+    Raises:
+        InputError: naming the task.
+    """
+    scored = scorable_labels(test)
+    for task in config.tasks:
+        if task != "synthesis" and task not in scored:
+            needed = "both outer eye corners" if task == "landmarks" else "its label"
+            raise InputError(f"--tasks: {task} cannot be scored, no test face has {needed}")
 
 
 def synthesis_mode(wanted: str, table: FaceTable) -> str:

@@ -14,6 +14,7 @@ from synthmtl.metrics.multitask import HEADLINES, headline_replicates, task_inte
 from synthmtl.models.inference import load_network
 from synthmtl.report.study_schema import validate_study
 from synthmtl.study import preset
+from synthmtl.study.checks import check_study
 from synthmtl.study.config import Cell, Condition
 from synthmtl.study.heads import head_network, parameter_count
 from synthmtl.study.results import gains
@@ -120,6 +121,11 @@ def test_action_units_and_affect(tmp_path):
         ("expression,landmarks", ["--model.tasks", "[expression]"], "--model.tasks is ['expression']"),
         ("expression,landmarks", ["--model.joint", "apart"], "--model.joint is for --tasks [expression, synthesis]"),
         ("expression,landmarks", ["--synthesis.edits", "17"], "--synthesis.edits is for --tasks"),
+        ("expression,landmarks", ["--synthesis.weights.pixel", "5"], "--synthesis.weights.pixel is for --tasks"),
+        ("expression,landmarks", ["--recognition.steps", "3"], "--recognition.steps is for --tasks"),
+        ("expression,landmarks", ["--model.prediction", "flow"], "--model.prediction is for --tasks"),
+        ("expression,landmarks", ["--model.task_weights", "{landmark: 1}"], "--model.task_weights is 'landmark'"),
+        ("action_units,landmarks", ["--label_smoothing", "0.1"], "--label_smoothing is for the task expression"),
         ("expression,landmarks", ["--grid.schedules", "[two_step]"], "it must be [joint] without synthesis"),
         ("expression,landmarks", ["--grid.labels_per_class", "[2]"], "it must be [null] without synthesis"),
         ("expression,landmarks", ["--grid.sharing", "[none,leeky]"], "unknown sharing unit 'leeky'"),
@@ -150,6 +156,21 @@ def test_photographs_without_the_labels_are_refused_before_training(options, sai
     call = ["study", "--out", str(tmp_path / "out"), *TINY, "--faces.path", str(tmp_path / "faces"), *options]
     assert main(call) == 2 and said in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_landmarks_that_no_test_face_could_be_scored_by_are_refused(tmp_path, capsys):
+    faces = render_faces(RenderConfig(counts={"neutral": 12, "fear": 12}, image_size=32, subjects=24))
+    faces.landmarks[:, 36] = torch.nan  # an outer eye corner: the others can still be learned
+    write_image_folder(faces.replace(attributes={}), tmp_path / "faces")
+    assert study(tmp_path / "out", "expression,landmarks", "--faces.path", str(tmp_path / "faces")) == 2
+    assert "no test face has both outer eye corners" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_weight_of_the_units_penalty_may_be_chosen():
+    config = preset("smoke")
+    config.tasks, config.synthesis.weights.sharing = ["expression", "landmarks"], 0.5
+    check_study(config)
 
 
 def test_matched_trunk_is_as_large_as_the_gated_network():
