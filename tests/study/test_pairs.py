@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from synthmtl.metrics.multitask import HEADLINES, headline_replicates, task_inte
 from synthmtl.models.inference import load_network
 from synthmtl.report.study_schema import validate_study
 from synthmtl.study import preset
+from synthmtl.study import results as results_module
 from synthmtl.study.checks import check_study
 from synthmtl.study.config import Cell, Condition
+from synthmtl.study.head_measures import head_scores
 from synthmtl.study.heads import head_network, parameter_count
-from synthmtl.study.results import gains
+from synthmtl.study.results import Bootstrap, compare, gains, summarize
 from synthmtl.study.tasks import study_tasks
 
 TINY = ["--preset", "smoke", "--precision", "no", "--joint.steps", "4", "--grid.rho", "[0.0]"]
@@ -210,3 +213,36 @@ def test_replicates_are_drawn_jointly():
     assert np.quantile(found[0], [0.025, 0.975]).tolist() == pytest.approx(alone.ci95)
     better, worse = headline_replicates([[{"landmarks": near}], [{"landmarks": far}]], faces, samples=50)["landmarks"]
     assert (better < worse).all()
+
+
+def test_comparisons_of_hand_made_cells(monkeypatch):
+    faces = render_faces(RenderConfig(counts={"neutral": 12, "fear": 12}, image_size=32, subjects=12))
+    config, condition, generator = preset("smoke"), Condition(0.0), torch.Generator().manual_seed(0)
+    config.tasks = ["landmarks", "valence_arousal"]
+    noise = torch.randn(3, 24, 68, 2, generator=generator)
+    arrays, finished = {}, {}
+    for method, size in (("good", 0.01), ("same", 0.01), ("bad", 0.03)):
+        finished[method] = {}
+        for seed in range(3):
+            outputs = {
+                "landmarks": faces.landmarks + size * noise[seed],
+                "valence_arousal": faces.valence_arousal.roll(seed, 0),
+            }
+            cell = Cell(method, "sum", condition, seed)
+            arrays[cell] = {f"test/{task}": values for task, values in outputs.items()}
+            found = {"parameters": 1, "seconds": 1.0, "metrics": head_scores(outputs, faces)}
+            recorded = dict.fromkeys(("conflict", "affinity", "gates", "gates_over_time"), [])
+            finished[method][seed] = (cell, found | recorded)
+    monkeypatch.setattr(results_module, "cell_arrays", lambda job, cell: arrays[cell])
+    bootstrap = Bootstrap(SimpleNamespace(config=config, splits=SimpleNamespace(test=faces)), {condition: finished})
+
+    same = {one["metric"]: one for one in compare(bootstrap, condition, "good", "same")}
+    assert set(same) == {"nme", "ccc"}
+    assert all(one["difference"] == 0 and one["ci95"] == [0, 0] for one in same.values())
+    other = {one["metric"]: one for one in compare(bootstrap, condition, "good", "bad")}
+    low, high = other["nme"]["ci95"]
+    assert low <= other["nme"]["difference"] <= high < 0 and other["ccc"]["ci95"] == [0, 0]
+    for entry in (summarize(bootstrap, condition, name, finished) for name in finished):
+        for metric in ("nme", "ccc"):
+            low, high = entry["metrics"][metric]["ci95"]
+            assert low < entry["metrics"][metric]["mean"] < high
