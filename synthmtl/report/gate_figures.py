@@ -1,5 +1,6 @@
 """How far gates are open: by stage, over training, by channel and expression, and laid over faces."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +9,40 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from synthmtl.report.figures import BLUE, GRAY, ORANGE, STYLE, save_figure
+from synthmtl.report.figures import BLUE, GRAY, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, save_figure
 from synthmtl.report.panels import draw_series, ends_of, legend_below, panels
 
-KINDS = {
-    ("1_to_0", "pass"): ("r to recognition", BLUE, "-"),
-    ("1_to_0", "take"): ("z to recognition", BLUE, ":"),
-    ("0_to_1", "pass"): ("r to synthesis", ORANGE, "-"),
-    ("0_to_1", "take"): ("z to synthesis", ORANGE, ":"),
-}
-"""Direction and gate → how they are written and drawn."""
+Kinds = Mapping[tuple[str, str], tuple[str, str, str]]
+"""Direction and gate → how they are written, color and line."""
+
+_COLORS = (BLUE, ORANGE, VERMILION, GREEN, PURPLE, SKY, INK, GRAY)
+_GATES = {"pass": ("r", "-"), "take": ("z", ":")}
+
+
+def gate_kinds(tasks: Sequence[str]) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """How the gates between ``tasks``, in the order of the network's, are written and drawn; see :data:`Kinds`.
+
+    Between two tasks a gate is named by who receives.
+    """
+    names = [task.replace("_", " ") for task in tasks]
+    pairs = [(donor, receiver) for receiver in range(len(names)) for donor in range(len(names)) if donor != receiver]
+    found = {}
+    for (donor, receiver), color in zip(pairs, _colors(len(pairs)), strict=True):
+        way = f"to {names[receiver]}" if len(names) == 2 else f"{names[donor]} to {names[receiver]}"
+        for gate, (letter, line) in _GATES.items():
+            found[f"{donor}_to_{receiver}", gate] = (f"{letter} {way}", color, line)
+    return found
+
+
+def _colors(count: int) -> list[str]:
+    """A color for each of ``count`` directions."""
+    if count <= len(_COLORS):
+        return list(_COLORS[:count])
+    return [matplotlib.colors.to_hex(color) for color in matplotlib.colormaps["hsv"](np.arange(count) / count)]
+
+
+KINDS: Kinds = gate_kinds(("recognition", "synthesis"))
+"""The gates between recognition and synthesis."""
 
 _LEAST_RANGE = 0.02  # of openness, so that a map without any structure does not look as if it had some
 
@@ -58,15 +83,15 @@ class GateMaps:
     maps: Mapping[str, np.ndarray]
 
 
-def stages_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
-    """How far r (pass) and z (take) are open at each stage, toward recognition and toward synthesis."""
+def stages_figure(entries: Sequence[Mapping], path: Path, kinds: Kinds = KINDS) -> Path | None:
+    """How far r (pass) and z (take) are open at each stage, by direction."""
     shown = [entry for entry in entries if entry["gates"]]
     if not shown:
         return None
     with matplotlib.rc_context(STYLE):
         figure, grid = panels(len(shown), 2.0, 1.7)
         for axes, entry in zip(grid, shown, strict=False):
-            for (direction, gate), (label, color, line) in KINDS.items():
+            for (direction, gate), (label, color, line) in kinds.items():
                 found = [g for g in entry["gates"] if g["direction"] == direction and g["gate"] == gate]
                 stages, means = [g["stage"] for g in found], [g["mean"] for g in found]
                 axes.plot(stages, means, line, marker="o", markersize=4, color=color, label=label)
@@ -75,23 +100,23 @@ def stages_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
             axes.set(ylim=(-0.03, 1.03), title=entry["method"], xlabel="stage")
             axes.set_xticks(sorted({g["stage"] for g in entry["gates"]}))
             axes.grid(axis="y")
-        legend_below(figure, grid[0])
+        legend_below(figure)
         return save_figure(figure, path)
 
 
-def time_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
+def time_figure(entries: Sequence[Mapping], path: Path, kinds: Kinds = KINDS) -> Path | None:
     """Openness over training: a row each method, a panel each stage; mean (line) and interval (band) over seeds."""
     shown = [entry for entry in entries if entry["gates_over_time"]]
-    return _by_stage(shown, "gates_over_time", path, xlabel="step") if shown else None
+    return _by_stage(shown, "gates_over_time", path, kinds, xlabel="step") if shown else None
 
 
-def channels_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
+def channels_figure(entries: Sequence[Mapping], path: Path, kinds: Kinds = KINDS) -> Path | None:
     """Openness of single channels after training, from the most shut to the most open one."""
     shown = [entry for entry in entries if entry["gates"]]
-    return _by_stage(shown, "gates", path, xlabel="share of channels") if shown else None
+    return _by_stage(shown, "gates", path, kinds, xlabel="share of channels") if shown else None
 
 
-def _by_stage(entries: Sequence[Mapping], key: str, path: Path, *, xlabel: str) -> Path:
+def _by_stage(entries: Sequence[Mapping], key: str, path: Path, kinds: Kinds, *, xlabel: str) -> Path:
     stages = sorted({one["stage"] for entry in entries for one in entry[key]})
     with matplotlib.rc_context(STYLE):
         size = (0.9 + 1.9 * len(stages), 0.8 + 1.35 * len(entries))
@@ -99,7 +124,7 @@ def _by_stage(entries: Sequence[Mapping], key: str, path: Path, *, xlabel: str) 
         grid = figure.subplots(len(entries), len(stages), squeeze=False, sharex=key == "gates", sharey=True)
         for row, entry in zip(grid, entries, strict=True):
             for axes, stage in zip(row, stages, strict=True):
-                for (direction, gate), (label, color, line) in KINDS.items():
+                for (direction, gate), (label, color, line) in kinds.items():
                     for one in entry[key]:
                         if (one["stage"], one["direction"], one["gate"]) == (stage, direction, gate):
                             _draw(axes, one, color, line, label)
@@ -110,7 +135,7 @@ def _by_stage(entries: Sequence[Mapping], key: str, path: Path, *, xlabel: str) 
             axes.set_title(f"stage {stage}")
         for axes in grid[-1]:
             axes.set_xlabel(xlabel)
-        legend_below(figure, grid[0, 0])
+        legend_below(figure)
         return save_figure(figure, path)
 
 
@@ -123,12 +148,12 @@ def _draw(axes: matplotlib.axes.Axes, one: Mapping, color: str, line: str, label
     draw_series(axes, one, color=color, line=line, label=label)
 
 
-def expressions_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
+def expressions_figure(entries: Sequence[Mapping], path: Path, kinds: Kinds = KINDS) -> Path | None:
     """How much farther than on average each gate (row) is open on faces of each expression (column), in hundredths."""
     shown = [entry for entry in entries if entry["gates"]]
     if not shown:
         return None
-    rows = [(stage, *kind) for stage in sorted({g["stage"] for e in shown for g in e["gates"]}) for kind in KINDS]
+    rows = [(stage, *kind) for stage in sorted({g["stage"] for e in shown for g in e["gates"]}) for kind in kinds]
     names = list(shown[0]["gates"][0]["expressions"])
     images = []
     for entry in shown:
@@ -145,21 +170,21 @@ def expressions_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
             axes.set_facecolor("#EEEEEE")
             axes.set_title(entry["method"])
             axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
-            labels = [f"{stage} {KINDS[direction, gate][0]}" for stage, direction, gate in rows]
+            labels = [f"{stage} {kinds[direction, gate][0]}" for stage, direction, gate in rows]
             axes.set_yticks(range(len(rows)), labels, fontsize=6.5)
             axes.tick_params(length=0)
         figure.colorbar(shades, ax=list(grid), label="hundredths (blue: more open)", shrink=0.8)
         return save_figure(figure, path)
 
 
-def maps_figure(found: GateMaps, path: Path) -> Path:
+def maps_figure(found: GateMaps, path: Path, kinds: Kinds = KINDS) -> Path:
     """Gates laid over faces: a row each face, a column each stage, direction and gate.
 
     Colors run from the least (dark) to the greatest openness (light) in a column, which stand below its head.
     """
     faces, size = found.faces, found.faces.shape[-1]
     gray = faces.mean(1) / 255
-    keys = [f"{s}/{d}/{g}" for s in sorted({key.split("/")[0] for key in found.maps}) for d, g in KINDS]
+    keys = [f"{s}/{d}/{g}" for s in sorted({key.split("/")[0] for key in found.maps}) for d, g in kinds]
     keys = [key for key in keys if key in found.maps]
     colors = matplotlib.colormaps["viridis"]
     plain = np.moveaxis(faces, 1, -1) / 255
@@ -170,8 +195,7 @@ def maps_figure(found: GateMaps, path: Path) -> Path:
         shades = colors((values - low) / max(high - low, _LEAST_RANGE))[..., :3]
         columns.append(0.5 * gray[..., None] + 0.5 * shades)
         stage, direction, gate = key.split("/")
-        name, _, to = KINDS[direction, gate][0].partition(" ")
-        heads.append(f"stage {stage}\n{name} {to}\n{low:.2f} to {high:.2f}")
+        heads.append(f"stage {stage}\n{textwrap.fill(kinds[direction, gate][0], 17)}\n{low:.2f} to {high:.2f}")
     sheet = np.ones((len(faces) * (size + 2), len(columns) * (size + 2), 3))
     for c, column in enumerate(columns):
         for r, face in enumerate(column):
@@ -191,22 +215,22 @@ def maps_figure(found: GateMaps, path: Path) -> Path:
 
 
 def affinity_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
-    """Look-ahead affinity over training: what a step on one task does to the other's loss; above zero it helps."""
+    """Look-ahead affinity over training: what a step on one task does to another's loss; above zero it helps."""
     shown = [entry for entry in entries if entry["affinity"]]
     if not shown:
         return None
-    # A color for each direction.
-    first = shown[0]["affinity"][0]["from"]
+    pairs = dict.fromkeys((one["from"], one["to"]) for entry in shown for one in entry["affinity"])
+    ways = [way for way in pairs if way[0] != way[1]]
+    colors = [ORANGE, BLUE] if len(ways) <= 2 else _colors(len(ways))
     with matplotlib.rc_context(STYLE):
         figure, grid = panels(len(shown), 2.4, 1.6)
         for axes, entry in zip(grid, shown, strict=False):
             for one in entry["affinity"]:
-                key = (one["from"], one["to"])
-                if key[0] != key[1]:
-                    label = f"a {key[0]} step, for {key[1]}"
-                    draw_series(axes, one, color=ORANGE if key[0] == first else BLUE, label=label)
+                if (way := (one["from"], one["to"])) in ways:
+                    label = f"a step on {way[0]}, for {way[1]}".replace("_", " ")
+                    draw_series(axes, one, color=colors[ways.index(way)], label=label)
             axes.axhline(0, color=GRAY, linewidth=0.8, zorder=0)
             axes.set(title=entry["method"], xlabel="step")
             axes.grid(axis="y")
-        legend_below(figure, grid[0])
+        legend_below(figure)
         return save_figure(figure, path)

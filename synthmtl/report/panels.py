@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+_ROWS = 4  # of a legend, that a figure has room for
 
 
 def panels(count: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -21,15 +24,22 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, np.ndarray]
     return figure, grid
 
 
-def legend_below(figure: Figure, axes: matplotlib.axes.Axes, *, columns: int = 4) -> None:
-    """One legend for all panels, of what is drawn in ``axes``, in as many columns as the figure is wide enough for."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend_below(figure: Figure, *, columns: int = 4) -> None:
+    """One legend of what is drawn in all panels, in as many columns as the figure is wide enough for."""
+    found: dict[str, Artist] = {}
+    for axes in figure.axes:  # a panel may lack what others have
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    labels, handles = list(found), list(found.values())
     renderer = FigureCanvasAgg(figure).get_renderer()
     for number in range(columns, 0, -1):
         legend = figure.legend(
             handles, labels, loc="outside lower center", ncols=number, columnspacing=1.2, handletextpad=0.4
         )
-        if number == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+        extent = legend.get_window_extent(renderer)
+        if number == 1 or extent.width <= figure.bbox.width:
+            if -(-len(labels) // number) > _ROWS:  # the directions between many tasks would leave no room to the panels
+                figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
             return
         legend.remove()
 

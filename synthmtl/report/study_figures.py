@@ -1,7 +1,7 @@
 """The figures of a study, drawn from ``results.json`` as ``study_schema`` describes it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from synthmtl.report.gate_figures import (
     affinity_figure,
     channels_figure,
     expressions_figure,
+    gate_kinds,
     maps_figure,
     stages_figure,
     time_figure,
@@ -91,6 +92,8 @@ def draw_study_figures(results: Mapping, folder: Path, maps: Sequence[GateMaps] 
     folder.mkdir(parents=True, exist_ok=True)
     summary = results["summary"]
     scores = [task["metric"] for task in results["tasks"]]
+    tasks = [task["task"] for task in results["tasks"]]
+    ways = gate_kinds(tasks)
     drawn = curves(summary, scores, folder)
     for condition, entries in by_condition(summary).items():
         compared = [one for one in results["comparisons"] if one["condition"] == condition]
@@ -100,23 +103,32 @@ def draw_study_figures(results: Mapping, folder: Path, maps: Sequence[GateMaps] 
             **{f"pairs_{metric}": partial(pairs_figure, entries, compared, metric) for metric in scores},
             "conflict": partial(conflict_figure, entries),
             "affinity": partial(affinity_figure, entries),
-            "gates": partial(stages_figure, entries),
-            "gates_time": partial(time_figure, entries),
-            "gates_channels": partial(channels_figure, entries),
-            "gates_expressions": partial(expressions_figure, entries),
+            "gates": partial(stages_figure, entries, kinds=ways),
+            "gates_time": partial(time_figure, entries, kinds=ways),
+            "gates_channels": partial(channels_figure, entries, kinds=ways),
+            "gates_expressions": partial(expressions_figure, entries, kinds=ways),
             "read": partial(metrics_figure, entries, _READ),
             "selectivity": partial(metrics_figure, entries, _SELECTED),
             "probes": partial(probes_figure, entries),
             "interventions": partial(interventions_figure, entries, scores[0]),
         }
+        if "synthesis" not in tasks:
+            kinds |= {f"interventions_{m}": partial(interventions_figure, entries, m) for m in scores[1:]}
         said = condition_title(entries[0])
         for kind, draw in kinds.items():
             path = draw(folder / f"{kind}-{condition}.png")
             if path is not None:
                 drawn.append(StudyFigure(kind, said, path))
         for one in (one for one in maps if one.condition == condition):
-            path = maps_figure(one, folder / f"gates_maps-{condition}-{one.method}.png")
-            drawn.append(StudyFigure("gates_maps", f"{said}, {one.method}, seed {one.seed}", path))
+            name, subject = f"gates_maps-{condition}-{one.method}", f"{said}, {one.method}, seed {one.seed}"
+            for i, task in enumerate(tasks if len(tasks) > 2 else ()):
+                toward = {way: how for way, how in ways.items() if way[0].endswith(f"_to_{i}")}
+                if not any(key.split("/")[1] == direction for key in one.maps for direction, _ in toward):
+                    continue  # a unit may have gates toward some tasks only
+                path = maps_figure(one, folder / f"{name}-{task}.png", toward)
+                drawn.append(StudyFigure("gates_maps", f"{subject}, toward {task.replace('_', ' ')}", path))
+            if len(tasks) == 2:
+                drawn.append(StudyFigure("gates_maps", subject, maps_figure(one, folder / f"{name}.png", ways)))
     return drawn
 
 
@@ -245,19 +257,26 @@ def pairs_figure(entries: Sequence[Mapping], comparisons: Sequence[Mapping], met
 
 
 def conflict_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
-    """Cosine of the tasks' gradients by part of the encoder (rows) and training step (columns), a panel each method."""
-    shown = [entry for entry in entries if entry["conflict"]]
+    """Cosine of two tasks' gradients by part of the encoder (rows) and training step (columns).
+
+    A panel for each method and, if there are more than two tasks, pair of them.
+    """
+    shown: dict[tuple, list[Mapping]] = {}
+    for entry in entries:
+        for one in entry["conflict"]:
+            shown.setdefault((entry["method"], *one["tasks"]), []).append(one)
     if not shown:
         return None
-    order = [g for g in _group_order(shown)]
-    values = [abs(c) for entry in shown for one in entry["conflict"] for c in one["cosine"]]
+    order = _group_order(shown.values())
+    values = [abs(c) for series in shown.values() for one in series for c in one["cosine"]]
+    several = len({key[1:] for key in shown}) > 1
     limit = max(0.1, float(np.quantile(values, 0.98)))
     with matplotlib.rc_context(STYLE):
         figure, grid = panels(len(shown), 2.6, 0.7 + 0.2 * len(order))
-        for axes, entry in zip(grid, shown, strict=False):
-            steps = sorted({step for one in entry["conflict"] for step in one["steps"]})
+        for axes, ((method, *pair), series) in zip(grid, shown.items(), strict=False):
+            steps = sorted({step for one in series for step in one["steps"]})
             image = np.full((len(order), len(steps)), np.nan)
-            for one in entry["conflict"]:
+            for one in series:
                 columns = [steps.index(step) for step in one["steps"]]
                 image[order.index(one["group"]), columns] = one["cosine"]
             ends = (steps[0], steps[-1] + (steps[1] - steps[0] if len(steps) > 1 else 1))
@@ -266,7 +285,7 @@ def conflict_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
                 extent=(*ends, len(order) - 0.5, -0.5),
             )  # fmt: skip
             axes.set_facecolor("#EEEEEE")
-            axes.set_title(entry["method"])
+            axes.set_title(f"{method}\n{', '.join(pair).replace('_', ' ')}" if several else method)
             axes.set_yticks(range(len(order)), order)
             axes.tick_params(axis="y", length=0)
             axes.set_xlabel("step")
@@ -277,7 +296,7 @@ def conflict_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
 def probes_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
     """What a linear probe reads in the donor, in the message, and in the receiver before and after the exchange.
 
-    At the deepest stage, toward recognition.
+    At the deepest stage, toward the first task; of more than two tasks, from the second.
     """
     shown = []
     for entry in entries:
@@ -298,7 +317,7 @@ def probes_figure(entries: Sequence[Mapping], path: Path) -> Path | None:
             axes.set(ylim=(-0.03, 1.03), xlim=(-0.3, 3.3), title=entry["method"])
             axes.set_xticks(range(len(PLACES)), PLACES.values(), rotation=35, ha="right", rotation_mode="anchor")
             axes.grid(axis="y")
-        legend_below(figure, grid[0])
+        legend_below(figure)
         return save_figure(figure, path)
 
 
@@ -364,12 +383,12 @@ def curves_figure(entries: Sequence[Mapping], axis: str, scores: Sequence[str], 
             if axis != "rho":
                 axes.set_xticks(range(len(places)), ["all" if place is None else str(place) for place in places])
             axes.grid()
-        legend_below(figure, grid[0], columns=5)
+        legend_below(figure, columns=5)
         return save_figure(figure, path)
 
 
-def _group_order(entries: Sequence[Mapping]) -> list[str]:
-    names = dict.fromkeys(one["group"] for entry in entries for one in entry["conflict"])
+def _group_order(conflicts: Iterable[Sequence[Mapping]]) -> list[str]:
+    names = dict.fromkeys(one["group"] for series in conflicts for one in series)
 
     def depth(name: str) -> tuple:
         kind, _, number = name.partition(" ")

@@ -30,7 +30,7 @@ SECTIONS = {
         "maps",
         "where gates are open, laid over rendered faces of new people; colors run over the range below each head",
     ),
-    "read": ("filtering", "read in the features that the classifier sees"),
+    "read": ("filtering", "read in the features that the first task is predicted from"),
     "selectivity": (
         "filtering",
         "selectivity of the message against the donor, and of the receiver after against before",
@@ -90,8 +90,11 @@ def write_study_page(results: dict, out: Path, figures: Sequence[StudyFigure] = 
 
 def placement(kind: str) -> tuple[str, str]:
     """The section of a figure, and its caption."""
-    if not kind.startswith("pairs_"):
+    if kind in SECTIONS:
         return SECTIONS[kind]
+    if kind.startswith("interventions_"):
+        title = TITLES[kind.removeprefix("interventions_")]
+        return "interventions", f"change of {title} in hundredths when gates are shut, opened or swapped"
     title = TITLES[kind.removeprefix("pairs_")]
     said = "every method against every other; blue: the row's method is better, bold: the interval leaves out zero"
     return "pairs", f"{title}, {said}"

@@ -3,8 +3,8 @@
 The contract; further keys are allowed everywhere, and a number that does not exist is null, never NaN:
 
 - ``title``, ``preset``: text. ``notes`` [text].
-- ``tasks`` [{``task``, ``metric``, ``lower_is_better``}]: the two, as gains and affinity call them, and their scores
-  among the metrics.
+- ``tasks`` [{``task``, ``metric``, ``lower_is_better``}]: two or more, as gains, conflict and affinity call them,
+  and their scores among the metrics.
 - ``conditions`` [{``condition``, ``rho``, ``labels_per_class``, ``schedule``}]: what methods are compared under, by
   name; labels are a count, or null for all, the schedule is ``joint`` or ``two_step``. All four stand in every cell,
   summary and comparison too: CONDITION below.
@@ -19,7 +19,8 @@ The contract; further keys are allowed everywhere, and a number that does not ex
 - ``summary`` [{``method``, ``sharing``, ``aggregator``, CONDITION, ``seeds``, ``parameters``, ``seconds``,
   ``metrics`` {metric: {``mean``, ``per_seed`` [number or null], ``ci95`` [low, high] or null}}, ``gain`` null or
   {``tasks`` {task: gain}, ``overall`` gain, ``seeds``} with gain {``delta``, ``per_seed``, ``ci95``, ``note``},
-  ``conflict`` [{``group``, ``steps``, ``cosine``}], ``affinity`` [{``from``, ``to``, ``steps``, ``mean``, ``ci95``}],
+  ``conflict`` [{``group``, ``tasks``: two, ``steps``, ``cosine``}],
+  ``affinity`` [{``from``, ``to``, ``steps``, ``mean``, ``ci95``}],
   ``gates`` [{``stage``, ``direction``, ``gate``, ``mean``, ``ci95``, ``spread``, ``expressions``, ``channels``: from
   the most shut to the most open}], ``gates_over_time`` [{``stage``, ``direction``, ``gate``, ``steps``, ``mean``,
   ``ci95``}]}]: one for each method and condition; of series ``mean`` and ``ci95`` have an entry, or null, a step.
@@ -88,7 +89,9 @@ _SUMMARY = object_of(
             object_of({"mean": _NUMBER, "per_seed": list_of(or_null(_NUMBER)), "ci95": _CI}), filled=True
         ),
         "gain": or_null(object_of({"tasks": mapping_of(_GAIN), "overall": _GAIN, "seeds": list_of(integer)})),
-        "conflict": list_of(object_of({"group": text, "steps": list_of(count), "cosine": list_of(_COSINE)})),
+        "conflict": list_of(
+            object_of({"group": text, "tasks": list_of(text), "steps": list_of(count), "cosine": list_of(_COSINE)})
+        ),
         "affinity": list_of(object_of(_TASKS | _MEANS)),
         "gates": list_of(object_of(_OPENNESS | {"ci95": _CI})),
         "gates_over_time": list_of(object_of(_GATE | _MEANS)),

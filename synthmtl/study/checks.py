@@ -91,8 +91,8 @@ def check_tasks(config: StudyConfig) -> None:
     tasks, grid, usual = config.tasks, config.grid, ModelOptions()
     editing = is_editing(tasks)
     known = {*HEADS} if not editing else {*EDITING}
-    if len(tasks) != 2 or len(set(tasks)) < 2 or not set(tasks) <= known:
-        raise InputError(f"--tasks is {tasks}: give [{', '.join(EDITING)}], or two of {', '.join(HEADS)}")
+    if len(tasks) < 2 or len(set(tasks)) < len(tasks) or not set(tasks) <= known:
+        raise InputError(f"--tasks is {tasks}: give [{', '.join(EDITING)}], or two or more of {', '.join(HEADS)}")
     check(config.model.tasks == usual.tasks, "model.tasks", config.model.tasks, "left out: give --tasks")
     if editing:
         return

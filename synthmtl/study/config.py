@@ -100,10 +100,10 @@ class StudyConfig:
     """Everything that a study does.
 
     Attributes:
-        tasks: ``[expression, synthesis]``, or two of expression, action_units, landmarks and valence_arousal: these are
-            heads of one network (``models.SJMT``), a branch each, of the ``size``, ``width``,
-            ``one_unit``, ``dropout`` and ``task_weights`` of ``model``, which learns from all training faces by the
-            settings of ``joint``, and keeps the weights of the last step. What the first of them receives is probed.
+        tasks: ``[expression, synthesis]``, or two or more of expression, action_units, landmarks and valence_arousal:
+            these are heads of one network (``models.SJMT``), a branch each, of the ``size``, ``width``, ``one_unit``,
+            ``dropout`` and ``task_weights`` of ``model``, which learns from all training faces by the settings of
+            ``joint``, and keeps the weights of the last step. What the first of them receives of the second is probed.
         grid: what is combined with what.
         unit_options: options of sharing units: {unit: {option: value}}.
         variants: sharing units with options of their own, each under a name that the grid takes:

@@ -1,8 +1,8 @@
-"""What is measured of a trained cell of two heads; by the names of ``study.measures`` where it is the same.
+"""What is measured of a trained cell of heads; by the names of ``study.measures`` where it is the same.
 
 A cell's metrics hold the headline score of each task on the test split (``metrics.multitask.HEADLINES``: ``macro_f1``,
 ``mean_f1`` of action units, ``nme`` of landmarks, ``ccc``), of expressions also ``accuracy`` and ``balanced_accuracy``;
-and ``validation_`` scores. What is exchanged is read toward the first task, and where its head reads.
+and ``validation_`` scores. Probes read what the first task gets of the second, and what its head sees.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""A cell of a study of two heads: its network, and its training."""
+"""A cell of a study of heads: its network, and its training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class TrainedHeads:
     """What :func:`train_heads` returns.
 
     Attributes:
-        networks: by task; one and the same for both, but for single tasks.
+        networks: by task; one and the same for all, but for single tasks.
         seconds: of training.
-        looks: what was recorded of the training of both tasks.
+        looks: what was recorded of the training of all tasks.
     """
 
     networks: dict[str, SJMT]

@@ -4,7 +4,8 @@ All numbers of a cell are also a flat mapping of metric → number, with the row
 
 - ``accuracy``, ``macro_f1``, ``balanced_accuracy`` on the test split, ``validation_macro_f1`` on the other,
 - ``synthesis_error``, and ``synthesis_error_drawn`` with the class's mean style instead of the target's,
-- ``conflict/GROUP/cosine``, ``.../rate``, ``.../magnitude`` over training,
+- ``conflict/GROUP/cosine``, ``.../rate``, ``.../magnitude`` over training; of more than two tasks means over all pairs,
+  and ``conflict/GROUP/TASK+TASK/...`` of each,
 - ``affinity/TASK_to_TASK``: mean look-ahead affinity over training,
 - ``gate/STAGE/DIRECTION/pass`` and ``.../take``, mean openness,
 - ``probe/STAGE/PLACE/TARGET`` and ``probe/joint/TARGET``: chance-corrected scores in [0, 1] of what the recognition
@@ -136,13 +137,18 @@ def synthesis_errors(model: FERSNet | None, held_out: HeldOut, device: torch.dev
 
 def conflict_metrics(records: list[dict[str, Any]]) -> dict[str, float]:
     """Means over training of the tasks' cosine and magnitude similarity, and the share of looks with a conflict."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    several = len({tuple(record["tasks"]) for record in records}) > 1
+    for record in records:
+        if record["cosine"] is not None:
+            groups.setdefault(record["group"], []).append(record)
+            if several:
+                groups.setdefault(f"{record['group']}/{'+'.join(record['tasks'])}", []).append(record)
     metrics = {}
-    for group in dict.fromkeys(record["group"] for record in records):
-        looks = [r for r in records if r["group"] == group and r["cosine"] is not None]
-        if looks:
-            metrics[f"conflict/{group}/cosine"] = fmean(r["cosine"] for r in looks)
-            metrics[f"conflict/{group}/rate"] = fmean(r["cosine"] < 0 for r in looks)
-            metrics[f"conflict/{group}/magnitude"] = fmean(r["magnitude_similarity"] for r in looks)
+    for group, looks in groups.items():
+        metrics[f"conflict/{group}/cosine"] = fmean(r["cosine"] for r in looks)
+        metrics[f"conflict/{group}/rate"] = fmean(r["cosine"] < 0 for r in looks)
+        metrics[f"conflict/{group}/magnitude"] = fmean(r["magnitude_similarity"] for r in looks)
     return metrics
 
 

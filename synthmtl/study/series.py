@@ -25,14 +25,20 @@ def series(records: list[dict[str, Any]], names: tuple[str, ...], value: str) ->
 
 
 def conflict_over_time(records: list[list[dict[str, Any]]]) -> list[dict]:
-    """Means over seeds: for each group of parameters the cosine at each looked-at step."""
-    cosines: dict[str, dict[int, list[float]]] = {}
+    """Means over seeds: for each group of parameters and two tasks the cosine at each looked-at step."""
+    cosines: dict[tuple, dict[int, list[float]]] = {}
     for record in (record for each in records for record in each):
         if record["cosine"] is not None:
-            cosines.setdefault(record["group"], {}).setdefault(record["step"], []).append(record["cosine"])
+            key = (record["group"], tuple(record["tasks"]))
+            cosines.setdefault(key, {}).setdefault(record["step"], []).append(record["cosine"])
     return [
-        {"group": group, "steps": sorted(steps), "cosine": [fmean(steps[step]) for step in sorted(steps)]}
-        for group, steps in cosines.items()
+        {
+            "group": group,
+            "tasks": list(tasks),
+            "steps": sorted(steps),
+            "cosine": [fmean(steps[step]) for step in sorted(steps)],
+        }
+        for (group, tasks), steps in cosines.items()
     ]
 
 

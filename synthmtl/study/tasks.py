@@ -1,4 +1,4 @@
-"""What a study pits against each other: recognition and synthesis, or two tasks that heads of one network predict."""
+"""What a study pits against each other: recognition and synthesis, or tasks that heads of one network predict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 from synthmtl.metrics.multitask import HEADLINES
 
 HEADS = ("expression", "action_units", "landmarks", "valence_arousal")
-"""Tasks that any two can be studied of."""
+"""Tasks of which any two or more can be studied."""
 
 EDITING = ("expression", "synthesis")
-"""The tasks of a network with two branches and a decoder; every other pair is of two heads."""
+"""The tasks of a network with two branches and a decoder; all others are heads."""
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,7 @@ CLASSES = ["neutral", "happiness"]
 CONDITION = {"condition": "rho0.5", "rho": 0.5, "labels_per_class": None, "schedule": "joint"}
 PLACE = {"stage": 0, "direction": "1_to_0", "gate": "pass"}
 GATE = PLACE | {"mean": 0.5, "spread": 0.1, "channels": [0.25, 0.75], "expressions": {"neutral": 0.5, "happiness": 0.6}}
+CONFLICT = {"group": "stage 0", "tasks": ["recognition", "synthesis"], "steps": [0, 20], "cosine": [0.2, -0.1]}
 OVER_TIME = {"steps": [0, 20], "mean": [0.5, 0.4], "ci95": [[0.4, 0.6], None]}
 
 
@@ -188,7 +189,7 @@ def entry(method, macro_f1, error):
         "method": method, "sharing": method, "aggregator": "sum", **CONDITION, "seeds": [0, 1, 2], "parameters": 10,
         "seconds": 3.0, "metrics": metrics, "gain": None if method == "none" else
         {"tasks": {"recognition": gain, "synthesis": gain}, "overall": gain, "seeds": [0, 1, 2]},
-        "conflict": [{"group": "stage 0", "steps": [0, 20], "cosine": [0.2, -0.1]}] if gated else [],
+        "conflict": [CONFLICT] if gated else [],
         "gates": [GATE | {"ci95": [0.4, 0.6]}] if gated else [],
         "gates_over_time": [PLACE | OVER_TIME] if gated else [],
         "affinity": [{"from": "synthesis", "to": "recognition"} | OVER_TIME | {"mean": [0.1, None]}] if gated else [],

@@ -5,7 +5,8 @@ import copy
 import numpy as np
 import pytest
 
-from synthmtl.report.gate_figures import maps_figure
+from synthmtl.report.gate_figures import KINDS, gate_kinds, maps_figure
+from synthmtl.report.panels import legend_below, panels
 from synthmtl.report.study_figures import curves, draw_study_figures
 from synthmtl.report.study_page import focus_rows, study_summary, write_study_page
 from synthmtl.report.study_schema import validate_study
@@ -34,6 +35,31 @@ def test_a_map_is_drawn_where_the_gate_is_open(gate_maps, tmp_path):
     flat.maps["0/1_to_0/pass"][:] = 0.2
     pictures = [imread(maps_figure(one, tmp_path / "maps.png")) for one in (drawn, flat)]
     assert pictures[0].shape == pictures[1].shape and not np.array_equal(*pictures)
+
+
+def test_gates_are_named_by_the_tasks_that_they_stand_between():
+    assert gate_kinds(("expression", "valence_arousal"))["0_to_1", "take"][0] == "z to valence arousal"
+    assert KINDS["1_to_0", "pass"][0] == "r to recognition" and KINDS["0_to_1", "pass"][0] == "r to synthesis"
+    three = gate_kinds(("landmarks", "expression", "action_units"))
+    assert three["2_to_0", "pass"][0] == "r action units to landmarks"
+    for tasks in (2, 3, 4):
+        kinds = gate_kinds([f"task {i}" for i in range(tasks)])
+        assert len(set(kinds.values())) == len(kinds) == 2 * tasks * (tasks - 1)
+
+
+def test_legend_names_what_any_panel_shows(tmp_path):
+    figure, grid = panels(2, 2.0, 1.7)
+    grid[0].plot([0, 1], label="one")
+    grid[1].plot([0, 1], label="one")
+    grid[1].plot([1, 0], label="other")
+    before = figure.get_figheight()
+    legend_below(figure)
+    assert [text.get_text() for text in figure.legends[0].texts] == ["one", "other"]
+    assert figure.get_figheight() == before
+    for i in range(12):
+        grid[0].plot([0, i], label=f"a long name of direction {i}")
+    legend_below(figure)
+    assert figure.get_figheight() > before
 
 
 def test_curves_over_correlation_and_labels(results, tmp_path):

@@ -1,4 +1,4 @@
-"""Studies of two heads: every measure of the study of recognition and synthesis, by one network for both tasks."""
+"""Studies of heads: every measure of the study of recognition and synthesis, by one network for all tasks."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ import torch
 from synthmtl.cli import main
 from synthmtl.data.writer import write_image_folder
 from synthmtl.faces import RenderConfig, render_faces
+from synthmtl.interference import ConflictRecorder
 from synthmtl.metrics.multitask import HEADLINES, headline_replicates, task_intervals
 from synthmtl.models.inference import load_network
 from synthmtl.report.study_schema import validate_study
@@ -84,6 +85,9 @@ def test_page_figures_and_rows(landmarks):
     assert "Δ landmarks %" in page and "Landmarks, NME" in page and "Synthesis error" not in page
     figures = {path.name for path in (landmarks / "figures").iterdir()}
     assert {"pairs_nme-rho0.png", "pairs_macro_f1-rho0.png", "gates_maps-rho0-leaky.png"} <= figures
+    assert {"interventions-rho0.png", "interventions_nme-rho0.png"} <= figures
+    assert "numbers, from 0: expression, landmarks." in page
+    assert "ecognition" not in page  # there is none
     assert "gates_maps-rho0-hard.png" not in figures and not any("synthesis" in name for name in figures)
     with (landmarks / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -101,7 +105,7 @@ def test_finished_cells_are_kept_and_the_grid_grows(landmarks, capsys):
 
 
 def test_action_units_and_affect(tmp_path):
-    options = ["--grid.sharing", "[none,mtan]", "--measures.networks", "true"]
+    options = ["--grid.sharing", "[none,mtan]", "--grid.seeds", "[0]", "--measures.networks", "true"]
     assert study(tmp_path / "out", "action_units,valence_arousal", *options) == 0
     folder = tmp_path / "out" / "cells"
     assert load_network(folder / "mtan-sum-rho0-seed0/network").tasks == ("action_units", "valence_arousal")
@@ -114,13 +118,52 @@ def test_action_units_and_affect(tmp_path):
     assert {one["metric"] for one in results["comparisons"]} >= {"mean_f1", "ccc"}
 
 
+def test_three_tasks_are_told_apart(tmp_path):
+    tasks = ["landmarks", "action_units", "expression"]
+    options = ["--grid.sharing", "[adopt,cross_stitch]", "--grid.seeds", "[0]", "--measures.interventions", "false"]
+    assert study(tmp_path / "out", ",".join(tasks), *options) == 0
+    results = results_of(tmp_path / "out")
+    adopt, mixed = results["summary"]
+    assert {"nme", "mean_f1", "macro_f1"} <= {one["metric"] for one in results["comparisons"]}
+    pairs = {("landmarks", "action_units"), ("landmarks", "expression"), ("action_units", "expression")}
+    assert {tuple(one["tasks"]) for one in mixed["conflict"] if one["group"] == "stem"} == pairs
+    each = [mixed["metrics"][f"conflict/stem/{a}+{b}/cosine"]["mean"] for a, b in pairs]
+    assert mixed["metrics"]["conflict/stem/cosine"]["mean"] == pytest.approx(sum(each) / 3)
+    assert len({(one["from"], one["to"]) for one in mixed["affinity"]}) == 9
+    # What adopts has gates toward the first task only.
+    assert {gate["direction"] for gate in adopt["gates"]} == {"1_to_0", "2_to_0"}
+    maps = {path.name for path in (tmp_path / "out/figures").glob("gates_maps*")}
+    assert maps == {"gates_maps-rho0-adopt-landmarks.png"}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "from the second (action units)" in page and "all tasks were trained together" in page
+
+
+def test_interrupted_cell_goes_on_as_if_nothing_had_been(landmarks, tmp_path, monkeypatch):
+    options = ["--grid.sharing", "[leaky]", "--grid.seeds", "[0]", "--joint.checkpoint_every_steps", "1"]
+    whole = ConflictRecorder.__call__
+
+    def stop(recorder, step, losses):
+        if step == 2:
+            raise KeyboardInterrupt
+        whole(recorder, step, losses)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConflictRecorder, "__call__", stop)
+        assert study(tmp_path / "cut", "expression,landmarks", *options) == 130
+    assert study(tmp_path / "cut", "expression,landmarks", *options, "--resume") == 0
+    file = "cells/leaky-sum-rho0-seed0/result.json"
+    one, other = (json.loads((out / file).read_text()) for out in (landmarks, tmp_path / "cut"))
+    for name in ("metrics", "conflict", "gates", "gates_over_time", "affinity"):
+        assert one[name] == other[name], name
+
+
 @pytest.mark.parametrize(
     ("tasks", "options", "said"),
     [
-        ("expression", [], "or two of expression, action_units, landmarks, valence_arousal"),
-        ("landmarks,landmarks", [], "or two of"),
-        ("landmarks,synthesis", [], "give [expression, synthesis], or two of"),
-        ("expression,identity", [], "or two of"),
+        ("expression", [], "or two or more of expression, action_units, landmarks, valence_arousal"),
+        ("landmarks,landmarks", [], "or two or more of"),
+        ("landmarks,synthesis", [], "give [expression, synthesis], or two or more of"),
+        ("expression,identity", [], "or two or more of"),
         ("expression,landmarks", ["--model.tasks", "[expression]"], "--model.tasks is ['expression']"),
         ("expression,landmarks", ["--model.joint", "apart"], "--model.joint is for --tasks [expression, synthesis]"),
         ("expression,landmarks", ["--synthesis.edits", "17"], "--synthesis.edits is for --tasks"),
@@ -197,6 +240,7 @@ def test_gains_know_which_way_is_better():
     )
     assert found["tasks"]["expression"]["per_seed"] == pytest.approx([0.2, 0.2])
     assert found["tasks"]["landmarks"]["per_seed"] == pytest.approx([0.2, -0.2])
+    assert found["overall"]["per_seed"] == pytest.approx([0.2, 0.0])
     undefined = {0: (None, {"metrics": {"macro_f1": 0.5}})}
     assert gains(undefined, undefined, study_tasks(["expression", "landmarks"])) is None
 
