@@ -11,7 +11,6 @@ import torch
 from synthmtl.cli import main
 from synthmtl.data.writer import write_image_folder
 from synthmtl.faces import RenderConfig, render_faces
-from synthmtl.interference import ConflictRecorder
 from synthmtl.metrics.multitask import HEADLINES, headline_replicates, task_intervals
 from synthmtl.models.inference import load_network
 from synthmtl.report.study_schema import validate_study
@@ -138,17 +137,9 @@ def test_three_tasks_are_told_apart(tmp_path):
     assert "from the second (action units)" in page and "all tasks were trained together" in page
 
 
-def test_interrupted_cell_goes_on_as_if_nothing_had_been(landmarks, tmp_path, monkeypatch):
+def test_interrupted_cell_goes_on_as_if_nothing_had_been(landmarks, tmp_path, interrupted):
     options = ["--grid.sharing", "[leaky]", "--grid.seeds", "[0]", "--joint.checkpoint_every_steps", "1"]
-    whole = ConflictRecorder.__call__
-
-    def stop(recorder, step, losses):
-        if step == 2:
-            raise KeyboardInterrupt
-        whole(recorder, step, losses)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ConflictRecorder, "__call__", stop)
+    with interrupted():
         assert study(tmp_path / "cut", "expression,landmarks", *options) == 130
     assert study(tmp_path / "cut", "expression,landmarks", *options, "--resume") == 0
     file = "cells/leaky-sum-rho0-seed0/result.json"

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from synthmtl.cli import main
-from synthmtl.interference import ConflictRecorder
 from synthmtl.models.inference import load_network
 from synthmtl.report.study_schema import validate_study
 from synthmtl.study import cells, preset, training
@@ -198,17 +197,9 @@ def test_a_study_may_grow(tmp_path, capsys):
     assert "belongs to a run with another grid.sharing" in capsys.readouterr().err
 
 
-def test_interrupted_cell_goes_on_as_if_nothing_had_been(broken_study, tmp_path, monkeypatch):
+def test_interrupted_cell_goes_on_as_if_nothing_had_been(broken_study, tmp_path, interrupted):
     options = ["--grid.sharing", "[leaky]", "--grid.rho", "[0.0]", "--joint.checkpoint_every_steps", "1"]
-    whole = ConflictRecorder.__call__
-
-    def stop(recorder, step, losses):
-        if step == 2:
-            raise KeyboardInterrupt
-        whole(recorder, step, losses)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ConflictRecorder, "__call__", stop)
+    with interrupted():
         assert study(tmp_path / "cut", *options) == 130
     assert study(tmp_path / "cut", *options, "--resume") == 0
     file = "cells/leaky-sum-rho0-seed0/result.json"
