@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from synthmtl.models.blocks import SumOverProcesses
+from synthmtl.models.cross_process import SumOverProcesses
 
 
 def processes() -> int:

@@ -3,62 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class SumOverProcesses(torch.autograd.Function):
-    """The sum of every process's tensor, whose gradient is the sum of every process's gradient.
-
-    Where all processes compute the same number from such sums, the gradients that they average are those of one process
-    on the joined batch. All must take part, forwards and backwards.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
-
-
-class CrossProcessBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalization over the global batch (Ioffe and Szegedy, 2015), on the CPU too.
-
-    In one process it is ``nn.BatchNorm2d``. In several, mean and variance are those of all processes' rows, with
-    gradients through them, so that W processes train exactly as one does on the joined batch. (``nn.SyncBatchNorm``
-    exists for CUDA only.) The rows must be shared out evenly.
-    """
-
-    # Statistics are always kept, as moving means.
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    momentum: float
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-            return super().forward(x)
-        x32 = x.float()
-        world = dist.get_world_size()
-        mean = SumOverProcesses.apply(x32.mean((0, 2, 3))) / world
-        centered = x32 - mean[:, None, None]
-        # From centered values: the mean of squares less the squared mean cancels where the mean is large.
-        variance = SumOverProcesses.apply(centered.square().mean((0, 2, 3))) / world
-        with torch.no_grad():
-            count = world * x32.numel() / x32.shape[1]
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
-            self.num_batches_tracked += 1
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+from .cross_process import CrossProcessBatchNorm2d
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
-from synthmtl.models.blocks import CrossProcessBatchNorm2d, Stage, Stem
+from synthmtl.models.blocks import Stage, Stem
+from synthmtl.models.cross_process import CrossProcessBatchNorm2d
 from synthmtl.sharing import NoSharing, ProjectedExchange, SharingUnit, build_sharing, sharing_class
 
 

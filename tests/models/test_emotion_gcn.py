@@ -9,7 +9,7 @@ from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS_7
 from synthmtl.models import EmotionGCN
 from synthmtl.models.backbones import TorchvisionTrunk
-from synthmtl.models.blocks import CrossProcessBatchNorm2d
+from synthmtl.models.cross_process import CrossProcessBatchNorm2d
 from synthmtl.models.inference import load_network
 
 CLASSES = ("neutral", "happiness", "anger")

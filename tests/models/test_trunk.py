@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from synthmtl.errors import InputError
-from synthmtl.models.blocks import CrossProcessBatchNorm2d
+from synthmtl.models.cross_process import CrossProcessBatchNorm2d
 from synthmtl.models.trunk import MultiTaskTrunk, normalize_across_processes
 from synthmtl.sharing import SHARING_UNITS, NoSharing
 

@@ -1,0 +1,97 @@
+"""What several processes compute together, so that they train as one does on the joined batch."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """The sum of every process's tensor, whose gradient is the sum of every process's gradient.
+
+    Where all processes compute the same number from such sums, the gradients that they average are those of one process
+    on the joined batch. All must take part, forwards and backwards.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class NormalizeOverProcesses(torch.autograd.Function):
+    """x (B, C, H, W) normalized by the mean and variance (C,) of all processes' rows, then scaled and shifted.
+
+    The statistics are part of the function, so its gradient goes through them; weight and bias (C,) get that of this
+    process's rows. Small messages cost time and not bandwidth, so there is one exchange forwards and one backwards.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        # As if the statistics were constants, which also gives both sums that the statistics' own gradient needs.
+        direct, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        sums = torch.stack([to_weight, to_bias])
+        dist.all_reduce(sums)
+        along, level = sums / (dist.get_world_size() * x.numel() / x.shape[1])
+        # Each row's part: scale · (level + along · x̂), with x̂ = (x - mean) / deviation.
+        inverse = (variance + ctx.eps).rsqrt()
+        slope = weight * along * inverse.square()
+        level = weight * level * inverse - slope * mean
+        through = torch.addcmul(level[:, None, None], x.to(mean.dtype), slope[:, None, None])
+        return (direct - through).to(x.dtype), to_weight, to_bias, None, None, None
+
+
+def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance (C,) of the rows x (B, C, H, W) of all processes."""
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    world = dist.get_world_size()
+    parts = mean.new_empty(2 * world, len(mean))
+    dist.all_gather_into_tensor(parts, torch.stack([mean, variance]))
+    means, variances = parts.view(world, 2, -1).unbind(1)
+    mean = means.mean(0)
+    # Variances within and between: the mean of squares less the squared mean cancels where the mean is large.
+    return mean, variances.mean(0) + (means - mean).square().mean(0)
+
+
+class CrossProcessBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalization over the global batch (Ioffe and Szegedy, 2015), on the CPU too.
+
+    In one process it is ``nn.BatchNorm2d``. In several, mean and variance are those of all processes' rows, with
+    gradients through them, so that W processes train exactly as one does on the joined batch. (``nn.SyncBatchNorm``
+    exists for CUDA only.) The rows must be shared out evenly.
+    """
+
+    # Statistics are always kept, as moving means.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x)
+        with torch.no_grad():
+            mean, variance = statistics_over_processes(x.to(self.running_mean.dtype))
+            count = dist.get_world_size() * x.numel() / x.shape[1]
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
+            self.num_batches_tracked += 1
+        return NormalizeOverProcesses.apply(x, self.weight, self.bias, mean, variance, self.eps)

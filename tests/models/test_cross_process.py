@@ -1,0 +1,134 @@
+"""What processes compute together. Run as a script, this file is two processes that share a batch."""
+
+import contextlib
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import multiprocessing, nn
+
+from synthmtl.models.cross_process import CrossProcessBatchNorm2d
+
+
+def joined_batch():
+    """Faces of two processes, one after the other, far from zero so that cancellation would show."""
+    x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    return x * torch.tensor([1.0, 3.0, 0.1])[:, None, None] + torch.tensor([0.0, 5.0, 300.0])[:, None, None]
+
+
+def run(layer, x):
+    """Two training steps, without an update: what comes out, running statistics, gradients."""
+    layer.train()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([0.5, 1.5, -1.0]))
+        layer.bias.copy_(torch.tensor([0.1, 0.0, -0.2]))
+    x = x.clone().requires_grad_()
+    for _ in range(2):
+        out = layer(x)
+    out.pow(3).mean().backward()
+    statistics = (layer.running_mean, layer.running_var, layer.num_batches_tracked)
+    return {
+        "out": out.detach(),
+        "statistics": [s.clone() for s in statistics],
+        "input": x.grad,
+        "parameters": [layer.weight.grad, layer.bias.grad],
+    }
+
+
+def low_precision(x):
+    """As the network's features come under autocast."""
+    return x.to(torch.bfloat16, memory_format=torch.channels_last)
+
+
+@contextlib.contextmanager
+def counted_exchanges():
+    """A list that grows by the name of each exchange between the processes within it."""
+    seen = []
+
+    def counted(name, exchange):
+        def call(*args, **kwargs):
+            seen.append(name)
+            return exchange(*args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("all_reduce", "all_gather_into_tensor"):
+            patch.setattr(dist, name, counted(name, getattr(dist, name)))
+        yield seen
+
+
+def run_as(rank, folder):
+    """``run`` as one of two processes on its half of the joined batch."""
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=300)
+    )
+    try:
+        x = joined_batch().chunk(2)[rank]
+        with counted_exchanges() as exchanged:
+            found = run(CrossProcessBatchNorm2d(3), x)
+        found["exchanged"] = exchanged
+        found["bfloat16"] = run(CrossProcessBatchNorm2d(3), low_precision(x))
+        return found
+    finally:
+        dist.destroy_process_group()
+
+
+def test_one_process_is_plain_batch_norm():
+    ours, theirs = run(CrossProcessBatchNorm2d(3), joined_batch()), run(nn.BatchNorm2d(3), joined_batch())
+    assert torch.equal(ours["out"], theirs["out"]) and torch.equal(ours["input"], theirs["input"])
+    assert all(torch.equal(a, b) for a, b in zip(ours["statistics"], theirs["statistics"], strict=True))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """What two processes found, each on its half."""
+    folder = tmp_path_factory.mktemp("processes")
+    subprocess.run([sys.executable, __file__, str(folder)], check=True, timeout=600)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_two_processes_equal_one_on_the_joined_batch(parts):
+    # In float64, as the reference; the losses are means, so each process holds twice its share of the gradient.
+    one = run(nn.BatchNorm2d(3).double(), joined_batch().double())
+    close = {"atol": 1e-3, "rtol": 1e-3, "check_dtype": False}
+    torch.testing.assert_close(torch.cat([part["out"] for part in parts]), one["out"], **close)
+    torch.testing.assert_close(torch.cat([part["input"] for part in parts]) / 2, one["input"], **close)
+    for i in range(2):
+        mean = (parts[0]["parameters"][i] + parts[1]["parameters"][i]) / 2
+        torch.testing.assert_close(mean, one["parameters"][i], **close)
+    for part in parts:
+        for mine, reference in zip(part["statistics"], one["statistics"], strict=True):
+            torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4, check_dtype=False)
+    assert all(torch.equal(a, b) for a, b in zip(parts[0]["statistics"], parts[1]["statistics"], strict=True))
+
+
+def test_two_processes_on_rounded_features(parts):
+    rounded = low_precision(joined_batch())
+    one = run(nn.BatchNorm2d(3).double(), rounded.double())
+    close = {"atol": 2e-2, "rtol": 2e-2, "check_dtype": False}
+    halves = [part["bfloat16"] for part in parts]
+    assert all(half["out"].dtype == half["input"].dtype == torch.bfloat16 for half in halves)
+    assert all(half["out"].is_contiguous(memory_format=torch.channels_last) for half in halves)
+    torch.testing.assert_close(torch.cat([half["out"] for half in halves]), one["out"], **close)
+    for half in halves:
+        for mine, reference in zip(half["statistics"], one["statistics"], strict=True):
+            torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4, check_dtype=False)
+
+
+def test_one_exchange_forwards_and_one_backwards(parts):
+    assert all(
+        part["exchanged"] == ["all_gather_into_tensor", "all_gather_into_tensor", "all_reduce"] for part in parts
+    )
+
+
+def save(rank, folder):
+    torch.save(run_as(rank, folder), Path(folder) / f"{rank}.pt")
+
+
+if __name__ == "__main__":
+    multiprocessing.spawn(save, (sys.argv[1],), nprocs=2)
