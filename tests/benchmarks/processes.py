@@ -1,6 +1,6 @@
 """One process against two that train together: images a second on one thread each, twice as many being ideal.
 
-python -m tests.benchmarks.processes STEPS [SECOND_OF_TWO_ALONE]
+python -m tests.benchmarks.processes recognition|joint STEPS
 """
 
 import json
@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
-from synthmtl.models import Recognizer
+from synthmtl.models import FERSNet, Recognizer
+from synthmtl.models.discriminator import PatchDiscriminator
 from synthmtl.training import Player, build_accelerator
 
-from .faces import CLASSES, face_batches, training
+from .faces import CLASSES, edit_batch, face_batches, training
+from .published import joint_players
 from .timing import Row, run_module
 
 BATCH = 128
@@ -33,38 +35,56 @@ def launcher() -> list[str]:
 
 def rows(tiny: bool) -> list[Row]:
     """Images a second of both, of two that train each on its own as well: that is what the machine has to give."""
-    steps, rounds = (4, 1) if tiny else (40, 3)
+    found = []
+    for job, steps in (("recognition", 40), ("joint", 10)):
+        found += rows_of(job, *((2, 1) if tiny else (steps, 3)), alone=not tiny)
+    return found
+
+
+def rows_of(job: str, steps: int, rounds: int, *, alone: bool) -> list[Row]:
+    """The rows of one training."""
     rates: dict[str, list[float]] = {"one": [], "alone": [], "two": []}
     name = f"{__package__}.processes"
     for _ in range(rounds):
-        rates["one"].append(run_module(name, steps)["images"])
+        rates["one"].append(run_module(name, job, steps)["images"])
         # The launcher's -m takes the place of Python's own.
-        rates["two"].append(run_module(name, steps, launcher=launcher())["images"])
-        if tiny:
-            continue
-        with ThreadPoolExecutor(2) as pool:
-            both = pool.map(lambda _: run_module(name, steps)["images"], range(2))
-            rates["alone"].append(sum(both))
+        rates["two"].append(run_module(name, job, steps, launcher=launcher())["images"])
+        if alone:
+            with ThreadPoolExecutor(2) as pool:
+                both = pool.map(lambda _: run_module(name, job, steps)["images"], range(2))
+                rates["alone"].append(sum(both))
     found = []
     for key, what, wanted in (("two", "two together", 0.85), ("alone", "two on their own", None)):
         if rates[key]:
             share = statistics.median(two / (2 * one) for one, two in zip(rates["one"], rates[key], strict=True))
             said = [f"{statistics.median(rates[side]):.0f} images/s" for side in (key, "one")]
-            found.append(Row(f"{what}, share of twice one", *said, share, wanted))
+            found.append(Row(f"{job}, {what}, share of twice one", *said, share, wanted))
     return found
 
 
-def main(steps: int) -> None:
+def training_of(job: str, share: int) -> tuple[list[Player], list]:
+    """Players and batches, ``share`` faces each, of a recognizer or of FERSNet with its critic."""
+    recognizer = Recognizer(classes=CLASSES)
+    if job == "recognition":
+        return [Player(job, RecognitionObjective(recognizer, ExpressionLoss()))], face_batches(4, share, 48)
+    critic = PatchDiscriminator(image_channels=1, classes=len(CLASSES), channels=(32, 64, 128))
+    guide = recognizer.eval().requires_grad_(False)
+    players = joint_players(FERSNet.sized("cpu", classes=CLASSES), critic, guide)
+    return players, [edit_batch(share // 2, 48, labelled=share // 2, paired=True)]
+
+
+def main(job: str, steps: int) -> None:
     accelerator = build_accelerator(precision="auto")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    batches = face_batches(4, BATCH // accelerator.num_processes, 48)
-    player = Player("recognition", RecognitionObjective(Recognizer(classes=CLASSES), ExpressionLoss()))
-    run = training([player], lambda step: batches[step % 4], accelerator, steps=steps, batch_size=BATCH, log_every=2)
+    players, batches = training_of(job, BATCH // accelerator.num_processes)
+    run = training(
+        players, lambda step: batches[step % len(batches)], accelerator, steps=steps, batch_size=BATCH, log_every=2
+    )
     rates = [record["images_per_second"] for record in run().history if "images_per_second" in record]
     if accelerator.is_main_process:
         print(json.dumps({"images": statistics.median(rates[len(rates) // 4 :])}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -123,14 +123,19 @@ def check_equal(ours: FERSNet, batch: EditBatch) -> None:
     torch.testing.assert_close(made, image, atol=1e-3, rtol=1e-3)
 
 
-def our_training(ours: FERSNet, critic: nn.Module, face_network: nn.Module, batch: EditBatch, precision: str):
-    """A call that takes one step of joint training, as ``synthmtl run`` does."""
+def joint_players(ours: FERSNet, critic: nn.Module, face_network: nn.Module) -> list[Player]:
+    """Copies of the networks as ``synthmtl run`` trains them jointly."""
     model, critic = copy.deepcopy(ours), copy.deepcopy(critic)
     distance = FeatureDistance(face_network.features)
     objective = FERSNetObjective(
         model, ExpressionLoss(), SynthesisWeights(), guide=face_network, perceptual=distance, critic=critic
     )
-    players = [Player("generator", objective), Player("critic", CriticObjective(critic, objective, len(CLASSES)))]
+    return [Player("generator", objective), Player("critic", CriticObjective(critic, objective, len(CLASSES)))]
+
+
+def our_training(ours: FERSNet, critic: nn.Module, face_network: nn.Module, batch: EditBatch, precision: str):
+    """A call that takes one step of joint training."""
+    players = joint_players(ours, critic, face_network)
     accelerator = build_accelerator(precision=precision)
     return training(players, lambda step: batch, accelerator, steps=1, learning_rate=1e-4)
 
