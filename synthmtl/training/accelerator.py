@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType, gather_object
 
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.training.allocator import keep_freed_memory
 from synthmtl.training.trackers import check_tracker, stay_offline
 
 Precision = Literal["auto", "no", "bf16", "fp16"]
@@ -97,6 +98,8 @@ def build_accelerator(
         raise InputError(_ALONE.format(launched=launched, found=accelerator.num_processes))
     if accelerator.distributed_type not in _SUPPORTED:
         raise InputError(f"training runs on one process or DDP, not {accelerator.distributed_type}; change the launch")
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     # torchrun sets 1 where nothing was asked for, which idles most of a large machine.
     if accelerator.device.type == "cpu" and local > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":

@@ -85,13 +85,14 @@ def compare(
     return Row(case, *said, ratio, wanted)
 
 
-def run_module(*arguments: object, launcher: Sequence[str] = ()) -> dict[str, Any]:
+def run_module(
+    *arguments: object, launcher: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What a module of the benchmarks prints as JSON in its last line, run by a process of its own on one thread."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE", "WORLD_SIZE"))}
     command = [sys.executable, *launcher, "-m", *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=clean | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=3600
-    )
+    clean |= {"OMP_NUM_THREADS": "1"} | dict(environment or {})
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=3600)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
