@@ -62,10 +62,10 @@ class NormalizeOverProcesses(torch.autograd.Function):
 def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance (C,) of the rows x (B, C, H, W) of all processes."""
     variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-    world = dist.get_world_size()
-    parts = mean.new_empty(2 * world, len(mean))
-    dist.all_gather_into_tensor(parts, torch.stack([mean, variance]))
-    means, variances = parts.view(world, 2, -1).unbind(1)
+    mine = torch.stack([mean, variance])
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, mine)
+    means, variances = torch.stack(parts, 1)
     mean = means.mean(0)
     # Variances within and between: the mean of squares less the squared mean cancels where the mean is large.
     return mean, variances.mean(0) + (means - mean).square().mean(0)

@@ -1,6 +1,7 @@
 """One way to build the Accelerator, for every command and recipe."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,10 @@ _SUPPORTED = {
     DistributedType.MULTI_MUSA,
     DistributedType.MULTI_NPU,
 }
+
+# What DDP says of every training of ours and nobody can act on: accelerate gives an argument under its former name, and
+# the gradients of 1×1 kernels kept in channels_last have strides that mean the same as those of its buckets.
+_SAID_OF_ALL = ("`broadcast_buffers` is deprecated", "Grad strides do not match bucket view strides")
 
 _ALONE = (
     "the environment announces {launched} processes (WORLD_SIZE) but {found} would train together; "
@@ -96,6 +101,9 @@ def build_accelerator(
     )
     if launched not in (None, accelerator.num_processes):
         raise InputError(_ALONE.format(launched=launched, found=accelerator.num_processes))
+    if accelerator.num_processes > 1:
+        for message in _SAID_OF_ALL:
+            warnings.filterwarnings("ignore", message=message)
     if accelerator.distributed_type not in _SUPPORTED:
         raise InputError(f"training runs on one process or DDP, not {accelerator.distributed_type}; change the launch")
     if accelerator.device.type == "cpu":

@@ -1,6 +1,7 @@
 """The recipe by a real launcher, on one process and on two."""
 
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -58,6 +59,7 @@ def test_two_processes_train_as_one(launch, tmp_path):
     assert main(["quickstart", "--out", str(tmp_path / "one"), *OPTIONS]) == 0
     done = launch("fersnet", "--out", tmp_path / "two", *OPTIONS, processes=2)
     assert done.returncode == 0, done.stderr
+    assert not re.search("FutureWarning|UserWarning", done.stderr), done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["plain", "gated_balanced", "report:"]
     first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
     validate_report(second)
