@@ -101,7 +101,7 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
     if "train" not in tables or len(tables) < 2:
         raise InputError(f"{options.path}: needs a train split and another one to score; it has {', '.join(tables)}")
     tables = {"train": tables.pop("train")} | {name: table.select(~table.synthetic) for name, table in tables.items()}
-    tables, _ = guard(tables, options.on_leak, options.path)
+    tables, _ = guard(tables, options.on_leak, options.path, reuse=True)
     check_classes(tables["train"], f"{options.path}, train")
     return tables
 

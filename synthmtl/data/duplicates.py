@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from synthmtl.data.alignment import MARGIN, SIDE, best_match, center, reduced, unit
-from synthmtl.data.storage import take_faces
+from synthmtl.data.storage import FaceRows
 from synthmtl.progress import shown
 
 MIN_MATCH = 0.98
@@ -79,14 +79,16 @@ def perceptual_hash(images: Tensor) -> Tensor:
     return torch.cat(bits)
 
 
-def exact_hash(images: Tensor) -> Tensor:
+def exact_hash(images: Tensor | FaceRows) -> Tensor:
     """(N,) int64, equal for faces that are equal in every pixel (64 bits of BLAKE2)."""
-    rows = images.flatten(1).contiguous().numpy()
+    rows = (row for chunk in images.split(_CHUNK) for row in chunk.flatten(1).contiguous().numpy())
     digests = (hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
 
 
-def near_duplicates(first: Tensor, second: Tensor | None = None, *, min_match: float = MIN_MATCH) -> Duplicates:
+def near_duplicates(
+    first: Tensor | FaceRows, second: Tensor | FaceRows | None = None, *, min_match: float = MIN_MATCH
+) -> Duplicates:
     """All pairs of equal or nearly equal faces; 27,000 against 3,400 take about 5 seconds of one core.
 
     Args:
@@ -119,7 +121,9 @@ _COLUMN_TYPES = {
 }  # fmt: skip
 
 
-def _candidates(first: Tensor, second: Tensor | None, keys: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _candidates(
+    first: Tensor | FaceRows, second: Tensor | FaceRows | None, keys: list[Tensor]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Rows i and j of pairs that may show the same picture, and whether one is mirrored, at most ``_CHUNK`` at a time.
 
     Tangent similarity is |Qᵀb|² = ⟨QQᵀ, bbᵀ⟩, with Q the basis of a face of ``first`` and its derivatives, b that of
@@ -154,7 +158,7 @@ def _candidates(first: Tensor, second: Tensor | None, keys: list[Tensor]) -> Ite
                 yield i + start, j + offset, sign[i, j] < 0
 
 
-def _reduced_chunks(images: Tensor) -> Iterator[Tensor]:
+def _reduced_chunks(images: Tensor | FaceRows) -> Iterator[Tensor]:
     return (reduced(chunk) for chunk in images.split(_CHUNK) if len(chunk))
 
 
@@ -188,7 +192,7 @@ def duplicate_groups(images: Tensor) -> Tensor:
     """
     inverse = same_picture(images)
     representatives = first_rows(inverse)
-    return _groups(near_duplicates(take_faces(images, representatives)), len(representatives))[inverse]
+    return _groups(near_duplicates(FaceRows(images, representatives)), len(representatives))[inverse]
 
 
 def _groups(pairs: Duplicates, count: int) -> Tensor:
@@ -205,7 +209,7 @@ def repeats(images: Tensor) -> dict[str, int]:
     """
     inverse = same_picture(images)
     representatives = first_rows(inverse)
-    pairs = near_duplicates(take_faces(images, representatives))
+    pairs = near_duplicates(FaceRows(images, representatives))
     groups = _groups(pairs, len(representatives))
     mirrored = torch.unique(pairs.second[pairs.mirrored])
     return {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.duplicates import MIN_MATCH, first_rows, near_duplicates, same_picture
-from synthmtl.data.storage import take_faces
+from synthmtl.data.storage import FaceRows
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
@@ -86,7 +86,7 @@ def _leak(other: str, a: FaceTable, split: str, b: FaceTable, min_match: float) 
     # A picture with one label needs to be searched once, however often it is repeated.
     inverse_a, inverse_b = (same_picture(table.images, table.expression) for table in (a, b))
     rows_a, rows_b = first_rows(inverse_a), first_rows(inverse_b)
-    pairs = near_duplicates(take_faces(a.images, rows_a), take_faces(b.images, rows_b), min_match=min_match)
+    pairs = near_duplicates(FaceRows(a.images, rows_a), FaceRows(b.images, rows_b), min_match=min_match)
     labels = a.expression[rows_a][pairs.first], b.expression[rows_b][pairs.second]
     differs = (labels[0] != labels[1]) & (labels[0] >= 0) & (labels[1] >= 0)
 
@@ -113,7 +113,7 @@ def _leak(other: str, a: FaceTable, split: str, b: FaceTable, min_match: float) 
 
 
 def guard(
-    splits: Mapping[str, FaceTable], on_leak: OnLeak, where: str | Path
+    splits: Mapping[str, FaceTable], on_leak: OnLeak, where: str | Path, *, reuse: bool = False
 ) -> tuple[dict[str, FaceTable], list[str]]:
     """Splits of which none has seen a later one, if so wished.
 
@@ -122,6 +122,8 @@ def guard(
         on_leak: ``drop`` leaves out the training faces that have a look-alike in validation or test, or show people
             who are there, and the validation faces that have a look-alike in test; ``warn`` keeps all; ``error`` stops.
         where: the data set, for messages.
+        reuse: the pixels of ``splits`` may be moved, so that what stays of a large split is not held twice; they are
+            not to be used any more then. No two splits may share a face's memory.
 
     Returns:
         The splits, and sentences for the log and the report.
@@ -142,7 +144,7 @@ def guard(
     if on_leak == "drop":
         for name in list(tables)[:-1]:
             mine = [leak for leak in found if leak.other == name]
-            tables[name], said = _without(tables[name], name, mine)
+            tables[name], said = _without(tables[name], name, mine, reuse)
             notes += said
             if not len(tables[name]):
                 later = " and ".join(leak.split for leak in mine)
@@ -164,7 +166,7 @@ def check_on_leak(on_leak: str) -> None:
         raise InputError(f"on_leak is {on_leak!r}: it must be {', '.join(ON_LEAK[:-1])} or {ON_LEAK[-1]}")
 
 
-def _without(table: FaceTable, name: str, found: Sequence[Leak]) -> tuple[FaceTable, list[str]]:
+def _without(table: FaceTable, name: str, found: Sequence[Leak], reuse: bool) -> tuple[FaceTable, list[str]]:
     """A split without what ``found`` names of it; people count in training only, which alone can learn them."""
     alike, person = torch.zeros(2, len(table), dtype=torch.bool)
     for leak in found:
@@ -183,4 +185,4 @@ def _without(table: FaceTable, name: str, found: Sequence[Leak]) -> tuple[FaceTa
     why += [f"{int((person & ~alike).sum())} as people"] if (person & ~alike).any() else []
     later = " or ".join(leak.split for leak in found)
     note = f"Left {len(labels)} of {len(table)} {name} faces out, {' and '.join(why)} of {later} faces: {sums}."
-    return table.select(~gone), [note]
+    return table.select(~gone, reuse=reuse), [note]

@@ -152,7 +152,7 @@ def load_splits(
         tables |= _split(tables["train"], shares, split_seed, path, notes, require_expression)
     check(tables["train"], f"{path}, train")
     count = len(tables["train"])
-    tables, said = guard({name: tables[name] for name in SPLITS}, on_leak, path)
+    tables, said = guard({name: tables[name] for name in SPLITS}, on_leak, path, reuse=True)
     if len(tables["train"]) < count:
         check(tables["train"], f"{path}, train without what validation and test show, too (on_leak warn keeps it)")
     notes += said
@@ -174,7 +174,7 @@ def _split(
     if not len(real):
         raise InputError(f"{path}: all faces are synthesised: add photographs to hold out for validation and test")
     try:
-        parts = split_by_subject(real, shares, seed, require_expression=require_expression)
+        parts = split_by_subject(real, shares, seed, require_expression=require_expression, reuse=True)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     how = "by subject" if split_unit(real) == "subject" else "by image, look-alikes together (no subject is known)"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.duplicates import duplicate_groups
+from synthmtl.data.storage import take_faces
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
@@ -44,7 +45,12 @@ def split_unit(table: FaceTable) -> str:
 
 
 def split_by_subject(
-    table: FaceTable, shares: Mapping[str, float] = SHARES, seed: int = 0, *, require_expression: bool = True
+    table: FaceTable,
+    shares: Mapping[str, float] = SHARES,
+    seed: int = 0,
+    *,
+    require_expression: bool = True,
+    reuse: bool = False,
 ) -> dict[str, FaceTable]:
     """Parts of a table that share no subject, each with its share of every class as nearly as subjects allow.
 
@@ -54,6 +60,8 @@ def split_by_subject(
         shares: part → share; the shares must sum to 1.
         seed: the same seed gives the same parts.
         require_expression: False takes faces that carry other labels only, too.
+        reuse: the table's pixels become those of the largest part, so that a large set is not held twice; the table
+            is not to be used any more then.
 
     Returns:
         The parts by name; rows keep their order.
@@ -68,7 +76,19 @@ def split_by_subject(
     if (sizes <= 0).any() or abs(sizes.sum() - 1) > 1e-6:
         raise InputError(f"shares of a split must be positive and sum to 1, not {dict(shares)}")
     part = _assign(table, sizes, seed)
-    return {name: table.select(torch.from_numpy(np.flatnonzero(part == i))) for i, name in enumerate(names)}
+    rows = {name: torch.from_numpy(np.flatnonzero(part == i)) for i, name in enumerate(names)}
+    if not reuse:
+        return {name: table.select(index) for name, index in rows.items()}
+    largest = max(rows, key=lambda name: len(rows[name]))
+    parts = {name: _apart(table.select(index), table) for name, index in rows.items() if name != largest}
+    parts[largest] = table.select(rows[largest], reuse=True)
+    return {name: parts[name] for name in names}
+
+
+def _apart(part: FaceTable, table: FaceTable) -> FaceTable:
+    """The part with pixels of its own: rows that follow on each other share those of the table."""
+    mine, its = (each.images.untyped_storage().data_ptr() for each in (part, table))
+    return part.replace(images=part.images.clone()) if mine == its else part
 
 
 def subject_folds(table: FaceTable, folds: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
@@ -89,7 +109,8 @@ def _groups(table: FaceTable) -> np.ndarray:
     unknown = table.subject < 0
     keys = table.subject.clone()
     if bool(unknown.any()):
-        keys[unknown] = int(keys.max().clamp(min=-1)) + 1 + duplicate_groups(table.images[unknown])
+        images = take_faces(table.images, torch.where(unknown)[0])
+        keys[unknown] = int(keys.max().clamp(min=-1)) + 1 + duplicate_groups(images)
         if bool(unknown.all()):
             logger.warning("no subject is known: splitting by image; people may appear in several splits")
         else:

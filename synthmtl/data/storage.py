@@ -3,7 +3,7 @@
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -68,3 +68,44 @@ def take_faces(images: Tensor, rows: Tensor) -> Tensor:
     for start in range(0, len(rows), _CHUNK):
         taken[start : start + _CHUNK] = images[rows[start : start + _CHUNK]]
     return taken
+
+
+def keep_faces(images: Tensor, rows: Tensor) -> Tensor:
+    """Faces ``images[rows]``, (M, C, H, W) uint8, moved to the front of their own memory: what a large set keeps is not
+    held twice while it is picked out. ``images``, and whatever shares their memory, must not be used any more.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        rows: (M,) int64, each larger than the one before.
+
+    Raises:
+        ValueError: if the rows do not increase.
+    """
+    if len(rows) > 1 and not bool((rows[1:] > rows[:-1]).all()):
+        raise ValueError("rows must increase: each face moves to the front, over faces that are kept no more")
+    for start in range(0, len(rows), _CHUNK):
+        kept = images[rows[start : start + _CHUNK]]
+        images[start : start + len(kept)] = kept
+    return images[: len(rows)]
+
+
+class FaceRows:
+    """Faces ``images[rows]`` that are copied only where they are asked for.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        rows: (M,) int64.
+    """
+
+    def __init__(self, images: Tensor, rows: Tensor):
+        self.images, self.rows = images, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.images[self.rows[index]]
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """All of them, ``size`` at a time, as (size, C, H, W) uint8."""
+        return (self.images[rows] for rows in self.rows.split(size))

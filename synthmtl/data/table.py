@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.batch import FaceBatch
-from synthmtl.data.storage import join_faces, take_faces
+from synthmtl.data.storage import join_faces, keep_faces, take_faces
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS, EXPRESSIONS, canonical_expression, ordered_classes
 
@@ -117,15 +117,17 @@ class FaceTable:
             digest.update(column.contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
-    def select(self, index: Tensor | Sequence[int]) -> "FaceTable":
+    def select(self, index: Tensor | Sequence[int], *, reuse: bool = False) -> "FaceTable":
         """The rows that ``index`` names: integers (repeats allowed) or a boolean mask of N.
 
-        Pixels of rows that follow on each other are shared with this table, not copied.
+        Pixels of rows that follow on each other are shared with this table, not copied. With ``reuse`` no pixels are
+        copied: the rows, which must increase then, move to the front of this table's pixels
+        (:func:`~synthmtl.data.storage.keep_faces`), which, with all that shares them, are not to be used any more.
         """
         index = _rows(index)
         columns = {name: getattr(self, name)[index] for name in (*_MISSING, "expression_distribution")}
         return FaceTable(
-            images=take_faces(self.images, index),
+            images=keep_faces(self.images, index) if reuse else take_faces(self.images, index),
             classes=self.classes,
             attributes={name: column[index] for name, column in self.attributes.items()},
             files=[self.files[i] for i in index.tolist()],

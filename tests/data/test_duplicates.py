@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from synthmtl.data.duplicates import MIN_MATCH, duplicate_groups, exact_hash, near_duplicates, perceptual_hash, repeats
+from synthmtl.data.storage import FaceRows
 from synthmtl.faces import RenderConfig, render_faces
 
 SIZE = 48
@@ -45,6 +46,16 @@ def test_pairs_across_two_sets(faces, channels):
     assert found.exact.tolist() == [True, True, False, False]
     assert (found.correlation > 0.99).all() and (found.match >= found.correlation).all()
     assert (found.correlation[found.exact] == 1).all() and not found.mirrored.any()
+
+
+def test_rows_of_a_set_are_searched_as_their_copies_are(faces):
+    images = faces(40, 48)
+    images[[4, 21]] = disturbed(images[[30, 9]])
+    rows, others = torch.tensor([30, 2, 9, 30]), torch.tensor([21, 4, 5])
+    for second in (None, others):
+        found = near_duplicates(FaceRows(images, rows), None if second is None else FaceRows(images, second))
+        wanted = near_duplicates(images[rows], None if second is None else images[second])
+        assert len(found) and all(torch.equal(vars(found)[name], column) for name, column in vars(wanted).items())
 
 
 def test_pairs_within_one_set_are_named_once(faces):

@@ -158,3 +158,16 @@ def test_dropping_from_a_large_set_keeps_its_pixels_on_the_disk(parts, monkeypat
     kept, _ = guard(parts, "drop", "DATA")
     assert shapes == [(23, 1, 48, 48)]  # the faces that stay, in a file, and no other copy
     assert torch.equal(kept["train"].images, parts["train"].images[[i for i in range(24) if i != 5]])
+
+
+def test_what_stays_may_take_the_place_of_what_was(parts):
+    train, validation, test = parts.values()
+    train.images[[0, 13, 14]] = validation.images[[3, 6, 5]]
+    train.subject[20] = test.subject[2] = 7
+    validation.images[4] = brighter(test.images[2])
+    copied, _ = guard({name: table.replace(images=table.images.clone()) for name, table in parts.items()}, "drop", "D")
+    places = {name: table.images.data_ptr() for name, table in parts.items()}
+    kept, _ = guard(parts, "drop", "D", reuse=True)
+    for name, table in copied.items():
+        assert table.fingerprint() == kept[name].fingerprint() and kept[name].images.data_ptr() == places[name]
+    assert [len(table) for table in kept.values()] == [20, 9, 10]

@@ -1,8 +1,10 @@
 import logging
 
+import numpy as np
 import pytest
 import torch
 
+from synthmtl.data import splits
 from synthmtl.data.splits import SHARES, check_classes, split_by_subject, split_unit, subject_folds
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -22,6 +24,28 @@ def test_every_row_goes_to_one_part(table, subjects):
     rows = rows_of(whole, split_by_subject(whole, seed=3))
     assert sorted(sum(rows.values(), [])) == list(range(len(whole)))
     assert all(part == sorted(part) for part in rows.values())
+
+
+@pytest.mark.parametrize("subjects", [None, 60])
+@pytest.mark.parametrize("shares", [SHARES, {"test": 0.3, "train": 0.7}, {"train": 0.4, "test": 0.6}])
+def test_the_largest_part_may_take_the_place_of_the_whole(table, subjects, shares):
+    whole = table(COUNTS, subjects)
+    copied = split_by_subject(whole, shares, seed=3)
+    place = whole.images.data_ptr()
+    parts = split_by_subject(whole, shares, seed=3, reuse=True)
+    assert list(parts) == list(copied)
+    assert all(parts[name].fingerprint() == part.fingerprint() for name, part in copied.items())
+    at_the_place = [name for name, part in parts.items() if part.images.data_ptr() == place]
+    assert at_the_place == [max(shares, key=shares.get)]
+
+
+def test_parts_of_rows_that_follow_on_each_other_stay_when_the_largest_moves(table, monkeypatch):
+    whole = table({"neutral": 6, "anger": 6})
+    monkeypatch.setattr(splits, "_assign", lambda *_: np.repeat([0, 1], [4, 8]))
+    first, rest = whole.select(range(4)), whole.select(range(4, 12))
+    wanted = [first.fingerprint(), rest.fingerprint()]
+    parts = split_by_subject(whole, {"test": 0.3, "train": 0.7}, reuse=True)
+    assert [part.fingerprint() for part in parts.values()] == wanted
 
 
 def test_no_subject_is_in_two_parts(table):

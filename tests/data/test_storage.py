@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from synthmtl.data import storage
-from synthmtl.data.storage import new_faces, take_faces
+from synthmtl.data.storage import FaceRows, keep_faces, new_faces, take_faces
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
@@ -37,6 +37,35 @@ def test_rows_that_follow_on_each_other_are_shared_and_others_copied(monkeypatch
     assert len(take_faces(images, rows[:0])) == 0
     with pytest.raises(IndexError):
         take_faces(images, torch.tensor([5, 6]))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 100])
+@pytest.mark.parametrize("seed", range(5))
+def test_faces_that_stay_move_to_the_front_of_their_own_memory(chunk, seed, monkeypatch):
+    monkeypatch.setattr(storage, "_CHUNK", chunk)
+    images = torch.arange(20, dtype=torch.uint8).repeat_interleave(4).view(20, 1, 2, 2)
+    rows = torch.where(torch.rand(20, generator=torch.Generator().manual_seed(seed)) < 0.6)[0]
+    place, wanted = images.data_ptr(), images[rows]
+    kept = keep_faces(images, rows)
+    assert torch.equal(kept, wanted) and kept.data_ptr() == place
+
+
+def test_all_faces_one_and_none_may_stay_but_not_in_another_order():
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1)
+    assert torch.equal(keep_faces(images.clone(), torch.arange(6)), images)
+    assert keep_faces(images.clone(), torch.tensor([4])).item() == 4
+    assert len(keep_faces(images.clone(), torch.tensor([], dtype=torch.int64))) == 0
+    for rows in ([2, 1], [3, 3]):
+        with pytest.raises(ValueError, match="must increase"):
+            keep_faces(images, torch.tensor(rows))
+
+
+def test_rows_of_faces_are_copied_as_they_are_asked_for():
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1)
+    rows = torch.tensor([5, 0, 0, 3, 1])
+    faces = FaceRows(images, rows)
+    assert len(faces) == 5 and torch.equal(faces[torch.tensor([3, 0])], images[[3, 5]])
+    assert torch.equal(torch.cat(list(faces.split(2))), images[rows])
 
 
 def test_a_table_keeps_the_pixels_of_a_large_set_once(monkeypatch):
