@@ -64,11 +64,13 @@ class EditSource:
         table: the faces.
         sampler: draws (source, target) rows.
         count: edits in each global batch.
+        augmentation: of these faces; None = the stream's.
     """
 
     table: FaceTable
     sampler: EditSampler
     count: int
+    augmentation: AugmentationConfig | None = None
 
 
 class EditStream:
@@ -99,14 +101,15 @@ class EditStream:
             count = part.count // stream.world
             source_rows, target_rows = part.sampler.rows(count, random, f"edit-{i}")
             source, target = part.table.batch(source_rows), part.table.batch(target_rows)
-            if self.augmentation is not None and part.sampler.paired:
+            views = part.augmentation or self.augmentation
+            if views is not None and part.sampler.paired:
                 name = f"pair-{i}"
-                source.image, target.image = augment_pair(source.image, target.image, random, self.augmentation, name)
+                source.image, target.image = augment_pair(source.image, target.image, random, views, name)
                 for side in (source, target):
-                    _move_landmarks(side, random, self.augmentation, name)
-            elif self.augmentation is not None:
-                _vary(source, random, self.augmentation, f"source-{i}")
-                _vary(target, random, self.augmentation, f"target-{i}")
+                    _move_landmarks(side, random, views, name)
+            elif views is not None:
+                _vary(source, random, views, f"source-{i}")
+                _vary(target, random, views, f"target-{i}")
             sources.append(source)
             targets.append(target)
             paired.append(torch.full((count,), part.sampler.paired))

@@ -49,6 +49,8 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
     check(0 < synthesis.rendered_share < 1, "synthesis.rendered_share", synthesis.rendered_share, "in (0, 1)")
     check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
+    check(0 <= synthesis.mapped_share < 1, "synthesis.mapped_share", synthesis.mapped_share, "in [0, 1)")
+    check(synthesis.mapped_subjects >= 1, "synthesis.mapped_subjects", synthesis.mapped_subjects, "at least 1")
     check(0 <= balance.quantile < 1, "balance.quantile", balance.quantile, "in [0, 1)")
     at_most = balance.mistaken_at_most
     check(at_most is None or 0 <= at_most <= 1, "balance.mistaken_at_most", at_most, "in [0, 1], or null")

@@ -202,6 +202,9 @@ class SynthesisOptions:
         edits: faces edited in each step.
         rendered_share: share of them that are rendered pairs, in mixed mode.
         rendered_subjects: how many rendered people teach in mixed mode.
+        mapped_share: share of the edited faces that are pairs of photographs, in mixed mode: a neutral training face,
+            and the same with another expression by expression mapping (``faces.mapping``). 0 = none.
+        mapped_subjects: how many neutral training faces are mapped at most.
         labeler: folder of a network of ours that says the action units, or valence and arousal, of training faces that
             carry none, where ``model.condition`` wants them; null = one that is trained on rendered faces for it.
         denoising: losses of the generator ``diffusion``; those below are for ``gan``.
@@ -216,6 +219,8 @@ class SynthesisOptions:
     edits: int = 32
     rendered_share: float = 0.5
     rendered_subjects: int = 400
+    mapped_share: float = 0.0
+    mapped_subjects: int = 1000
     labeler: str | None = None
     denoising: DenoisingOptions = field(default_factory=DenoisingOptions)
     guide_noise: float = 0.3

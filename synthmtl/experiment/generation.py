@@ -19,13 +19,15 @@ from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.balance.synthesize import edit_faces
 from synthmtl.balance.targets import ClassTargets
 from synthmtl.data import FaceTable
+from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.data.pairs import EditSampler, edit_mode
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import EditSource, EditStream, RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment.further import further_loss
-from synthmtl.experiment.labeler import lacking, teaching_config, told_faces
+from synthmtl.experiment.labeler import lacking, teaching_config, told, told_faces
+from synthmtl.experiment.mapped import careless, mapped_pairs, neutral_rows
 from synthmtl.experiment.methods import Method
 from synthmtl.experiment.stages import Job, predict, save, validation_scores
 from synthmtl.experiment.workspace import Unit
@@ -48,6 +50,12 @@ def synthesis_mode(job: Job) -> str:
     return wanted if wanted != "auto" else "paired" if edit_mode(job.train) == "paired" else "mixed"
 
 
+def maps_photographs(job: Job) -> bool:
+    """Whether photographs of the training split are mapped to other expressions, to teach edits."""
+    asked = synthesis_mode(job) == "mixed" and job.config.synthesis.mapped_share > 0
+    return asked and len(neutral_rows(job.train)) > 0
+
+
 def note_synthesis_mode(job: Job) -> None:
     """Tell the reader how synthesis is trained, and why so."""
     mode = synthesis_mode(job)
@@ -60,6 +68,15 @@ def note_synthesis_mode(job: Job) -> None:
         reasons["mixed"] = "rendered pairs teach the edit, the training faces what faces of each expression look like"
     how = "chosen from the data" if job.config.synthesis.mode == "auto" else "forced"
     job.note(f"Synthesis is trained {mode} ({how}): {reasons[mode]}.")
+    if mode == "mixed" and job.config.synthesis.mapped_share:
+        mapped = Unit(job.out, "mapped").finished["mapped"] if maps_photographs(job) else 0
+        if mapped:
+            job.note(
+                f"Expression mapping gave {mapped} neutral training faces the other expressions, as rendered people "
+                "change: pairs of photographs teach the edit as well."
+            )
+        else:
+            job.note("No neutral training face could be given other expressions: rendered pairs alone teach the edit.")
 
 
 def check_plans(job: Job, methods: Iterable[Method]) -> None:
@@ -71,44 +88,56 @@ def check_plans(job: Job, methods: Iterable[Method]) -> None:
     if any(method.network in ("gated", "hard") for method in methods):
         mode = synthesis_mode(job)
         if mode == "mixed":
-            taught_edits(job)
+            taught_edits(job, job.config.synthesis.mapped_share if maps_photographs(job) else 0.0)
         else:
             EditSampler(job.train, paired=mode == "paired")
     if any(method.fill for method in methods):
         resolve_strategy(job.train.counts(), job.config.balance.strategy)
 
 
-def taught_edits(job: Job) -> int:
-    """How many edits of a step are rendered pairs, in mixed mode.
+def taught_edits(job: Job, mapped_share: float = 0.0) -> tuple[int, int]:
+    """How many edits of a step are rendered pairs, and how many pairs of photographs, in mixed mode.
 
     Raises:
-        InputError: if all of them are, or none.
+        InputError: if there are no rendered pairs, or nothing but pairs.
     """
     options, world = job.config.synthesis, job.accelerator.num_processes
-    taught = world * round(options.edits * options.rendered_share / world)
-    if not 0 < taught < options.edits:
+    rendered, mapped = (
+        world * round(options.edits * share / world) for share in (options.rendered_share, mapped_share)
+    )
+    if rendered == 0 or rendered + mapped >= options.edits:
         raise InputError(
             f"mixed synthesis needs edits of both kinds: {options.edits} edits at a rendered share of "
-            f"{options.rendered_share} leave {taught} rendered ones"
+            f"{options.rendered_share} leave {rendered} rendered ones"
+            + (f", and at a mapped share of {mapped_share} {mapped} mapped ones" if mapped_share else "")
         )
-    return taught
+    return rendered, mapped
 
 
-def edit_sources(job: Job, mode: str, seed: int) -> list[EditSource]:
-    """Where the edits of joint training come from."""
+def edit_sources(job: Job, mode: str, seed: int, mapped: FaceTable | None = None) -> list[EditSource]:
+    """Where the edits of joint training come from; ``mapped`` holds pairs of photographs, if there are any."""
     options = job.config.synthesis
     own = told_faces(job)
     if mode != "mixed":
         return [EditSource(own, EditSampler(own, paired=mode == "paired"), options.edits)]
-    taught = taught_edits(job)
+    rendered_edits, mapped_edits = taught_edits(job, options.mapped_share if mapped is not None else 0.0)
     # Eight faces a session: nearly every expression has a partner among the others.
     each = 16 * options.rendered_subjects // len(job.train.classes)
     taught_by = teaching_config(job.config, job.train.classes, seed=derive_seed("teach", seed) % 2**31, faces=each)
     rendered = render_faces(taught_by).with_classes(job.train.classes)
-    return [
-        EditSource(rendered, EditSampler(rendered, paired=True), taught),
-        EditSource(own, EditSampler(own, paired=False), options.edits - taught),
-    ]
+    # The edit is taught on faces that are framed like the photographs it is for.
+    framing = gentle(careless(job.config.augmentation))
+    sources = [EditSource(rendered, EditSampler(rendered, paired=True), rendered_edits, framing)]
+    if mapped is not None and mapped_edits:
+        pairs = told(job, mapped)
+        sources.append(EditSource(pairs, EditSampler(pairs, paired=True), mapped_edits))
+    unpaired = options.edits - rendered_edits - mapped_edits
+    return [*sources, EditSource(own, EditSampler(own, paired=False), unpaired)]
+
+
+def gentle(config: AugmentationConfig) -> AugmentationConfig:
+    """Views of faces that are edited: nothing is erased, and there is no noise to be copied."""
+    return dataclasses.replace(config, erase_probability=0.0, noise=0.0)
 
 
 def train_jointly(job: Job, network: str, seed: int) -> Path:
@@ -136,8 +165,8 @@ def train_jointly(job: Job, network: str, seed: int) -> Path:
             seed=seed_here,
             **job.placement,
         )
-        gentle = dataclasses.replace(config.augmentation, erase_probability=0.0, noise=0.0)
-        stream = EditStream(labelled, edit_sources(job, mode, seed), gentle)
+        mapped = mapped_pairs(job) if maps_photographs(job) else None
+        stream = EditStream(labelled, edit_sources(job, mode, seed, mapped), gentle(config.augmentation))
         loss = ExpressionLoss(job.counts, label_smoothing=config.label_smoothing)
         taught_by: dict[str, str] = {}
         if config.model.generator == "diffusion":

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from synthmtl.data import FaceTable
+from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import RecognitionStream
@@ -45,15 +46,26 @@ def teaching_config(config: MainJobConfig, classes: tuple[str, ...], *, seed: in
 
 
 def train_labeler(job: Job) -> Path:
-    """A network that reads the generator's targets from faces, trained on rendered ones, which carry them exactly.
+    """A network that reads the generator's targets from faces; see :func:`train_reader`."""
+    return train_reader(job, job.config.model.condition, "labeler", job.config.augmentation)
+
+
+def train_reader(job: Job, task: str, name: str, augmentation: AugmentationConfig) -> Path:
+    """A network that reads one kind of label from faces, trained on rendered ones, which carry it exactly.
+
+    Args:
+        job: the run.
+        task: the kind of label.
+        name: of the folder below the run's.
+        augmentation: of the rendered faces.
 
     Returns:
-        The folder that keeps the network.
+        The folder that keeps the network. Its result says how well rendered faces of other people are read.
     """
-    unit = Unit(job.out, "labeler")
+    unit = Unit(job.out, name)
     if unit.result is None:
-        config, task = job.config, job.config.model.condition
-        seed = derive_seed("labeler", config.seeds[0])
+        config = job.config
+        seed = derive_seed(name, config.seeds[0])
         torch.manual_seed(seed)
         classes = job.train.classes
         # Sixteen faces a person, as many as teach the edit.
@@ -77,22 +89,22 @@ def train_labeler(job: Job) -> Path:
         stream = RecognitionStream(
             faces,
             EpochSampler(torch.arange(len(faces)), config.judge.batch_size, seed),
-            augmentation=config.augmentation,
+            augmentation=augmentation,
             seed=seed,
             **job.placement,
         )
         result = fit(
-            players=[Player("labeler", MultiTaskObjective(model, HeterogeneousLoss(task_losses([task], faces))))],
+            players=[Player(name, MultiTaskObjective(model, HeterogeneousLoss(task_losses([task], faces))))],
             stream=stream,
             config=dataclasses.replace(config.judge, seed=seed),
             accelerator=job.accelerator,
             directory=unit.directory,
             progress=job.progress,
-            description="labeler",
+            description=name,
         )
         save(job, model, unit.directory / "model")
         outputs = predict_tasks(model, others, device=job.accelerator.device, mirror=config.mirror)
-        scores = {name: score.as_dict() for name, score in task_intervals([outputs], others).items()}
+        scores = {key: score.as_dict() for key, score in task_intervals([outputs], others).items()}
         job.finish(unit, {"rendered": scores, "seconds": result.seconds})
     return unit.directory
 
@@ -105,12 +117,21 @@ def told_faces(job: Job) -> FaceTable:
     Raises:
         InputError: if the network that ``synthesis.labeler`` names does not read it from such faces.
     """
-    if not lacking(job).any():
-        return job.train
+    return told(job, job.train) if lacking(job).any() else job.train
+
+
+def told(job: Job, table: FaceTable) -> FaceTable:
+    """A table in which the run's labeler has supplied what the generator is told, where faces lack it.
+
+    Raises:
+        InputError: as for :func:`told_faces`.
+    """
+    if job.config.model.condition == "expression":
+        return table
     named = job.config.synthesis.labeler
     network = load_network(named if named is not None else job.out / "labeler")
     try:
-        return supply_labels(job.train, network, job.config.model.condition, device=job.accelerator.device)
+        return supply_labels(table, network, job.config.model.condition, device=job.accelerator.device)
     except InputError as error:
         raise InputError(f"--synthesis.labeler {named}: {error}") from None
 

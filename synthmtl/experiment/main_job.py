@@ -16,10 +16,12 @@ from synthmtl.experiment.generation import (
     check_plans,
     judged_recall,
     make_fills,
+    maps_photographs,
     note_synthesis_mode,
     train_jointly,
 )
 from synthmtl.experiment.labeler import lacking, targets_note, told_faces, train_labeler
+from synthmtl.experiment.mapped import map_photographs
 from synthmtl.experiment.methods import Method, select_methods
 from synthmtl.experiment.quality import balancing_quality
 from synthmtl.experiment.reporting import build_report, write_report
@@ -122,6 +124,8 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
     first: list[Call] = [(role, train_judge, {"role": role}) for role in roles]
     if networks & {"hard", "gated"} and config.synthesis.labeler is None and bool(lacking(job).any()):
         first.append(("labeler", train_labeler, {}))
+    if networks & {"hard", "gated"} and maps_photographs(job):
+        first.append(("mapped photographs", map_photographs, {}))
     workers.run(first)
     calls: list[Call]
     bases: dict[tuple[str, int], Path] = {}

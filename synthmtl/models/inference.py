@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from synthmtl.data.augmentation import flip_landmarks
 from synthmtl.data.table import FaceTable
@@ -104,6 +105,52 @@ def predict_tasks(
             for task, values in predicted.items():
                 out[task].append(values.float().cpu())
     return {task: torch.cat(parts) for task, parts in out.items()}
+
+
+_VIEWS = ((0.06, 0.0, 1.0), (-0.06, 0.0, 1.0), (0.0, 0.06, 1.0), (0.0, -0.06, 1.0), (0.0, 0.0, 1.12), (0.0, 0.0, 0.9))
+"""Shift right, shift down (half sides of the picture) and size of the window through which a face is seen again."""
+
+
+@torch.no_grad()
+def agreed_landmarks(
+    model: MultiTaskModel, table: FaceTable, *, device: torch.device | str = "cpu", batch_size: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Landmarks as several views of each face agree on them, and how well they do.
+
+    A network sees every face as it is, mirrored, and through windows that are shifted or of another size. Where it
+    knows what it sees, its landmarks stay on their places of the face.
+
+    Args:
+        model: a network that predicts landmarks; it is put into evaluation mode and back.
+        table: at least one face, of the network's size and channels.
+        device: where the network is.
+        batch_size: faces at once.
+
+    Returns:
+        (N, 68, 2) mean over the views, in [0, 1] of the picture; (N,) mean distance from it, in distances between
+        the centers of the eyes.
+
+    Raises:
+        InputError: if the table is empty.
+    """
+    if not len(table):
+        raise InputError("there are no faces to predict: the table is empty")
+    means, spreads = [], []
+    with _batches(model, table, device, batch_size, None) as batches:
+        for images in batches:
+            seen = [model.predict(images)["landmarks"], flip_landmarks(model.predict(images.flip(-1))["landmarks"])]
+            for right, down, size in _VIEWS:
+                theta = torch.tensor([[size, 0.0, right], [0.0, size, down]], device=images.device)
+                grid = F.affine_grid(theta.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+                view = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+                places = 2 * model.predict(view)["landmarks"] - 1
+                seen.append((size * places + theta[:, 2] + 1) / 2)
+            views = torch.stack(seen).float()
+            mean = views.mean(0)
+            eyes = (mean[:, 36:42].mean(1) - mean[:, 42:48].mean(1)).norm(dim=1).clamp(min=1e-6)
+            means.append(mean.cpu())
+            spreads.append(((views - mean).norm(dim=3).mean((0, 2)) / eyes).cpu())
+    return torch.cat(means), torch.cat(spreads)
 
 
 def supply_labels(table: FaceTable, network: Network, kind: str, *, device: torch.device | str = "cpu") -> FaceTable:

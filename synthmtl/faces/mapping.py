@@ -1,0 +1,144 @@
+"""Expressions of rendered people carried over to photographs: by how their landmarks move and how their skin changes.
+
+A photograph has no partner that shows the same person with another expression. A rendered person has: where the two
+look alike, the photograph's landmarks are moved as that person's are, its pixels follow, and what moving alone cannot
+make (the opened mouth, the furrow beside the nose) is brought by the ratio of the rendered faces' pixels, after the
+expression ratio images of Liu, Shan & Zhang, Expressive Expression Mapping with Ratio Images, SIGGRAPH 2001.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.interpolate import RBFInterpolator
+from scipy.spatial import ConvexHull
+from torch import Tensor
+from torch.nn import functional as F
+
+_EVEN = np.array([0.3] * 17 + [1.0] * 31 + [0.7] * 20)
+"""How much each landmark says of where a face is: the jaw's lie on an outline without marks, the lips' move."""
+
+_EDGE = np.array([(x, y) for x in np.linspace(-0.1, 1.1, 6) for y in np.linspace(-0.1, 1.1, 6)])
+_EDGE = _EDGE[(np.abs(_EDGE - 0.5) > 0.55).any(1)]
+"""Places around the picture that stay where they are."""
+
+_STIFFNESS = 1e-3  # of the thin plate: a landmark that is a little off pulls less of the face along
+_NODES = 33  # the plate is computed at as many places along each side, in between it is as good as straight
+_DARKEST = 12.0  # gray levels added to both sides of a ratio, so that black divided by black is no noise
+_RATIOS = (0.25, 2.2)  # what skin, lips and teeth do to each other
+
+
+@dataclass(frozen=True)
+class RenderedChange:
+    """One rendered person, pose and light, with two expressions.
+
+    Attributes:
+        before, after: (C, S, S) float gray levels.
+        places_before, places_after: (68, 2) landmarks in [0, 1] of the picture.
+    """
+
+    before: Tensor
+    after: Tensor
+    places_before: np.ndarray
+    places_after: np.ndarray
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A turn, a size and a shift: ``(points - center) @ turn.T + target``."""
+
+    turn: np.ndarray
+    center: np.ndarray
+    target: np.ndarray
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        return (points - self.center) @ self.turn.T + self.target
+
+    def inverse(self, points: np.ndarray) -> np.ndarray:
+        return (points - self.target) @ np.linalg.inv(self.turn).T + self.center
+
+
+def fit_similarity(points: np.ndarray, onto: np.ndarray) -> Similarity:
+    """The similarity that brings 68 landmarks nearest to others, in weighted least squares (Umeyama, PAMI 1991).
+
+    Args:
+        points, onto: (68, 2).
+    """
+    weights = (_EVEN / _EVEN.sum())[:, None]
+    center, target = (weights * points).sum(0), (weights * onto).sum(0)
+    a, b = points - center, onto - target
+    size = (weights * a**2).sum()
+    cosine = (weights * a * b).sum() / size
+    sine = (weights[:, 0] * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])).sum() / size
+    return Similarity(np.array([[cosine, -sine], [sine, cosine]]), center, target)
+
+
+def shape_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How far landmarks (68, 2) are from each of (P, 68, 2), laid over them: (P,) root mean square distances.
+
+    In units of ``points``, so that small is alike in shape and, seen from any side, in pose.
+    """
+    weights = _EVEN / _EVEN.sum()
+    laid = np.stack([fit_similarity(other, points)(other) for other in others])
+    return np.sqrt((weights * ((laid - points) ** 2).sum(2)).sum(1))
+
+
+def map_expression(face: Tensor, places: np.ndarray, change: RenderedChange) -> tuple[Tensor, np.ndarray]:
+    """A photograph with the expression that a rendered person changed to.
+
+    One thin plate (Duchon 1977; scipy) tells for each pixel of the new face where it comes from in the photograph and
+    in both rendered faces. The ratio of these two changes the photograph below the eyes and within the face; brows and
+    eyes are moved alone, since the ratio of two painted brows that do not meet is a bright and a dark stripe.
+
+    Args:
+        face: (C, S, S) float gray levels, before the change; gray with a gray change, RGB with either.
+        places: (68, 2) its landmarks in [0, 1] of the picture.
+        change: the rendered person, pictures of the same size.
+
+    Returns:
+        The face (C, S, S) in [0, 255], and its landmarks (68, 2).
+    """
+    laid = fit_similarity(change.places_before, places)
+    moved = places + (change.places_after - change.places_before) @ laid.turn.T
+    edge = laid.inverse(_EDGE)
+    plate = RBFInterpolator(
+        np.concatenate([moved, _EDGE]),
+        np.concatenate(
+            [
+                np.concatenate([places, change.places_before, change.places_after], 1),
+                np.concatenate([_EDGE, edge, edge], 1),
+            ]
+        ),
+        kernel="thin_plate_spline",
+        smoothing=_STIFFNESS,
+    )
+    along = np.linspace(0, 1, _NODES)
+    nodes = np.stack(np.meshgrid(along, along), -1).reshape(-1, 2)
+    found = torch.from_numpy(plate(nodes)).float().reshape(_NODES, _NODES, 3, 2)
+    size = face.shape[-1]
+    # Nodes lie on the picture's edges, pixels have their centers half a pixel inside.
+    centers = (torch.arange(size) + 0.5) * 2 / size - 1
+    at = torch.stack(torch.meshgrid(centers, centers, indexing="xy"), -1)[None]
+    grids = F.grid_sample(found.permute(2, 3, 0, 1), at.expand(3, -1, -1, -1), align_corners=True)
+    warped, before, after = (
+        F.grid_sample(picture[None], grid.permute(1, 2, 0)[None] * 2 - 1, padding_mode="border", align_corners=False)[0]
+        for picture, grid in zip((face, change.before, change.after), grids, strict=True)
+    )
+    ratio = F.avg_pool2d((after + _DARKEST) / (before + _DARKEST), 3, 1, padding=1, count_include_pad=False)
+    ratio = 1 + (ratio.clamp(*_RATIOS) - 1) * _lower_face(moved, size)
+    return ((warped + _DARKEST) * ratio - _DARKEST).clamp(0, 255), moved
+
+
+def _lower_face(places: np.ndarray, size: int) -> Tensor:
+    """(1, S, S) in [0, 1]: 1 from below the eyes down to the jaw, falling to 0 over a few pixels around."""
+    eyes = places[[36, 39, 42, 45, 40, 41, 46, 47]]
+    lowest = eyes[4:].mean(0) + 0.35 * (places[33] - places[27])
+    right, left = lowest + (places[36] - places[45]) * 0.75, lowest + (places[45] - places[36]) * 0.75
+    corners = np.concatenate([places[2:15], [right, left]])
+    hull = ConvexHull(corners)
+    pixels = (np.arange(size) + 0.5) / size
+    points = np.stack(np.meshgrid(pixels, pixels), -1).reshape(-1, 2)
+    # Signed distance to the nearest side, positive inside.
+    depth = -(points @ hull.equations[:, :2].T + hull.equations[:, 2]).max(1).reshape(size, size)
+    fade = 0.04
+    return torch.from_numpy(np.clip(depth / fade, 0, 1)).float()[None]
