@@ -100,15 +100,13 @@ def map_expression(face: Tensor, places: np.ndarray, change: RenderedChange) -> 
     """
     laid = fit_similarity(change.places_before, places)
     moved = places + (change.places_after - change.places_before) @ laid.turn.T
-    edge = laid.inverse(_EDGE)
+    still = np.concatenate([_EDGE, _hairline(places)])
+    there = laid.inverse(still)
+    before, after = change.places_before, change.places_after
+    origins = [np.concatenate(pair) for pair in ((places, still), (before, there), (after, there))]
     plate = RBFInterpolator(
-        np.concatenate([moved, _EDGE]),
-        np.concatenate(
-            [
-                np.concatenate([places, change.places_before, change.places_after], 1),
-                np.concatenate([_EDGE, edge, edge], 1),
-            ]
-        ),
+        np.concatenate([moved, still]),
+        np.concatenate(origins, 1),
         kernel="thin_plate_spline",
         smoothing=_STIFFNESS,
     )
@@ -120,13 +118,19 @@ def map_expression(face: Tensor, places: np.ndarray, change: RenderedChange) -> 
     centers = (torch.arange(size) + 0.5) * 2 / size - 1
     at = torch.stack(torch.meshgrid(centers, centers, indexing="xy"), -1)[None]
     grids = F.grid_sample(found.permute(2, 3, 0, 1), at.expand(3, -1, -1, -1), align_corners=True)
-    warped, before, after = (
+    warped, first, second = (
         F.grid_sample(picture[None], grid.permute(1, 2, 0)[None] * 2 - 1, padding_mode="border", align_corners=False)[0]
         for picture, grid in zip((face, change.before, change.after), grids, strict=True)
     )
-    ratio = F.avg_pool2d((after + _DARKEST) / (before + _DARKEST), 3, 1, padding=1, count_include_pad=False)
+    ratio = F.avg_pool2d((second + _DARKEST) / (first + _DARKEST), 3, 1, padding=1, count_include_pad=False)
     ratio = 1 + (ratio.clamp(*_RATIOS) - 1) * _lower_face(moved, size)
     return ((warped + _DARKEST) * ratio - _DARKEST).clamp(0, 255), moved
+
+
+def _hairline(places: np.ndarray) -> np.ndarray:
+    """Places (5, 2) above the brows that no expression moves: muscles pull the brows along under the scalp."""
+    up = 0.9 * (places[27] - places[33])
+    return places[[17, 19, 27, 24, 26]] + up * np.array([[0.7], [0.9], [1.3], [0.9], [0.7]])
 
 
 def _lower_face(places: np.ndarray, size: int) -> Tensor:
