@@ -4,11 +4,12 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.models import Recognizer
-from synthmtl.models.inference import CONFIG, load_network, predict_table, save_network
+from synthmtl.models.inference import CONFIG, agreed_landmarks, load_network, predict_table, save_network
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -71,3 +72,48 @@ def test_a_network_is_in_the_mode_it_was_in_whatever_happens(network):
     with pytest.raises(RuntimeError):
         predict_table(model, faces)  # faces of another size
     assert model.training
+
+
+class Centroid(nn.Module):
+    """Says that every landmark lies where the picture is brightest on the mean, which moves as the picture does."""
+
+    def __init__(self, stubborn: bool = False):
+        super().__init__()
+        self.tasks, self.stubborn = ("landmarks",), stubborn
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def predict(self, images):
+        size = images.shape[-1]
+        light = (images + 1).mean(1)
+        at = (torch.arange(size) + 0.5) / size
+        total = light.sum((1, 2))
+        x, y = (light.sum(1) * at).sum(1) / total, (light.sum(2) * at).sum(1) / total
+        # Two eyes a fifth of the picture apart, so that spreads have a unit.
+        places = torch.stack([x, y], 1)[:, None].repeat(1, 68, 1)
+        places[:, 36:42, 0] -= 0.1
+        places[:, 42:48, 0] += 0.1
+        return {"landmarks": torch.full_like(places, 0.3) if self.stubborn else places}
+
+
+def spots(*middles):
+    """Bright spots on black, 48 px."""
+    at = torch.arange(48) + 0.5
+    images = [torch.exp(-((at - y)[:, None] ** 2 + (at - x)[None] ** 2) / 8) for x, y in middles]
+    return FaceTable((torch.stack(images)[:, None] * 255).to(torch.uint8), ("neutral",))
+
+
+def test_views_agree_on_landmarks_that_move_with_the_face():
+    places, spread = agreed_landmarks(Centroid(), spots((20, 26), (28, 22)))
+    assert torch.allclose(places[:, 33], torch.tensor([[20.0, 26.0], [28.0, 22.0]]) / 48, atol=2e-3)
+    # Only the eyes' distance, which the centroid does not know in a window of another size, disagrees.
+    assert spread.max() < 0.02
+
+
+def test_views_disagree_on_landmarks_that_do_not_move():
+    _, spread = agreed_landmarks(Centroid(stubborn=True), spots((20, 26)))
+    assert spread.min() > 1  # in distances between the eyes, which coincide here
+
+
+def test_agreement_needs_faces():
+    with pytest.raises(InputError, match="no faces to predict"):
+        agreed_landmarks(Centroid(), spots((20, 26)).select(torch.zeros(1, dtype=torch.bool)))
