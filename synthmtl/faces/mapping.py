@@ -26,6 +26,13 @@ _STIFFNESS = 1e-3  # of the thin plate: a landmark that is a little off pulls le
 _NODES = 33  # the plate is computed at as many places along each side, in between it is as good as straight
 _DARKEST = 12.0  # gray levels added to both sides of a ratio, so that black divided by black is no noise
 _RATIOS = (0.25, 2.2)  # what skin, lips and teeth do to each other
+_TEETH = 40.0  # gray levels by which teeth may be brighter than the brightest twentieth of the skin
+
+_LIDS = (([37, 38], [41, 40]), ([43, 44], [47, 46]))
+"""Points of the upper and of the lower lid of each eye, one above the other."""
+
+_LID_CHANGES = (0.3, 1.8)
+"""How much narrower and wider eyes become at most: beyond, an iris is drawn out to a stripe."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def map_expression(face: Tensor, places: np.ndarray, change: RenderedChange) -> 
         The face (C, S, S) in [0, 255], and its landmarks (68, 2).
     """
     laid = fit_similarity(change.places_before, places)
-    moved = places + (change.places_after - change.places_before) @ laid.turn.T
+    moved = _moved(places, change, laid)
     still = np.concatenate([_EDGE, _hairline(places)])
     there = laid.inverse(still)
     before, after = change.places_before, change.places_after
@@ -123,8 +130,30 @@ def map_expression(face: Tensor, places: np.ndarray, change: RenderedChange) -> 
         for picture, grid in zip((face, change.before, change.after), grids, strict=True)
     )
     ratio = F.avg_pool2d((second + _DARKEST) / (first + _DARKEST), 3, 1, padding=1, count_include_pad=False)
-    ratio = 1 + (ratio.clamp(*_RATIOS) - 1) * _lower_face(moved, size)
-    return ((warped + _DARKEST) * ratio - _DARKEST).clamp(0, 255), moved
+    mask = _lower_face(moved, size)
+    changed = (warped + _DARKEST) * (1 + (ratio.clamp(*_RATIOS) - 1) * mask) - _DARKEST
+    skin = warped[:, mask[0] > 0.5]
+    if skin.numel():
+        # Teeth twice as bright as the brightest skin are a lamp.
+        changed = changed.minimum(warped.maximum(skin.quantile(0.95) + _TEETH))
+    return changed.clamp(0, 255), moved
+
+
+def _moved(places: np.ndarray, change: RenderedChange, laid: Similarity) -> np.ndarray:
+    """Landmarks of the photograph after the change: moved alike, and lids opened or closed in proportion.
+
+    Lids that were moved by as much as those of wider eyes would cross.
+    """
+    moved = places + (change.places_after - change.places_before) @ laid.turn.T
+    for upper, lower in _LIDS:
+        before, after = (
+            np.linalg.norm(points[lower] - points[upper], axis=1).mean()
+            for points in (change.places_before, change.places_after)
+        )
+        middle = (moved[upper] + moved[lower]) / 2
+        half = np.clip(after / max(before, 1e-6), *_LID_CHANGES) * (places[lower] - places[upper]) / 2
+        moved[upper], moved[lower] = middle - half, middle + half
+    return moved
 
 
 def _hairline(places: np.ndarray) -> np.ndarray:

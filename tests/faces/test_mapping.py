@@ -12,6 +12,15 @@ from synthmtl.faces.mapping import RenderedChange, fit_similarity, map_expressio
 CLASSES = ("neutral", "happiness", "surprise", "anger")
 
 
+FREE = [point for point in range(68) if point not in (37, 38, 40, 41, 43, 44, 46, 47)]
+"""Landmarks but those of the lids between their corners."""
+
+
+def openings(places):
+    """Distances between the lids, (eye, two points)."""
+    return np.linalg.norm(places[[[41, 40], [47, 46]]] - places[[[37, 38], [43, 44]]], axis=2)
+
+
 @pytest.fixture(scope="module")
 def person():
     """A rendered person, neutral and with three expressions, at 64 px."""
@@ -74,7 +83,8 @@ def test_no_change_leaves_a_photograph_as_it_is(person):
 def test_a_persons_own_change_makes_nearly_the_true_face(person, expression):
     change = change_of(person, expression)
     mapped, moved = map_expression(change.before, change.places_before, change)
-    assert np.allclose(moved, change.places_after)
+    assert np.allclose(moved[FREE], change.places_after[FREE])
+    assert np.allclose(openings(moved), openings(change.places_after), rtol=0.35)
     # What moving and the ratio cannot make are painted teeth of full brightness, and eyes whose iris stays round.
     left = (mapped - change.after).abs().mean()
     assert left < 0.8 * (change.before - change.after).abs().mean()
@@ -104,7 +114,28 @@ def test_landmarks_move_as_on_a_face_of_that_size_and_turn(person):
     change = change_of(person, 2)
     places = turned(change.places_before, 15.0, 0.7, np.array([0.2, 0.05]))
     _, moved = map_expression(change.before, places, change)
-    assert np.allclose(moved, turned(change.places_after, 15.0, 0.7, np.array([0.2, 0.05])))
+    assert np.allclose(moved[FREE], turned(change.places_after, 15.0, 0.7, np.array([0.2, 0.05]))[FREE])
+
+
+def test_lids_open_and_close_in_proportion_and_never_cross(person):
+    change = change_of(person, 3)
+    grown = (openings(change.places_after).mean(1) / openings(change.places_before).mean(1))[:, None]
+    narrow = change.places_before.copy()
+    for upper, lower in (([37, 38], [41, 40]), ([43, 44], [47, 46])):
+        middle = (narrow[upper] + narrow[lower]) / 2
+        narrow[upper], narrow[lower] = (middle + 0.2 * (narrow[part] - middle) for part in (upper, lower))
+    _, moved = map_expression(change.before, narrow, change)
+    assert (grown < 1).all()  # anger narrows the eyes
+    assert np.allclose(openings(moved), np.maximum(grown, 0.3) * openings(narrow))
+    assert (moved[[41, 40, 47, 46], 1] > moved[[37, 38, 43, 44], 1]).all()
+
+
+def test_teeth_are_hardly_brighter_than_skin(person):
+    places = person.landmarks[0].double().numpy()
+    flash = RenderedChange(torch.full((1, 64, 64), 50.0), torch.full((1, 64, 64), 250.0), places, places)
+    mapped, _ = map_expression(torch.full((1, 64, 64), 130.0), places, flash)
+    column, row = (places[62] * 64).astype(int)
+    assert mapped[0, row, column] == pytest.approx(170.0, abs=0.5)
 
 
 def test_a_ratio_changes_the_lower_face_alone(person):
