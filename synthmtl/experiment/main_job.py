@@ -27,7 +27,7 @@ from synthmtl.experiment.quality import balancing_quality
 from synthmtl.experiment.reporting import build_report, write_report
 from synthmtl.experiment.stages import Job, load_data, save, train_judge
 from synthmtl.experiment.workers import Call, Workers
-from synthmtl.experiment.workspace import check_out, claim, describe_data, open_out
+from synthmtl.experiment.workspace import Unit, check_out, claim, describe_data, open_out
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.models.inference import load_network
 from synthmtl.training import build_accelerator, check_same_data
@@ -151,6 +151,8 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
         balance = fills[generators[0]].summary
         generation = {"generator": config.model.generator, "judged_recall": judged_recall(job, generator, judge)}
         generation |= {"targets": targets} if targets else {}
+        if maps_photographs(job):
+            generation["mapped"] = Unit(job.out, "mapped").finished
         methods = without_empty_fills(job, methods, fills)
 
     calls = []

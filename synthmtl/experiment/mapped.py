@@ -19,6 +19,9 @@ from synthmtl.models.inference import agreed_landmarks, load_network
 from synthmtl.progress import shown
 from synthmtl.report import contact_sheet
 
+SHEET = "sheet.png"
+"""Some of the photographs and what was made of them, in the folder ``mapped``."""
+
 _FILE = "faces.safetensors"
 _SHEET_ROWS = 12
 
@@ -68,7 +71,7 @@ def map_photographs(job: Job) -> Path:
             write_tensors(unit.directory / _FILE, {"rows": torch.tensor(kept), "faces": torch.stack(faces)})
             heads = ["neutral", *(job.train.classes[k] for k in changes.expressions)]
             sheet = torch.stack(faces[:_SHEET_ROWS]).numpy()
-            contact_sheet(sheet, None, heads, unit.directory / "sheet.png", lead_columns=1)
+            contact_sheet(sheet, None, heads, unit.directory / SHEET, lead_columns=1)
         job.finish(unit, {"photographs": len(neutral), "mapped": len(kept)})
     return unit.directory
 

@@ -15,6 +15,7 @@ import torch
 from synthmtl.balance.sheet import new_cells
 from synthmtl.balance.synthesize import edit_faces
 from synthmtl.experiment.cells import cell_predictions
+from synthmtl.experiment.mapped import SHEET
 from synthmtl.experiment.methods import METHODS
 from synthmtl.experiment.quality import closest_pairs
 from synthmtl.experiment.stages import AnyJob, Job
@@ -161,6 +162,8 @@ def write_report(job: Job, report: dict, generator: FaceGenerator | None) -> Non
         figures["closest_pairs"] = closest_pairs(job)
     if generator is not None:
         figures["contact_sheet"] = expression_sheet(job, generator, job.out / "figures" / "contact_sheet.png")
+    if report["generation"].get("mapped", {}).get("mapped"):
+        figures["mapped"] = job.out / "mapped" / SHEET
     write_page(report, job.out / "report.html", figures)
     track_images(job.accelerator, figures)
 

@@ -28,6 +28,7 @@ _FIGURES = {
     # prefix of a figure's name: (section of the page, caption)
     "closest_pairs": ("quality", "synthesized faces (left) that are nearest to a training face"),
     "contact_sheet": ("contact_sheet", "sources and what the synthesis branch made of them"),
+    "mapped": ("contact_sheet", "photographs and what expression mapping made of them, the pairs that taught the edit"),
     "class_counts": ("balance", "training faces of each class before and after balancing"),
     "methods": ("methods", "mean over seeds (dot), 95 % interval (line), single seeds (small dots)"),
     "per_class": ("per_class", "recall of each expression"),
@@ -45,7 +46,7 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
     Args:
         report: as ``report.json`` holds it.
         out: the file to write, or an existing folder that gets ``report.html``.
-        figures: PNG files by name. The name's beginning (``contact_sheet``, ``class_counts``, ``methods``,
+        figures: PNG files by name. The name's beginning (``contact_sheet``, ``mapped``, ``class_counts``, ``methods``,
             ``per_class``, ``confusion``, ``curves``, ``gates``) decides the section; its rest joins the caption.
 
     Returns:

@@ -43,10 +43,13 @@ def brief():
     return config
 
 
+def splits_of(table):
+    return Splits(train=table, validation=table, test=table, notes=[])
+
+
 def job(table, out, config=None):
     out.mkdir(exist_ok=True)
-    splits = Splits(train=table, validation=table, test=table, notes=[])
-    return Job(config or brief(), out, splits, build_accelerator(precision="no"), progress=False)
+    return Job(config or brief(), out, splits_of(table), build_accelerator(precision="no"), progress=False)
 
 
 def test_photographs_with_landmarks_become_pairs(tmp_path):
@@ -137,6 +140,7 @@ def test_a_run_reads_landmarks_by_itself_and_says_so(folder, tmp_path):
     validate_report(report)
     assert load_network(run / "landmarks").tasks == ("landmarks",)
     found = json.loads((run / "mapped/result.json").read_text())
+    assert report["generation"]["mapped"] == found
     said = [note for note in report["notes"] if "neutral training face" in note]
     assert len(said) == 1 and (
         str(found["mapped"]) in said[0] if found["mapped"] else "rendered pairs alone" in said[0]
@@ -145,6 +149,19 @@ def test_a_run_reads_landmarks_by_itself_and_says_so(folder, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (run / "mapped").iterdir()}
     run_main_job(config, run, resume=True)
     assert {path: path.stat().st_mtime_ns for path in (run / "mapped").iterdir()} == before
+
+
+def test_the_report_shows_what_taught(tmp_path, monkeypatch):
+    """With landmarks that are right, as of a reader that has learned, faces are mapped, taught and shown."""
+    table = photographs(landmarks=True)
+    config = brief()
+    monkeypatch.setattr("synthmtl.experiment.main_job.load_data", lambda faces: (splits_of(table), None))
+    config.faces.path = "photographs"
+    report = run_main_job(config, tmp_path / "run")
+    found = report["generation"]["mapped"]
+    assert found["mapped"] > 0 and (tmp_path / "run/mapped/sheet.png").is_file()
+    page = (tmp_path / "run/report.html").read_text()
+    assert "expression mapping made of them" in page.replace("\n", " ")
 
 
 def test_rendered_faces_are_not_mapped(tmp_path):
