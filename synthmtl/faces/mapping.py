@@ -126,7 +126,7 @@ def map_expression(face: Tensor, places: np.ndarray, change: RenderedChange) -> 
     at = torch.stack(torch.meshgrid(centers, centers, indexing="xy"), -1)[None]
     grids = F.grid_sample(found.permute(2, 3, 0, 1), at.expand(3, -1, -1, -1), align_corners=True)
     warped, first, second = (
-        F.grid_sample(picture[None], grid.permute(1, 2, 0)[None] * 2 - 1, padding_mode="border", align_corners=False)[0]
+        F.grid_sample(picture[None], 2 * grid.permute(1, 2, 0)[None] - 1, padding_mode="border", align_corners=False)[0]
         for picture, grid in zip((face, change.before, change.after), grids, strict=True)
     )
     ratio = F.avg_pool2d((second + _DARKEST) / (first + _DARKEST), 3, 1, padding=1, count_include_pad=False)
@@ -164,8 +164,7 @@ def _hairline(places: np.ndarray) -> np.ndarray:
 
 def _lower_face(places: np.ndarray, size: int) -> Tensor:
     """(1, S, S) in [0, 1]: 1 from below the eyes down to the jaw, falling to 0 over a few pixels around."""
-    eyes = places[[36, 39, 42, 45, 40, 41, 46, 47]]
-    lowest = eyes[4:].mean(0) + 0.35 * (places[33] - places[27])
+    lowest = places[[40, 41, 46, 47]].mean(0) + 0.35 * (places[33] - places[27])
     right, left = lowest + (places[36] - places[45]) * 0.75, lowest + (places[45] - places[36]) * 0.75
     corners = np.concatenate([places[2:15], [right, left]])
     hull = ConvexHull(corners)
