@@ -33,7 +33,7 @@ MIN_CORRELATION = 0.99
 _EXPLAINED = 0.95  # tangent similarity of candidates; below it lie 1 in 200 copies, cropped all around
 _LOW = 5  # lowest frequencies along each side that candidates are compared by
 _HASH = 8
-_CHUNK, _COLUMNS = 1024, 8192
+_CHUNK = 1024  # faces compared with as many others at once: larger products take longer, and hold hundreds of MiB
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ def _candidates(
         start = chunk * _CHUNK
         q = torch.linalg.qr(_tangents(pictures)).Q * _has_contrast(pictures)[:, :, None]
         planes = (q @ q.mT)[:, a, b] * torch.where(a == b, 1.0, 2.0)
-        for offset in range(start if within else 0, len(points), _COLUMNS):  # i < j: no column before the chunk's own
-            point = points[offset : offset + _COLUMNS]
+        for offset in range(start if within else 0, len(points), _CHUNK):  # i < j: no column before the chunk's own
+            point = points[offset : offset + _CHUNK]
             products = point[:, a] * point[:, b]
             even, sign = (planes[:, part] @ products[:, part].T for part in (~odd, odd))
-            same = keys[0][start : start + _CHUNK, None] == keys[1][offset : offset + _COLUMNS]
+            same = keys[0][start : start + _CHUNK, None] == keys[1][offset : offset + _CHUNK]
             close = (even + sign.abs() > _EXPLAINED) | same
             if within:
                 close.triu_(start - offset + 1)

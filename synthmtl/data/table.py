@@ -28,6 +28,8 @@ _MISSING = {
     "synthetic": ((), torch.bool, False),
 }
 
+_DIGESTED = 16384  # rows of a column that are held in full at once
+
 
 @dataclass
 class FaceTable:
@@ -73,9 +75,9 @@ class FaceTable:
             raise InputError(f"classes must be expressions in canonical order, not {self.classes}")
         for name, (shape, dtype, missing) in _MISSING.items():
             if getattr(self, name) is None:
-                setattr(self, name, torch.full((count, *shape), missing, dtype=dtype))
+                setattr(self, name, _filled(count, shape, missing, dtype))
         if self.expression_distribution is None:
-            self.expression_distribution = torch.full((count, len(self.classes)), float("nan"))
+            self.expression_distribution = _filled(count, (len(self.classes),), float("nan"), torch.float32)
         if self.files is None:
             self.files = [""] * count
         for name in (*_MISSING, "expression_distribution", "files"):
@@ -114,7 +116,8 @@ class FaceTable:
         columns = {name: getattr(self, name) for name in ("images", *_MISSING, "expression_distribution")}
         for name, column in (columns | self.attributes).items():
             digest.update(f"{name} {column.dtype} {tuple(column.shape)}".encode())
-            digest.update(column.contiguous().flatten().view(torch.uint8).numpy())
+            for part in column.split(_DIGESTED):
+                digest.update(part.contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
     def select(self, index: Tensor | Sequence[int], *, reuse: bool = False) -> "FaceTable":
@@ -125,7 +128,7 @@ class FaceTable:
         (:func:`~synthmtl.data.storage.keep_faces`), which, with all that shares them, are not to be used any more.
         """
         index = _rows(index)
-        columns = {name: getattr(self, name)[index] for name in (*_MISSING, "expression_distribution")}
+        columns = {name: _taken(getattr(self, name), index) for name in (*_MISSING, "expression_distribution")}
         return FaceTable(
             images=keep_faces(self.images, index) if reuse else take_faces(self.images, index),
             classes=self.classes,
@@ -202,10 +205,35 @@ class FaceTable:
             words={name: words for table in tables for name, words in table.words.items()},
             images=join_faces([table.images for table in tables]),
             **{
-                name: torch.cat([getattr(table, name) for table in tables])
+                name: _joined([getattr(table, name) for table in tables])
                 for name in (*_MISSING, "expression_distribution")
             },
         )
+
+
+def _filled(count: int, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
+    """One value, (count, ...) of the shape.
+
+    Wide columns hold it once for all rows: 200,000 faces without landmarks would need 109 MB to say so.
+    """
+    if not shape:
+        return torch.full((count,), value, dtype=dtype)
+    return torch.full((1, *shape), value, dtype=dtype).expand(count, *shape)
+
+
+def _held_once(column: Tensor) -> bool:
+    return column.ndim > 1 and len(column) > 1 and column.stride(0) == 0
+
+
+def _taken(column: Tensor, index: Tensor) -> Tensor:
+    return column[:1].expand(len(index), *column.shape[1:]) if _held_once(column) and len(index) else column[index]
+
+
+def _joined(columns: Sequence[Tensor]) -> Tensor:
+    """One column of several; where all of them are missing throughout and say so once, it does, too."""
+    if all(_held_once(column) and bool(column[0].isnan().all()) for column in columns):
+        return columns[0][:1].expand(sum(map(len, columns)), *columns[0].shape[1:])
+    return torch.cat(list(columns))
 
 
 def _rows(index: Tensor | Sequence[int]) -> Tensor:

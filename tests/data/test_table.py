@@ -252,3 +252,52 @@ def test_joining_large_tables_keeps_their_pixels_on_the_disk(table, monkeypatch)
     joined = FaceTable.concatenate(parts)
     assert shapes == [(5, 1, 16, 16)] and torch.equal(joined.images, torch.cat([part.images for part in parts]))
     assert FaceTable.concatenate(parts[:1]).images.data_ptr() == parts[0].images.data_ptr()
+
+
+WIDE = ("landmarks", "action_units", "valence_arousal", "expression_distribution")
+
+
+def held(table):
+    """Bytes that the wide columns keep."""
+    return sum(getattr(table, name).untyped_storage().nbytes() for name in WIDE)
+
+
+def faces(count):
+    images = torch.arange(count).to(torch.uint8)[:, None, None, None].expand(count, 1, 32, 32).contiguous()
+    return FaceTable(images, ("neutral", "happiness"), expression=torch.arange(count) % 2)
+
+
+def test_what_no_face_carries_is_held_once():
+    table = faces(1000)
+    assert held(table) < 2000  # in full it would be 650 kB
+    for part in (
+        table.select(torch.arange(0, 1000, 3)),
+        table.select([7]),
+        table.select([]),
+        FaceTable.concatenate([table, table.select(torch.arange(10))]),
+        table.replace(subject=torch.arange(1000)),
+    ):
+        assert held(part) < 2000
+        assert all(len(getattr(part, name)) == len(part) and getattr(part, name).isnan().all() for name in WIDE)
+
+
+def test_holding_it_once_changes_nothing():
+    table = faces(40)
+    full = table.replace(**{name: getattr(table, name).clone().contiguous() for name in WIDE})
+    full.landmarks[3] = 0.5
+    assert table.landmarks.isnan().all()
+    full.landmarks[3] = float("nan")
+    assert full.fingerprint() == table.fingerprint()
+    mixed = FaceTable.concatenate([table, full.replace(landmarks=torch.full((40, 68, 2), 0.25))])
+    assert mixed.landmarks[:40].isnan().all() and (mixed.landmarks[40:] == 0.25).all()
+    rows = torch.tensor([5, 5, 0])
+    for name in WIDE:
+        assert getattr(table.batch(rows), name).equal(getattr(full.batch(rows), name)) or (
+            getattr(table.batch(rows), name).isnan().all() and getattr(full.batch(rows), name).isnan().all()
+        )
+
+
+def test_one_value_for_all_faces_is_a_value():
+    told = faces(4).replace(valence_arousal=torch.tensor([[0.5, -0.5]]).expand(4, 2))
+    joined = FaceTable.concatenate([told, told.replace(valence_arousal=torch.tensor([[0.1, 0.2]]).expand(4, 2))])
+    assert joined.valence_arousal[:, 0].tolist() == pytest.approx([0.5] * 4 + [0.1] * 4)

@@ -70,7 +70,7 @@ class HasExpression(Protocol):
 AnyFace = TypeVar("AnyFace", bound=HasExpression)
 
 
-@dataclass
+@dataclass(slots=True)
 class Face:
     """A face that a data set lists: its file, split (or ``all``), expression (or None) and metadata row (or None)."""
 
