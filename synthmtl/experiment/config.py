@@ -363,10 +363,11 @@ def preset(name: str, *, rendered: bool, generator: str = "gan") -> MainJobConfi
     if name == "quick":
         return MainJobConfig(
             label_smoothing=0.1,
-            # Photographs have no pairs to bound what the guide asks for: smooth flows do, and a critic that counts.
+            # Unpaired photographs do not bound what the guide asks for: mapped pairs, smooth flows and a critic do.
             synthesis=SynthesisOptions(
                 edits=40,
-                rendered_share=0.4,
+                rendered_share=0.25,
+                mapped_share=0.45,
                 guide_noise=0.15,
                 weights=SynthesisWeights(expression=0.8, adversarial=1.0, smoothness=2.0),
             ),
