@@ -8,7 +8,7 @@ one is laid over the other.
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,7 @@ _EXPLAINED = 0.95  # tangent similarity of candidates; below it lie 1 in 200 cop
 _LOW = 5  # lowest frequencies along each side that candidates are compared by
 _HASH = 8
 _CHUNK = 1024  # faces compared with as many others at once: larger products take longer, and hold hundreds of MiB
+_PICTURES = 128  # described or laid over each other at once: holes that so many leave in the memory are small
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def exact_hash(images: Tensor | FaceRows) -> Tensor:
     """(N,) int64, equal for faces that are equal in every pixel (64 bits of BLAKE2)."""
     rows = (row for chunk in images.split(_CHUNK) for row in chunk.flatten(1).contiguous().numpy())
     digests = (hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
-    return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
+    numbers = (int.from_bytes(digest, "little", signed=True) for digest in digests)
+    return torch.from_numpy(np.fromiter(numbers, np.int64, len(images)))
 
 
 def near_duplicates(
@@ -99,7 +101,8 @@ def near_duplicates(
     """
     columns = {name: [torch.empty(0, dtype=dtype)] for name, dtype in _COLUMN_TYPES.items()}
     keys = [exact_hash(images) for images in (first, first if second is None else second)]
-    for i, j, mirrored in _candidates(first, second, keys):
+    for candidates in _together(_candidates(first, second, keys), _PICTURES):
+        i, j, mirrored = candidates[:, 0], candidates[:, 1], candidates[:, 2] == 1
         others = reduced((first if second is None else second)[j])
         others = torch.where(mirrored[:, None, None, None], others.flip(-1), others)
         faces = reduced(first[i])
@@ -108,8 +111,9 @@ def near_duplicates(
         correlation = torch.where(exact, 1.0, best_match(faces, others, steps=0))
         keep = exact | (match > min_match)
         found = (i, j, exact, mirrored & ~exact, correlation, match)
-        for column, values in zip(columns.values(), found, strict=True):
-            column.append(values[keep])
+        if keep.any():
+            for column, values in zip(columns.values(), found, strict=True):
+                column.append(values[keep])
     pairs = Duplicates(**{name: torch.cat(parts) for name, parts in columns.items()})
     order = np.lexsort((pairs.second.numpy(), pairs.first.numpy()))
     return Duplicates(**{name: column[order] for name, column in vars(pairs).items()})
@@ -121,45 +125,97 @@ _COLUMN_TYPES = {
 }  # fmt: skip
 
 
-def _candidates(
-    first: Tensor | FaceRows, second: Tensor | FaceRows | None, keys: list[Tensor]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Rows i and j of pairs that may show the same picture, and whether one is mirrored, at most ``_CHUNK`` at a time.
+def _together(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The rows of all parts, ``size`` at a time."""
+    waiting: list[Tensor] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= size:
+            *full, rest = torch.cat(waiting).split(size)
+            yield from full
+            waiting = [rest]
+    if waiting:
+        yield torch.cat(waiting)
 
-    Tangent similarity is |Qᵀb|² = ⟨QQᵀ, bbᵀ⟩, with Q the basis of a face of ``first`` and its derivatives, b that of
-    one of ``second`` with length 1: one product of matrices for all pairs. Mirroring b changes the sign of its odd
-    frequencies along x, hence of those products that have one such factor.
-    """
-    within = second is None
+
+def _candidates(first: Tensor | FaceRows, second: Tensor | FaceRows | None, keys: list[Tensor]) -> Iterator[Tensor]:
+    """Pairs that may show the same picture, (K, 3) int64 at a time: rows i and j, and 1 where one is mirrored."""
     others = first if second is None else second
-    points = torch.cat(
-        [torch.empty(0, _LOW**2 - 1)]
-        + [F.normalize(_frequencies(p) * _has_contrast(p)) for p in _reduced_chunks(others)]
-    )
-    a, b = torch.triu_indices(_LOW**2 - 1, _LOW**2 - 1)
-    column = torch.arange(1, _LOW**2) % _LOW
-    odd = (column[a] + column[b]) % 2 == 1
-    chunks = shown(_reduced_chunks(first), "comparing pictures", unit="face", total=len(first), count=len)
-    for chunk, pictures in enumerate(chunks):
+    if not (len(first) and len(others)):
+        return
+    points = torch.empty(len(others), _LOW**2 - 1)
+    for part, faces in zip(points.split(_PICTURES), others.split(_PICTURES), strict=True):
+        part[:] = _points(faces)
+    blocks = _Blocks(min(_CHUNK, len(first)), min(_CHUNK, len(others)))
+    chunks = shown(first.split(_CHUNK), "comparing pictures", unit="face", total=len(first), count=len)
+    for chunk, faces in enumerate(chunks):
         start = chunk * _CHUNK
+        planes = torch.cat([blocks.planes(part) for part in faces.split(_PICTURES)])
+        for offset in range(start if second is None else 0, len(points), _CHUNK):  # no column before the chunk's own
+            rows, columns = slice(start, start + _CHUNK), slice(offset, offset + _CHUNK)
+            same = keys[0][rows, None], keys[1][columns]
+            found = blocks.close(planes, points[columns], same, triangle=second is None and start == offset)
+            if len(found):
+                yield found + torch.tensor([start, offset, 0])
+
+
+class _Blocks:
+    """Compares faces with others, a block of both at a time, each block in the memory of the one before.
+
+    Tangent similarity is |Qᵀb|² = ⟨QQᵀ, bbᵀ⟩, with Q the basis of a face and its derivatives, b another face with
+    length 1: one product of matrices for all pairs. Mirroring b changes the sign of its odd frequencies along x, hence
+    of those products that have one such factor.
+
+    Memory that each block gave back would not do for the next: glibc before 2.38 wants room to spare for aligned
+    memory, finds none where something small has come to lie beside it, and takes more from the system.
+
+    Args:
+        rows, columns: of the largest block.
+    """
+
+    def __init__(self, rows: int, columns: int):
+        a, b = torch.triu_indices(_LOW**2 - 1, _LOW**2 - 1)
+        column = torch.arange(1, _LOW**2) % _LOW
+        odd = (column[a] + column[b]) % 2 == 1
+        order = odd.int().argsort(stable=True)
+        self._a, self._b, self._even = a[order], b[order], int((~odd).sum())
+        self._products = torch.empty(2, columns * len(a))
+        self._sums = torch.empty(3, rows * columns)
+        self._marks = torch.empty(2, rows * columns, dtype=torch.bool)
+
+    def planes(self, faces: Tensor) -> Tensor:
+        """(N, C, H, W) uint8 → (N, 300): the products QQᵀ of :meth:`close`, those of the odd last."""
+        pictures = reduced(faces)
         q = torch.linalg.qr(_tangents(pictures)).Q * _has_contrast(pictures)[:, :, None]
-        planes = (q @ q.mT)[:, a, b] * torch.where(a == b, 1.0, 2.0)
-        for offset in range(start if within else 0, len(points), _CHUNK):  # i < j: no column before the chunk's own
-            point = points[offset : offset + _CHUNK]
-            products = point[:, a] * point[:, b]
-            even, sign = (planes[:, part] @ products[:, part].T for part in (~odd, odd))
-            same = keys[0][start : start + _CHUNK, None] == keys[1][offset : offset + _CHUNK]
-            close = (even + sign.abs() > _EXPLAINED) | same
-            if within:
-                close.triu_(start - offset + 1)
-            found = torch.from_numpy(np.flatnonzero(close.numpy()))
-            for index in found.split(_CHUNK) if len(found) else ():
-                i, j = index // close.shape[1], index % close.shape[1]
-                yield i + start, j + offset, sign[i, j] < 0
+        return (q @ q.mT)[:, self._a, self._b] * torch.where(self._a == self._b, 1.0, 2.0)
+
+    def close(self, planes: Tensor, points: Tensor, keys: tuple[Tensor, Tensor], *, triangle: bool) -> Tensor:
+        """(K, 3) int64, as :func:`_candidates`, of (N, 300) planes, (M, 24) points and keys (N, 1) and (M,).
+
+        Args:
+            triangle: only pairs i < j.
+        """
+        n, m, terms = len(planes), len(points), len(self._a)
+        products, factors = (memory[: m * terms].view(m, terms) for memory in self._products)
+        total, sign, size = (memory[: n * m].view(n, m) for memory in self._sums)
+        close, same = (memory[: n * m].view(n, m) for memory in self._marks)
+        torch.index_select(points, 1, self._a, out=products)
+        products *= torch.index_select(points, 1, self._b, out=factors)
+        torch.mm(planes[:, : self._even], products[:, : self._even].T, out=total)
+        torch.mm(planes[:, self._even :], products[:, self._even :].T, out=sign)
+        total += torch.abs(sign, out=size)
+        torch.gt(total, _EXPLAINED, out=close)
+        close |= torch.eq(*keys, out=same)
+        if triangle:
+            close.triu_(1)
+        found = torch.from_numpy(np.flatnonzero(close.numpy()))
+        return torch.stack([found // m, found % m, (sign.view(-1)[found] < 0).long()], 1)
 
 
-def _reduced_chunks(images: Tensor | FaceRows) -> Iterator[Tensor]:
-    return (reduced(chunk) for chunk in images.split(_CHUNK) if len(chunk))
+def _points(faces: Tensor) -> Tensor:
+    """(N, C, H, W) uint8 → (N, 24): lowest frequencies of length 1; 0 where flat."""
+    pictures = reduced(faces)
+    return F.normalize(_frequencies(pictures) * _has_contrast(pictures))
 
 
 def _has_contrast(pictures: Tensor) -> Tensor:

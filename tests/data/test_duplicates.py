@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from synthmtl.data import duplicates
+from synthmtl.data.alignment import best_match, reduced
 from synthmtl.data.duplicates import MIN_MATCH, duplicate_groups, exact_hash, near_duplicates, perceptual_hash, repeats
 from synthmtl.data.storage import FaceRows
 from synthmtl.faces import RenderConfig, render_faces
@@ -75,6 +78,84 @@ def test_search_agrees_with_all_correlations(faces):
     expected = torch.nonzero(((flat @ flat.T) > 0.99).triu(1))
     found = near_duplicates(images)
     assert torch.equal(torch.stack([found.first, found.second], 1), expected) and len(expected) == 50
+
+
+@pytest.fixture
+def with_copies(faces):
+    """70 faces, of which 25 are equal, disturbed or mirrored ones of the others."""
+    images = faces(70, SIZE)
+    images[40:50] = images[[3, 3, 0, 39, 21, 8, 9, 17, 18, 30]]
+    images[50:60] = disturbed(images[[3, 5, 6, 12, 13, 20, 34, 35, 36, 37]])
+    images[60:65] = disturbed(images[[5, 1, 33, 27, 28]]).flip(-1)
+    return images
+
+
+@pytest.mark.parametrize("two_sets", [False, True])
+def test_search_agrees_with_all_pairs_laid_over_each_other(with_copies, two_sets):
+    first, second = (with_copies[:40], with_copies[30:]) if two_sets else (with_copies, with_copies)
+    i, j = torch.ones(len(first), len(second)).triu(0 if two_sets else 1).nonzero().T
+    if two_sets:
+        i, j = torch.cartesian_prod(torch.arange(len(first)), torch.arange(len(second))).T
+    straight, mirrored = (best_match(reduced(first[i]), reduced(others[j])) for others in (second, second.flip(-1)))
+    wanted = torch.maximum(straight, mirrored) > MIN_MATCH
+    found = near_duplicates(first, second if two_sets else None)
+    assert torch.equal(found.first, i[wanted]) and torch.equal(found.second, j[wanted])
+    assert torch.equal(found.mirrored, (mirrored > straight)[wanted])
+    assert torch.equal(found.exact, (first[i] == second[j]).flatten(1).all(1)[wanted])
+    assert len(found) > 20 and found.mirrored.any() and found.exact.any()
+
+
+@pytest.mark.parametrize(("chunk", "pictures"), [(1, 1), (7, 3), (16, 64), (70, 4), (71, 25)])
+@pytest.mark.parametrize("two_sets", [False, True])
+def test_it_does_not_matter_how_many_are_compared_at_once(with_copies, chunk, pictures, two_sets, monkeypatch):
+    sets = (with_copies[:33], with_copies[33:]) if two_sets else (with_copies,)
+    wanted = near_duplicates(*sets)
+    monkeypatch.setattr(duplicates, "_CHUNK", chunk)
+    monkeypatch.setattr(duplicates, "_PICTURES", pictures)
+    found = near_duplicates(*sets)
+    for name in ("first", "second", "exact", "mirrored"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name))
+    for name in ("correlation", "match"):
+        assert torch.allclose(getattr(found, name), getattr(wanted, name), atol=1e-4)
+
+
+class Made(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made within it, those with memory of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        given = {t.untyped_storage().data_ptr() for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)}
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in given:
+                self.bytes += tensor.nbytes
+        return result
+
+
+def test_all_blocks_are_compared_in_the_same_memory(with_copies):
+    blocks = duplicates._Blocks(60, 60)
+    planes, points = blocks.planes(with_copies), duplicates._points(with_copies)
+    keys = exact_hash(with_copies)
+    with Made() as made:
+        for rows, columns in ((slice(60), slice(60)), (slice(60), slice(60, 70)), (slice(60, 70), slice(60, 70))):
+            found = blocks.close(
+                planes[rows], points[columns], (keys[rows, None], keys[columns]), triangle=rows == columns
+            )
+            assert made.bytes <= 100 * len(found)  # a few numbers for each candidate
+            made.bytes = 0
+
+
+def test_few_pictures_are_worked_on_at_once(with_copies, monkeypatch):
+    counts = []
+    monkeypatch.setattr(duplicates, "reduced", lambda faces: counts.append(len(faces)) or reduced(faces))
+    monkeypatch.setattr(duplicates, "_CHUNK", 64)
+    monkeypatch.setattr(duplicates, "_PICTURES", 16)
+    assert len(near_duplicates(with_copies)) > 16
+    assert max(counts) == 16
 
 
 def test_flat_and_dark_faces_are_paired_only_when_identical():
