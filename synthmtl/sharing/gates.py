@@ -170,8 +170,13 @@ class GatedPair(nn.Module, ABC):
         self.penalty = None
         if self.forced_take == 0:
             return receiver
-        step = _compiled_step() if self.compiled and not self.gates._forward_hooks else _step
-        return step(self, receiver, donor)
+        if self.compiled and not self.gates._forward_hooks:
+            return self.compiled_forward(receiver, donor)
+        return _step(self, receiver, donor)
+
+    def compiled_forward(self, receiver: Tensor, donor: Tensor) -> Tensor:
+        """As ``forward``, compiled."""
+        return _compiled_step()(self, receiver, donor)
 
     @abstractmethod
     def exchange(self, receiver: Tensor, donor: Tensor, passed: Tensor, taken: Tensor) -> Tensor:

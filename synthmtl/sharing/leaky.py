@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.sharing.gates import GatedPair, Gates, PairwiseSharing, convolve, mix
+from synthmtl.sharing.rows import LeakyRows, low_precision
 
 
 class ConvFLU(GatedPair):
@@ -72,6 +73,16 @@ class ConvFLU(GatedPair):
         both = torch.cat([passed * donor, receiver], 1)
         candidate = torch.tanh(self.norm(convolve(self.candidate, both)))  # type: ignore[misc, arg-type]
         return mix(receiver, candidate, taken)
+
+    def compiled_forward(self, receiver: Tensor, donor: Tensor) -> Tensor:
+        layer = self.gates.of_both
+        plain = type(self.gates) is Gates and isinstance(self.norm, nn.Identity) and not self.gates.pooled
+        learned = self.gates.of_donor is None and self.forced_pass is None and self.forced_take is None
+        precision = low_precision(receiver, donor)
+        if precision is None or not (plain and learned) or layer is None or layer.kernel_size != (1, 1):
+            return super().compiled_forward(receiver, donor)
+        weights = (layer.weight, layer.bias, self.candidate.weight)  # type: ignore[union-attr]
+        return LeakyRows.apply(receiver.to(precision), donor.to(precision), *weights)
 
 
 class LeakySharing(PairwiseSharing):

@@ -1,0 +1,148 @@
+"""The leaky unit of 1×1 kernels as two compiled functions over rows of channels, for training on a CPU.
+
+Left to itself, ``torch.compile`` computes the gates again in the backward pass, which on a CPU costs more than reading
+them, and copies concatenated features element by element. Here the backward pass is written out, and both passes go
+through the rows in turns that stay in the cache.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TURN = 300_000  # features of one map that a turn takes at most: all maps of a turn fit a core's share of the cache
+
+
+def _forward(
+    out: Tensor, x: Tensor, y: Tensor, w_gates: Tensor, bias: Tensor | None, w: Tensor
+) -> tuple[Tensor, Tensor]:
+    """x' into ``out``, and [r, z] and c: (rows, C), the gates (rows, 2 C)."""
+    w_gates, w = _matrix(w_gates, x), _matrix(w, x)
+    logits = _wide(torch.cat([x, y], 1) @ w_gates.t())
+    maps = torch.sigmoid(logits if bias is None else logits + bias).to(x.dtype)
+    r, z = maps.chunk(2, 1)
+    before = torch.cat([r * y, x], 1) @ w.t()
+    candidate = (2 * torch.sigmoid(2 * _wide(before)) - 1).to(x.dtype)  # tanh, in half of the time
+    out.copy_(torch.lerp(x, candidate, z))
+    return maps, candidate
+
+
+def _backward(
+    into: Sequence[Tensor], given: Tensor, x: Tensor, y: Tensor, maps: Tensor, c: Tensor, w_gates: Tensor, w: Tensor
+) -> None:
+    """From the gradient ``given`` of x', those of x and y, and, added up, those of weights and biases."""
+    of_x, of_y, of_gates, of_bias, of_w = into
+    w_gates, w = _matrix(w_gates, x), _matrix(w, x)
+    channels = x.shape[1]
+    r, z = maps.chunk(2, 1)
+    before = given * z * (1 - c * c)
+    of_w.add_(before.t() @ torch.cat([r * y, x], 1))
+    message, direct = (before @ w).chunk(2, 1)
+    logits = torch.cat([message * y * ((1 - r) * r), (c - x) * given * ((1 - z) * z)], 1)
+    of_gates.add_(logits.t() @ torch.cat([x, y], 1))
+    of_bias.add_(logits.sum(0))
+    both = logits @ w_gates
+    of_x.copy_(both[:, :channels] + (direct + (given - given * z)))
+    of_y.copy_(both[:, channels:] + message * r)
+
+
+@cache
+def _compiled(function: Callable) -> Callable:
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    return torch.compile(function, dynamic=False, options={"max_pointwise_cat_inputs": 0})
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _matrix(weight: Tensor, like: Tensor) -> Tensor:
+    return weight.flatten(1).to(like.dtype)
+
+
+def _rows(features: Tensor) -> Tensor:
+    """(B, C, H, W) as (B H W, C), without a copy if the channels are last."""
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+
+
+def _features(rows: Tensor, like: Tensor) -> Tensor:
+    batch, channels, height, width = like.shape
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _turns(*tensors: Tensor) -> zip:
+    """Equally many rows of each, the first of which sets how many."""
+    rows, channels = tensors[0].shape
+    turns = max(1, -(-rows * channels // TURN))
+    return zip(*(tensor.split(max(1, -(-rows // turns))) for tensor in tensors), strict=True)
+
+
+def _plain(x: Tensor, y: Tensor, w_gates: Tensor, bias: Tensor | None, w: Tensor) -> Tensor:
+    """The same for autograd, (rows, C)."""
+    logits = torch.cat([x, y], 1) @ _matrix(w_gates, x).t()
+    r, z = torch.sigmoid(logits if bias is None else logits + bias.to(x.dtype)).chunk(2, 1)
+    return torch.lerp(x, torch.tanh(torch.cat([r * y, x], 1) @ _matrix(w, x).t()), z)
+
+
+class LeakyRows(torch.autograd.Function):
+    """x' of :class:`~synthmtl.sharing.leaky.ConvFLU` from x and y, (B, C, H, W) in channels_last.
+
+    The weights are those of the gates (2 C, 2 C, 1, 1), their biases (2 C,) or None, and the candidate's
+    (C, 2 C, 1, 1), which are taken in the precision of x and y. A gradient of a gradient, and the gradients of many
+    losses at once, go through autograd.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, w_gates: Tensor, bias: Tensor | None, w: Tensor) -> Tensor:
+        receiver, donor = _rows(x), _rows(y)
+        out = torch.empty_like(receiver)
+        turns = [_compiled(_forward)(*turn, w_gates, bias, w) for turn in _turns(out, receiver, donor)]
+        ctx.save_for_backward(x, y, w_gates, bias, w, *chain.from_iterable(turns))
+        return _features(out, x)
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, y, w_gates, bias, w, *saved = ctx.saved_tensors
+        if torch.is_grad_enabled() or _is_batched(given):
+            return _backward_of_plain(ctx.needs_input_grad, given, x, y, w_gates, bias, w)
+        receiver, donor, of_out = _rows(x), _rows(y), _rows(given)
+        of_x, of_y = torch.empty_like(receiver), torch.empty_like(donor)
+        channels = x.shape[1]
+        shapes = ((2 * channels, 2 * channels), (2 * channels,), (channels, 2 * channels))
+        of_weights = [w.new_zeros(shape) for shape in shapes]
+        turns = zip(_turns(of_x, of_y, of_out, receiver, donor), saved[::2], saved[1::2], strict=True)
+        for (into_x, into_y, *turn), maps, candidate in turns:
+            _compiled(_backward)((into_x, into_y, *of_weights), *turn, maps, candidate, w_gates, w)
+        of_gates, of_bias, of_w = of_weights
+        kept = None if bias is None else of_bias
+        return _features(of_x, x), _features(of_y, y), of_gates.view_as(w_gates), kept, of_w.view_as(w)
+
+
+def _is_batched(gradient: Tensor) -> bool:
+    """Whether vmap, or ``is_grads_batched`` with its older kind, hands over many gradients as one."""
+    kinds = torch._C._functorch
+    return kinds.is_functorch_wrapped_tensor(gradient) or kinds.is_legacy_batchedtensor(gradient)
+
+
+def _backward_of_plain(
+    needed: Sequence[bool], given: Tensor, x: Tensor, y: Tensor, *weights: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    inputs = (x, y, *weights)
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        again = _features(_plain(_rows(x), _rows(y), *weights), x)  # type: ignore[arg-type]
+        wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(again, wanted, given, create_graph=create_graph))  # type: ignore[arg-type]
+    return tuple(next(found) if need else None for need in needed)
+
+
+def low_precision(*features: Tensor) -> torch.dtype | None:
+    """The half precision in which autocast computes with ``features``, if these functions serve them."""
+    if not (torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
+        return None
+    if any(x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last) for x in features):
+        return None
+    return torch.get_autocast_dtype("cpu")
