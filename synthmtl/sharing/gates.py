@@ -14,15 +14,21 @@ from torch.nn import functional as F
 from synthmtl.errors import InputError
 from synthmtl.sharing.base import SharingUnit, arguments
 
-WIDE = 256  # input channels from which a matrix product beats the 1×1 convolution (measured in bf16 on a CPU)
+WIDE = 256  # input channels from which a matrix product beats the 1×1 convolution in half precision (measured on CPUs)
+SMALL = 64  # positions below which compiling costs more than it saves in full precision (measured on CPUs)
 
 GateMaps = tuple[Tensor, Tensor]
 """(r, z): what may pass and how much is taken, each (B, C, H, W)."""
 
 
+def in_half_precision(x: Tensor) -> bool:
+    """Whether convolutions of ``x`` are computed in half precision here, by autocast or since ``x`` is."""
+    return x.dtype.itemsize < 4 or torch.is_autocast_enabled(x.device.type)
+
+
 def convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """``layer(x)``; a 1×1 convolution of wide channels-last features as the matrix product that it is."""
-    wide = layer.kernel_size == (1, 1) and x.shape[1] >= WIDE
+    """``layer(x)``; in half precision, a 1×1 convolution of wide channels-last features as the matrix product it is."""
+    wide = layer.kernel_size == (1, 1) and x.shape[1] >= WIDE and in_half_precision(x)
     if wide and x.is_contiguous(memory_format=torch.channels_last):
         return F.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1), layer.bias).permute(0, 3, 1, 2)
     return layer(x)
@@ -175,8 +181,10 @@ class GatedPair(nn.Module, ABC):
         return _step(self, receiver, donor)
 
     def compiled_forward(self, receiver: Tensor, donor: Tensor) -> Tensor:
-        """As ``forward``, compiled."""
-        return _compiled_step()(self, receiver, donor)
+        """As ``forward``, compiled where that pays."""
+        small = receiver.device.type == "cpu" and receiver.shape[-2:].numel() < SMALL
+        step = _step if small and not in_half_precision(receiver) else _compiled_step()
+        return step(self, receiver, donor)
 
     @abstractmethod
     def exchange(self, receiver: Tensor, donor: Tensor, passed: Tensor, taken: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ def test_a_unit_is_pickled_without_its_last_graph():
 def test_compiled_units_compute_the_same_and_heed_hooks(name, monkeypatch):
     # What is captured is tested here; that the compiler translates it well is the benchmark's part, and slow.
     monkeypatch.setattr(gates, "_compiled_step", cache(lambda: torch.compile(gates._step, backend="eager")))
+    monkeypatch.setattr(gates, "SMALL", 9)
     torch.manual_seed(0)
     unit, given = build_sharing(name, 4).eval(), features()
     expected, penalty = unit(given), unit.penalty()
@@ -90,3 +91,21 @@ def test_compiled_units_compute_the_same_and_heed_hooks(name, monkeypatch):
     assert unit(given)[1] is given[1]
     compile_units(unit, False)
     assert torch.equal(unit(given)[0], expected[0])
+
+
+def test_small_features_are_compiled_in_half_precision_only(monkeypatch):
+    monkeypatch.setattr(gates, "_compiled_step", lambda: lambda pair, x, y: "compiled")
+    pair, (x, y) = ConvFLU(4, kernel_size=3), features()
+    compile_units(pair)
+    assert pair(x, y) != "compiled"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pair(x, y) == "compiled"
+    side = int(gates.SMALL**0.5)
+    assert pair(*(torch.zeros(1, 4, side, side) for _ in range(2))) == "compiled"
+
+
+def test_a_wide_convolution_is_the_same_as_a_matrix_product():
+    layer = torch.nn.Conv2d(gates.WIDE, 3, 1).bfloat16()
+    x = torch.randn(2, gates.WIDE, 4, 5).bfloat16().to(memory_format=torch.channels_last)
+    torch.testing.assert_close(gates.convolve(layer, x), layer(x), atol=0.02, rtol=0.02)
+    assert gates.convolve(layer.float(), x.float()).dtype == torch.float32

@@ -95,7 +95,7 @@ def test_other_units_take_the_general_way(options, monkeypatch):
 
 def test_other_features_take_the_general_way(monkeypatch):
     monkeypatch.setattr("synthmtl.sharing.gates._compiled_step", lambda: lambda pair, x, y: "general")
-    unit, x = ConvFLU(8), last(2, 8, 4, 4)
+    unit, x = ConvFLU(8), last(2, 8, 8, 8)
     compile_units(unit)
     assert unit(x, x) == "general"  # full precision
     with torch.autocast("cpu", torch.bfloat16):
