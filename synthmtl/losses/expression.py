@@ -11,8 +11,21 @@ from synthmtl.losses.weighting import weighted_mean
 
 def carries_expression(expression: Tensor, distribution: Tensor | None = None) -> Tensor:
     """(B,) bool: faces with a label (B,), -1 = missing, or annotators' shares (B, K), NaN = missing."""
+    return _labelled(expression, _voted(distribution))
+
+
+def _labelled(expression: Tensor, voted: Tensor | None) -> Tensor:
     labelled = expression >= 0
-    return labelled if distribution is None else labelled | ~distribution.isnan().any(1)
+    return labelled if voted is None else labelled | voted
+
+
+def _voted(distribution: Tensor | None) -> Tensor | None:
+    """(B,) bool: faces with annotators' shares; None if there are none, or nobody has any and one row says so."""
+    if distribution is None:
+        return None
+    if len(distribution) > 1 and distribution.stride(0) == 0 and distribution[0].isnan().any():
+        return None
+    return ~distribution.isnan().any(1)
 
 
 class ExpressionLoss(nn.Module):
@@ -57,12 +70,13 @@ class ExpressionLoss(nn.Module):
     def each(self, logits: Tensor, expression: Tensor, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """CE_i and labelled_i a_{y_i}, each (B,), of logits (B, K), expression (B,), -1 = missing, and distribution
         (B, K), NaN = missing."""
-        labelled, target = carries_expression(expression, distribution), expression.clamp(min=0)
-        if distribution is not None and bool((known := ~distribution.isnan().any(1)).any()):
-            one = F.one_hot(target, logits.shape[1]).to(distribution.dtype)
-            target = torch.where(known[:, None], distribution, one)
+        voted = _voted(distribution)
+        labelled, target = _labelled(expression, voted), expression.clamp(min=0)
+        if voted is not None and bool(voted.any()):
+            one = F.one_hot(target, logits.shape[1]).to(distribution.dtype)  # type: ignore[union-attr]
+            target = torch.where(voted[:, None], distribution, one)  # type: ignore[arg-type]
         # Selected before any arithmetic: not even NaN gets through from behind a missing label.
-        logits = torch.where(labelled[:, None], logits, 0.0)
+        logits = logits.masked_fill(~labelled[:, None], 0.0)
         if self.logit_shift is not None:
             logits = logits + self.logit_shift
         target = target if target.ndim == 1 else target.to(logits.dtype)

@@ -88,7 +88,7 @@ class Turn:
                     broadcast(tensor)
         optimizer = build_optimizer(self.parameters, self.config, self.learning_rate)
         # Without a gradient scaler accelerate's wrapper adds nothing but time: in every step it looks through the disk
-        # for an optional package. So does its ``backward``.
+        # for an optional package. So does its ``backward``, and little by little the rest of it.
         scaled = self.accelerator.scaler is not None
         self.optimizer = self.accelerator.prepare_optimizer(optimizer) if scaled else optimizer
 
@@ -123,9 +123,11 @@ class Turn:
             seed = derive_seed(config.seed, step, self.name, repeat, "aggregator")
             total |= {f"{self.name}/{key}": value for key, value in self.tasks.write(self._own(total), seed).items()}
         limit = math.inf if config.clip_norm is None else config.clip_norm
-        total[f"{self.name}/gradient_norm"] = accelerator.clip_grad_norm_(self.parameters, limit)
+        clip = nn.utils.clip_grad_norm_ if accelerator.scaler is None else accelerator.clip_grad_norm_
+        total[f"{self.name}/gradient_norm"] = clip(self.parameters, limit)
         names = sorted(total)
-        values = accelerator.reduce(torch.stack([total[name] for name in names]), "mean")
+        values = torch.stack([total[name] for name in names])
+        values = accelerator.reduce(values, "mean") if accelerator.num_processes > 1 else values
         return dict(zip(names, values.tolist(), strict=True))
 
     def step(self, batches: Sequence[Batch], step: int, repeat: int) -> None:
@@ -172,7 +174,8 @@ class Turn:
         if self.accelerator.scaler is not None:
             self.accelerator.backward(loss)
         else:
-            (loss / self.accelerator.gradient_accumulation_steps).backward()
+            steps = self.accelerator.gradient_accumulation_steps
+            (loss if steps == 1 else loss / steps).backward()
 
     def _own(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by the objective's names."""
@@ -181,7 +184,8 @@ class Turn:
     @staticmethod
     def _add(total: dict[str, Tensor], losses: dict[str, Tensor], micro_steps: int) -> None:
         for name, value in losses.items():
-            total[name] = total.get(name, 0.0) + value.detach().float() / micro_steps
+            mean = value.detach().float() if micro_steps == 1 else value.detach().float() / micro_steps
+            total[name] = total[name] + mean if name in total else mean
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

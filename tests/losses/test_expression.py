@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from synthmtl.losses import ExpressionLoss
+from synthmtl.losses.expression import carries_expression
 
 
 def example(count=12, classes=4, seed=0):
@@ -137,3 +138,19 @@ def test_certain_annotators_are_labels_under_both_remedies():
     values, shares = loss.each(logits, expression, votes())
     torch.testing.assert_close(shares, votes() @ loss.class_weights)
     assert values.isfinite().all()
+
+
+def test_one_row_for_all_faces_says_what_every_row_would():
+    # Tables without annotators hold the missing row once.
+    logits, expression, weight = example()
+    expression[3] = -1
+    nobody = torch.full((1, 4), float("nan")).expand(len(logits), 4)
+    loss = ExpressionLoss()
+    expected = loss(logits, expression, weight)
+    for distribution in (nobody, nobody.contiguous()):
+        assert torch.equal(loss(logits, expression, weight, distribution), expected)
+        assert torch.equal(carries_expression(expression, distribution), expression >= 0)
+    same = torch.tensor([[0.2, 0.3, 0.0, 0.5]]).expand(len(logits), 4)
+    shared, spelled_out = (loss(logits, expression, weight, shares) for shares in (same, same.contiguous()))
+    assert torch.equal(shared, spelled_out) and shared != expected
+    assert carries_expression(expression, same).all()
