@@ -1,6 +1,8 @@
 """One process against two that train together: images a second on one thread each, twice as many being ideal.
 
-python -m tests.benchmarks.processes recognition|joint STEPS
+Two share one's batch, or have one of the same size each. They train exactly as one does on the joined batch.
+
+python -m tests.benchmarks.processes recognition|joint STEPS BATCH
 """
 
 import json
@@ -43,18 +45,23 @@ def rows(tiny: bool) -> list[Row]:
 
 def rows_of(job: str, steps: int, rounds: int, *, alone: bool) -> list[Row]:
     """The rows of one training."""
-    rates: dict[str, list[float]] = {"one": [], "alone": [], "two": []}
+    rates: dict[str, list[float]] = {"one": [], "alone": [], "shared": [], "each": []}
     name = f"{__package__}.processes"
     for _ in range(rounds):
-        rates["one"].append(run_module(name, job, steps)["images"])
+        rates["one"].append(run_module(name, job, steps, BATCH)["images"])
         # The launcher's -m takes the place of Python's own.
-        rates["two"].append(run_module(name, job, steps, launcher=launcher())["images"])
+        rates["shared"].append(run_module(name, job, steps, BATCH, launcher=launcher())["images"])
         if alone:
+            rates["each"].append(run_module(name, job, steps, 2 * BATCH, launcher=launcher())["images"])
             with ThreadPoolExecutor(2) as pool:
-                both = pool.map(lambda _: run_module(name, job, steps)["images"], range(2))
+                both = pool.map(lambda _: run_module(name, job, steps, BATCH)["images"], range(2))
                 rates["alone"].append(sum(both))
     found = []
-    for key, what, wanted in (("two", "two together", 0.85), ("alone", "two on their own", None)):
+    for key, what, wanted in (
+        ("each", f"two together, {BATCH} faces each", 0.85),
+        ("shared", f"two together, {BATCH} faces shared", 0.85),
+        ("alone", "two on their own", None),
+    ):
         if rates[key]:
             share = statistics.median(two / (2 * one) for one, two in zip(rates["one"], rates[key], strict=True))
             said = [f"{statistics.median(rates[side]):.0f} images/s" for side in (key, "one")]
@@ -73,13 +80,13 @@ def training_of(job: str, share: int) -> tuple[list[Player], list]:
     return players, [edit_batch(share // 2, 48, labelled=share // 2, paired=True)]
 
 
-def main(job: str, steps: int) -> None:
+def main(job: str, steps: int, batch: int) -> None:
     accelerator = build_accelerator(precision="auto")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    players, batches = training_of(job, BATCH // accelerator.num_processes)
+    players, batches = training_of(job, batch // accelerator.num_processes)
     run = training(
-        players, lambda step: batches[step % len(batches)], accelerator, steps=steps, batch_size=BATCH, log_every=2
+        players, lambda step: batches[step % len(batches)], accelerator, steps=steps, batch_size=batch, log_every=2
     )
     rates = [record["images_per_second"] for record in run().history if "images_per_second" in record]
     if accelerator.is_main_process:
@@ -87,4 +94,4 @@ def main(job: str, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

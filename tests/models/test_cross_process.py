@@ -1,6 +1,7 @@
 """What processes compute together. Run as a script, this file is two processes that share a batch."""
 
 import contextlib
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 
+from synthmtl.models import cross_process, exchange
 from synthmtl.models.cross_process import CrossProcessBatchNorm2d
 
 
@@ -46,19 +48,15 @@ def low_precision(x):
 
 @contextlib.contextmanager
 def counted_exchanges():
-    """A list that grows by the name of each exchange between the processes within it."""
+    """A list that grows by the shape of what is exchanged between the processes within it."""
     seen = []
 
-    def counted(name, exchange):
-        def call(*args, **kwargs):
-            seen.append(name)
-            return exchange(*args, **kwargs)
-
-        return call
+    def counted(x):
+        seen.append(tuple(x.shape))
+        return exchange.gathered(x)
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("all_reduce", "all_gather"):
-            patch.setattr(dist, name, counted(name, getattr(dist, name)))
+        patch.setattr(cross_process, "gathered", counted)
         yield seen
 
 
@@ -72,6 +70,10 @@ def run_as(rank, folder):
         with counted_exchanges() as exchanged:
             found = run(CrossProcessBatchNorm2d(3), x)
         found["exchanged"] = exchanged
+        found["shares memory"] = exchange.mailbox() is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exchange, "mailbox", lambda: None)
+            found["without memory"] = run(CrossProcessBatchNorm2d(3), x)
         found["bfloat16"] = run(CrossProcessBatchNorm2d(3), low_precision(x))
         return found
     finally:
@@ -121,7 +123,14 @@ def test_two_processes_on_rounded_features(parts):
 
 
 def test_one_exchange_forwards_and_one_backwards(parts):
-    assert all(part["exchanged"] == ["all_gather", "all_gather", "all_reduce"] for part in parts)
+    assert all(part["exchanged"] == [(2, 3)] * 3 for part in parts)  # two steps, of which one backwards
+
+
+def test_messages_by_shared_memory_and_by_collective_operations_are_the_same(parts):
+    for part in parts:
+        assert part["shares memory"] == hasattr(os, "posix_fallocate")
+        assert torch.equal(part["out"], part["without memory"]["out"])
+        assert torch.equal(part["input"], part["without memory"]["input"])
 
 
 def save(rank, folder):

@@ -1,0 +1,129 @@
+"""Small messages between the processes of a training.
+
+Collective operations of ``torch.distributed`` on the CPU pass a message on from thread to thread, each of which waits
+for a core while all of them compute: milliseconds for a few hundred bytes. Processes of one machine read each other's
+numbers from memory that they share instead, in microseconds.
+"""
+
+import logging
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+CAPACITY = 8192
+"""Numbers that a message may have: two per channel of the widest features."""
+
+SPIN = 2e-3
+"""Seconds for which a process looks for an answer without pause: processes that compute the same are soon as far."""
+
+PATIENCE = 1800.0
+"""Seconds after which a process that does not answer is given up, as in ``torch.distributed``."""
+
+
+class Mailbox:
+    """An exchange of float32 numbers between all processes that have mapped the same file.
+
+    Each process has two places, used in turn: who writes a place again knows that the others have answered the message
+    between, after they had read this one. A number and that of its round are one word of eight bytes, which processors
+    write at once, so that a number is never taken for one of another round.
+
+    Args:
+        path: a file of :meth:`size` bytes of zeros, which may be removed once all have mapped it.
+        rank, processes: this process's number, and how many there are.
+    """
+
+    def __init__(self, path: Path | str, rank: int, processes: int):
+        count = self.size(processes) // 4
+        words = torch.from_file(str(path), shared=True, size=count, dtype=torch.int32)
+        self.places = words.view(2, processes, CAPACITY, 2)
+        self.rank = rank
+        self.round = 0
+
+    @staticmethod
+    def size(processes: int) -> int:
+        """Bytes of the file."""
+        return 2 * processes * CAPACITY * 2 * 4
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """Every process's numbers (processes, N), given this one's (N,) float32; all must call it.
+
+        Raises:
+            TimeoutError: if a process does not answer.
+        """
+        self.round = self.round % (2**31 - 2) + 1
+        places = self.places[self.round % 2, :, : len(mine)]
+        words = torch.empty(len(mine), 2, dtype=torch.int32)
+        words[:, 0] = self.round
+        words[:, 1] = mine.view(torch.int32)
+        places[self.rank].copy_(words)
+        since = time.monotonic()
+        while True:
+            read = places.clone()
+            if bool((read[..., 0] == self.round).all()):
+                return read[..., 1].contiguous().view(torch.float32)
+            waited = time.monotonic() - since
+            if waited > PATIENCE:
+                raise TimeoutError(f"a process has not answered for {PATIENCE:.0f} s")
+            if waited < SPIN:
+                os.sched_yield()
+            else:
+                time.sleep(1e-4)
+
+
+_mailboxes: "WeakKeyDictionary[dist.ProcessGroup, Mailbox | None]" = WeakKeyDictionary()
+
+
+def mailbox() -> Mailbox | None:
+    """The mailbox of all processes, None if they do not share memory; the first call must be one of all processes."""
+    group = dist.group.WORLD
+    assert group is not None  # there is one wherever several processes train
+    if group not in _mailboxes:
+        _mailboxes[group] = _open()
+    return _mailboxes[group]
+
+
+def _open() -> Mailbox | None:
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    path, full, found = None, True, None
+    if rank == 0 and hasattr(os, "posix_fallocate") and hasattr(os, "sched_yield"):
+        shared = Path("/dev/shm")
+        try:
+            with tempfile.NamedTemporaryFile(dir=shared if shared.is_dir() else None, delete=False) as file:
+                path = file.name
+                os.posix_fallocate(file.fileno(), 0, Mailbox.size(processes))  # of zeros, and there for sure
+            full = False
+        except OSError as error:
+            logger.debug("no memory to share: %s", error)
+    told: list = [(socket.gethostname(), None if full else path)]
+    dist.broadcast_object_list(told)
+    host, shared_path = told[0]
+    try:
+        if shared_path is not None and host == socket.gethostname():
+            found = Mailbox(shared_path, rank, processes)
+    except (OSError, RuntimeError) as error:
+        logger.debug("no memory to share: %s", error)
+    everyone: list = [None] * processes
+    dist.all_gather_object(everyone, found is not None)
+    if path is not None:
+        os.unlink(path)
+    return found if all(everyone) else None
+
+
+def gathered(x: Tensor) -> Tensor:
+    """Every process's ``x``, stacked (processes, ...) in the order of the processes; all must call it."""
+    small = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() <= CAPACITY
+    box = mailbox() if small else None
+    if box is not None:
+        return box.gather(x.reshape(-1)).view(-1, *x.shape)
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.stack(parts)

@@ -1,0 +1,63 @@
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from synthmtl.models import exchange
+from synthmtl.models.exchange import Mailbox
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    """Of three processes that have mapped the same file; threads stand for them."""
+    path = tmp_path / "mail"
+    path.write_bytes(bytes(Mailbox.size(3)))
+    mailboxes = [Mailbox(path, rank, 3) for rank in range(3)]
+    path.unlink()
+    return mailboxes
+
+
+def message(rank, number):
+    """Of a length that all know, with contents that only its sender does."""
+    length = random.Random(number).choice([1, 2, 7, 200, exchange.CAPACITY])
+    return torch.randn(length, generator=torch.Generator().manual_seed(1000 * rank + number))
+
+
+def test_everyone_reads_everyones_message_of_the_same_round(boxes):
+    def work(box):
+        luck = random.Random(box.rank)
+        for number in range(150):
+            if luck.random() < 0.1:
+                time.sleep(0.003)
+            read = box.gather(message(box.rank, number))
+            assert torch.equal(read, torch.stack([message(rank, number) for rank in range(3)])), number
+        return box.rank
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(work, boxes)) == [0, 1, 2]
+
+
+def test_every_number_arrives_bit_for_bit(boxes):
+    sent = torch.tensor([float("nan"), float("inf"), -0.0, 1e-45, 3.4e38])
+    with ThreadPoolExecutor(3) as pool:
+        for read in pool.map(lambda box: box.gather(sent), boxes):
+            assert torch.equal(read.view(torch.int32), sent.view(torch.int32).expand(3, -1))
+
+
+def test_rounds_begin_anew_before_their_number_overflows(boxes):
+    for box in boxes:
+        box.round = 2**31 - 4
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(6):
+            sent = [torch.tensor([10.0 * number + rank]) for rank in range(3)]
+            for read in pool.map(lambda box, sent=sent: box.gather(sent[box.rank]), boxes):
+                assert torch.equal(read, torch.stack(sent))
+    assert {box.round for box in boxes} == {4}
+
+
+def test_who_does_not_answer_is_given_up(boxes, monkeypatch):
+    monkeypatch.setattr(exchange, "PATIENCE", 0.05)
+    with pytest.raises(TimeoutError, match="has not answered"):
+        boxes[0].gather(torch.zeros(2))
