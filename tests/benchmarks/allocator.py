@@ -2,6 +2,7 @@
 
 import statistics
 
+from .processes import BATCH
 from .timing import Row, run_module
 
 DEFAULTS = {"GLIBC_TUNABLES": ""}  # decided by whoever sets it, so that we leave the allocator alone
@@ -13,7 +14,7 @@ def rows(tiny: bool) -> list[Row]:
     rates: dict[str, list[float]] = {"ours": [], "plain": []}
     for _ in range(rounds):
         for side, environment in (("ours", {}), ("plain", DEFAULTS)):
-            rate = run_module(f"{__package__}.processes", "recognition", steps, environment=environment)
+            rate = run_module(f"{__package__}.processes", "recognition", steps, BATCH, environment=environment)
             rates[side].append(rate["images"])
     ours, plain = (statistics.median(rates[side]) for side in rates)
-    return [Row("recognition, batch 128", f"{ours:.0f} images/s", f"{plain:.0f} images/s", ours / plain, 1.0)]
+    return [Row(f"recognition, batch {BATCH}", f"{ours:.0f} images/s", f"{plain:.0f} images/s", ours / plain, 1.0)]
