@@ -13,7 +13,7 @@ from synthmtl.study.checks import check_study
 from synthmtl.study.config import grid_cells
 
 CONFIGS = sorted((Path(__file__).parents[2] / "recipes/configs").glob("interference_*.yaml"))
-CELLS = {"initialization": 42, "labels": 252, "rendered": 150, "ablations": 100, "filter": 50, "pairs": 36}
+CELLS = {"initialization": 42, "labels": 252, "rendered": 150, "ablations": 100, "filter": 60, "pairs": 36}
 
 OPTIONS = ["--preset", "smoke", "--precision", "no", "--joint.steps", "2", "--measures.interventions", "false"]
 OPTIONS += ["--grid.sharing", "[none,leaky]", "--grid.rho", "[0.0]", "--grid.seeds", "[0]"]
