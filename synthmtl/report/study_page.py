@@ -72,6 +72,7 @@ def write_study_page(results: dict, out: Path, figures: Sequence[StudyFigure] = 
         results=results,
         smoke=results["preset"] == "smoke",
         summary=study_summary(results),
+        findings=study_findings(results),
         figures=placed,
         tables=tables,
         conditions={name: condition_title(entries[0]) for name, entries in tables.items()},
@@ -115,7 +116,7 @@ def focus_rows(results: dict, condition: str) -> dict[str, dict[str, dict]]:
 
 
 def study_summary(results: dict) -> list[str]:
-    """What the numbers say, in sentences; what they do not show is said too."""
+    """What was done, in sentences."""
     cells, failed = results["cells"], results["failed"]
     methods = {entry["method"] for entry in results["summary"]}
     seeds = {cell["seed"] for cell in cells}
@@ -130,14 +131,20 @@ def study_summary(results: dict) -> list[str]:
     if failed:
         sentences.append(f"{len(failed)} failed and are left out of everything below.")
     if results["preset"] == "smoke":
-        return [*sentences, "This was a smoke run: it proves that everything works, and its numbers mean nothing."]
+        sentences.append("This was a smoke run: it proves that everything works, and its numbers mean nothing.")
+    return sentences
+
+
+def study_findings(results: dict) -> list[tuple[str, str]]:
+    """Each condition's title, and what its numbers say; nothing of a smoke run."""
+    findings = []
     for condition, entries in by_condition(results["summary"]).items():
         rows = focus_rows(results, condition)
         parts = [_best(task, entries, rows) for task in results["tasks"]]
         said = "; ".join(part for part in parts if part)
-        if said:
-            sentences.append(f"At {condition_title(entries[0])} {said}.")
-    return sentences
+        if said and results["preset"] != "smoke":
+            findings.append((condition_title(entries[0]), f"{said}."))
+    return findings
 
 
 def _best(task: dict, entries: Sequence[Mapping], rows: dict) -> str:

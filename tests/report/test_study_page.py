@@ -8,18 +8,25 @@ import pytest
 from synthmtl.report.gate_figures import KINDS, gate_kinds, maps_figure
 from synthmtl.report.panels import legend_below, panels
 from synthmtl.report.study_figures import curves, draw_study_figures
-from synthmtl.report.study_page import focus_rows, study_summary, write_study_page
+from synthmtl.report.study_page import focus_rows, study_findings, study_summary, write_study_page
 from synthmtl.report.study_schema import validate_study
 
 
 def test_summary_says_what_is_shown_and_what_is_not(results):
-    said = study_summary(results)[-1]
+    assert study_summary(results)[0].startswith(f"{len(results['cells'])} of ")
+    title, said = study_findings(results)[-1]
+    assert title == "ρ = 0.5"
     assert "highest mean macro-F1 was 0.600 (leaky)" in said
     assert "leaky was above none and mtan" in said
     assert (
         "lowest mean synthesis error was 0.150 (mtan), where leaky was below none and could not be told from mtan"
         in said
     )
+
+
+def test_a_smoke_run_has_no_findings(results):
+    results["preset"] = "smoke"
+    assert "mean nothing" in study_summary(results)[-1] and study_findings(results) == []
 
 
 def test_differences_are_turned_toward_the_focus(results):
