@@ -96,7 +96,8 @@ def add_notes(job: StudyJob) -> None:
     if SINGLE not in config.grid.sharing:
         job.note(f"The grid has no {SINGLE!r}: without single-task runs there are no relative gains.")
     if seeds < 5:
-        job.note(f"{seeds} seed(s): intervals over so few are too narrow; read differences as hints.")
+        few = "1 seed" if seeds == 1 else f"{seeds} seeds"
+        job.note(f"{few}: intervals over so few are too narrow; read differences as hints.")
     if config.synthesis.labels and any(labels is not None for labels in config.grid.labels_per_class):
         job.note("Synthesis saw the expression of every training face, beyond the labels of recognition.")
 
