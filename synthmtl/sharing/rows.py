@@ -31,22 +31,32 @@ def _forward(
 
 
 def _backward(
-    into: Sequence[Tensor], given: Tensor, x: Tensor, y: Tensor, maps: Tensor, c: Tensor, w_gates: Tensor, w: Tensor
-) -> None:
-    """From the gradient ``given`` of x', those of x and y, and, added up, those of weights and biases."""
-    of_x, of_y, of_gates, of_bias, of_w = into
+    of_x: Tensor,
+    of_y: Tensor,
+    given: Tensor,
+    x: Tensor,
+    y: Tensor,
+    maps: Tensor,
+    c: Tensor,
+    w_gates: Tensor,
+    w: Tensor,
+    before_this: Sequence[Tensor] | None,
+) -> tuple[Tensor, ...]:
+    """From the gradient ``given`` of x', those of x and y, and those of weights and biases, with what came before."""
+    kind = torch.promote_types(w.dtype, torch.float32)
     w_gates, w = _matrix(w_gates, x), _matrix(w, x)
     channels = x.shape[1]
     r, z = maps.chunk(2, 1)
-    before = given * z * (1 - c * c)
-    of_w.add_(before.t() @ torch.cat([r * y, x], 1))
-    message, direct = (before @ w).chunk(2, 1)
+    candidate = given * z * (1 - c * c)
+    message, direct = (candidate @ w).chunk(2, 1)
     logits = torch.cat([message * y * ((1 - r) * r), (c - x) * given * ((1 - z) * z)], 1)
-    of_gates.add_(logits.t() @ torch.cat([x, y], 1))
-    of_bias.add_(logits.sum(0))
     both = logits @ w_gates
     of_x.copy_(both[:, :channels] + (direct + (given - given * z)))
     of_y.copy_(both[:, channels:] + message * r)
+    found = (logits.t() @ torch.cat([x, y], 1), logits.sum(0), candidate.t() @ torch.cat([r * y, x], 1))
+    if before_this is None:
+        return tuple(part.to(kind) for part in found)
+    return tuple(sums + part for sums, part in zip(before_this, found, strict=True))
 
 
 @cache
@@ -110,13 +120,12 @@ class LeakyRows(torch.autograd.Function):
             return _backward_of_plain(ctx.needs_input_grad, given, x, y, w_gates, bias, w)
         receiver, donor, of_out = _rows(x), _rows(y), _rows(given)
         of_x, of_y = torch.empty_like(receiver), torch.empty_like(donor)
-        channels = x.shape[1]
-        shapes = ((2 * channels, 2 * channels), (2 * channels,), (channels, 2 * channels))
-        of_weights = [w.new_zeros(shape) for shape in shapes]
+        sums: tuple[Tensor, ...] | None = None
         turns = zip(_turns(of_x, of_y, of_out, receiver, donor), saved[::2], saved[1::2], strict=True)
-        for (into_x, into_y, *turn), maps, candidate in turns:
-            _compiled(_backward)((into_x, into_y, *of_weights), *turn, maps, candidate, w_gates, w)
-        of_gates, of_bias, of_w = of_weights
+        for turn, maps, candidate in turns:
+            sums = _compiled(_backward)(*turn, maps, candidate, w_gates, w, sums)
+        assert sums is not None  # there is a turn even without rows
+        of_gates, of_bias, of_w = (part.to(w.dtype) for part in sums)
         kept = None if bias is None else of_bias
         return _features(of_x, x), _features(of_y, y), of_gates.view_as(w_gates), kept, of_w.view_as(w)
 
