@@ -115,8 +115,8 @@ def train_everything(job: Job, methods: dict[str, Method], workers: Workers) -> 
     config, device = job.config, job.accelerator.device
     generators = config.seeds[: config.generator_seeds] if config.generator_seeds else config.seeds
     if len(generators) < len(config.seeds):
-        generator = "generator seed" if len(generators) == 1 else "generator seeds"
-        job.note(f"{len(generators)} {generator} for {len(config.seeds)} recognizer seeds.")
+        what = "generator seed" if len(generators) == 1 else "generator seeds"
+        job.note(f"{len(generators)} {what} for {len(config.seeds)} recognizer seeds.")
     networks = {method.network for method in methods.values()}
     kinds = {method.fill for method in methods.values() if method.fill}
 
