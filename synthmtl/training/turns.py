@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from synthmtl.data.randomness import derive_seed
 from synthmtl.errors import InputError
 from synthmtl.models.blocks import unrecorded_statistics
+from synthmtl.models.exchange import share_gradients
 from synthmtl.training.config import TrainingConfig, build_optimizer
 from synthmtl.training.layout import put_channels_last
 from synthmtl.training.task_gradients import TASK, TaskGradients
@@ -83,6 +84,7 @@ class Turn:
             named = _Named(self.objective, self.name, apart=self.tasks is not None)
             # Where tasks have gradients of their own, they are averaged over processes by hand: no DDP.
             self.module = self.accelerator.prepare_model(named, evaluation_mode=self.tasks is not None)
+            share_gradients(self.module)
             if self.tasks is not None:
                 for tensor in self.objective.state_dict().values():
                     broadcast(tensor)

@@ -61,3 +61,16 @@ def test_who_does_not_answer_is_given_up(boxes, monkeypatch):
     monkeypatch.setattr(exchange, "PATIENCE", 0.05)
     with pytest.raises(TimeoutError, match="has not answered"):
         boxes[0].gather(torch.zeros(2))
+
+
+def test_averages_of_any_length(boxes):
+    def work(box):
+        for number, length in enumerate((1, exchange.PARCEL, 2 * exchange.PARCEL + 5, 300)):
+            parts = [torch.randn(length, generator=torch.Generator().manual_seed(number + 10 * i)) for i in range(3)]
+            mine = parts[box.rank].clone()
+            box.average(mine)
+            torch.testing.assert_close(mine, torch.stack(parts).mean(0))
+            box.gather(torch.zeros(3))  # letters between parcels
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, boxes))
