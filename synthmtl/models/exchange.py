@@ -1,4 +1,4 @@
-"""Small messages between the processes of a training.
+"""What the processes of a training tell each other, without the way through ``torch.distributed`` where that is slow.
 
 Collective operations of ``torch.distributed`` on the CPU pass a message on from thread to thread, each of which waits
 for a core while all of them compute: milliseconds for a few hundred bytes. Processes of one machine read each other's
