@@ -60,7 +60,7 @@ class NormalizeOverProcesses(torch.autograd.Function):
 def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance (C,) of the rows x (B, C, H, W) of all processes."""
     # The kernel of batch normalization: ``var_mean`` takes twenty times as long where channels are last.
-    nothing = x.new_zeros(x.shape[1], dtype=torch.float32)
+    nothing = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
     mean, variance = torch.batch_norm_update_stats(x, nothing, nothing.clone(), 0.0)
     means, variances = gathered(torch.stack([mean, variance])).unbind(1)
     mean = means.mean(0)

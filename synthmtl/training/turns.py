@@ -90,7 +90,7 @@ class Turn:
                     broadcast(tensor)
         optimizer = build_optimizer(self.parameters, self.config, self.learning_rate)
         # Without a gradient scaler accelerate's wrapper adds nothing but time: in every step it looks through the disk
-        # for an optional package. So does its ``backward``, and little by little the rest of it.
+        # for an optional package. So does its ``backward``; its clipping and averaging cost less, but each step.
         scaled = self.accelerator.scaler is not None
         self.optimizer = self.accelerator.prepare_optimizer(optimizer) if scaled else optimizer
 

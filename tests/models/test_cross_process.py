@@ -74,6 +74,7 @@ def run_as(rank, folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exchange, "mailbox", lambda: None)
             found["without memory"] = run(CrossProcessBatchNorm2d(3), x)
+        found["float64"] = run(CrossProcessBatchNorm2d(3).double(), x.double())
         found["bfloat16"] = run(CrossProcessBatchNorm2d(3), low_precision(x))
         return found
     finally:
@@ -107,6 +108,16 @@ def test_two_processes_equal_one_on_the_joined_batch(parts):
         for mine, reference in zip(part["statistics"], one["statistics"], strict=True):
             torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4, check_dtype=False)
     assert all(torch.equal(a, b) for a, b in zip(parts[0]["statistics"], parts[1]["statistics"], strict=True))
+
+
+def test_two_processes_are_exact(parts):
+    one, halves = run(nn.BatchNorm2d(3).double(), joined_batch().double()), [part["float64"] for part in parts]
+    close = {"atol": 1e-8, "rtol": 1e-8}
+    torch.testing.assert_close(torch.cat([half["out"] for half in halves]), one["out"], **close)
+    torch.testing.assert_close(torch.cat([half["input"] for half in halves]) / 2, one["input"], **close)
+    for half in halves:
+        for mine, reference in zip(half["statistics"], one["statistics"], strict=True):
+            torch.testing.assert_close(mine, reference, **close)
 
 
 def test_two_processes_on_rounded_features(parts):
