@@ -19,7 +19,7 @@ from synthmtl.commands.shared import (
     readable_faces,
     settings,
 )
-from synthmtl.commands.talk import add_json_option, tell
+from synthmtl.commands.talk import add_json_option, counted, tell
 from synthmtl.errors import InputError
 
 log = logging.getLogger("synthmtl")
@@ -89,7 +89,7 @@ def run_predict(options: Namespace) -> None:
         named = dict(zip(model.classes, (round(p, 6) for p in probabilities), strict=True))
         best = max(named, key=named.__getitem__)
         print(json.dumps({"file": file, "expression": best, "probabilities": named}), flush=True)
-    log.info("%d images recognized by %s", len(options.images), options.model)
+    log.info("%s recognized by %s", counted(len(options.images), "image"), options.model)
 
 
 def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -155,7 +155,7 @@ def run_synthesize(options: Namespace) -> None:
             print(name, flush=True)
     if options.json:
         print(json.dumps({"out": str(out), "files": written}))
-    log.info("%d faces of %s → %s", len(written), said, out)
+    log.info("%s of %s → %s", counted(len(written), "face"), said, out)
 
 
 def _check_faces(model: Any, options: Namespace) -> None:

@@ -30,3 +30,8 @@ def heed_quiet(options: Namespace) -> None:
 def tell(options: Namespace, summary: Mapping[str, Any], *lines: str) -> None:
     """Print what came out: ``lines`` for people, the last saying where it is, or with ``--json`` the summary."""
     print(json.dumps(summary) if options.json else "\n".join(lines))
+
+
+def counted(number: int, what: str) -> str:
+    """E.g. ``1 face`` or ``2 faces``."""
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"

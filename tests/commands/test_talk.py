@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from synthmtl.cli import main
+from synthmtl.commands.talk import counted
 from synthmtl.progress import ProgressLine
 
 
@@ -100,3 +101,7 @@ def test_a_new_call_talks_again(say, rendered_folder, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("synthmtl: ")
     say("inspect", rendered_folder)
     assert ProgressLine(2, 0, "", show=True).show and log.handlers[0].level == logging.NOTSET
+
+
+def test_one_is_not_many():
+    assert [counted(n, "face") for n in (0, 1, 2, 1500)] == ["0 faces", "1 face", "2 faces", "1,500 faces"]
