@@ -42,7 +42,7 @@ class Source:
         self.path = Path(path)
         self._zip = None
         if self.path.is_file() and zipfile.is_zipfile(self.path):
-            try:
+            try:  # a version of the format that is newer than zipfile is a NotImplementedError
                 self._zip = zipfile.ZipFile(self.path)
             except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
                 raise InputError(f"{self.path}: damaged zip archive ({error}): download or pack it again") from None
