@@ -5,7 +5,7 @@ them, and copies concatenated features element by element. Here the backward pas
 through the rows in turns that stay in the cache.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 TURN = 300_000  # features of one map that a turn takes at most: all maps of a turn fit a core's share of the cache
+KEPT = 600_000  # features of one map up to which joined maps are kept for the backward pass instead of joined again
 
 
 def _forward(
-    out: Tensor, x: Tensor, y: Tensor, w_gates: Tensor, bias: Tensor | None, w: Tensor
-) -> tuple[Tensor, Tensor]:
-    """x' into ``out``, and [r, z] and c: (rows, C), the gates (rows, 2 C)."""
-    w_gates, w = _matrix(w_gates, x), _matrix(w, x)
-    logits = _wide(torch.cat([x, y], 1) @ w_gates.t())
+    out: Tensor, x: Tensor, y: Tensor, w_gates: Tensor, bias: Tensor | None, w: Tensor, keep: bool
+) -> tuple[Tensor, ...]:
+    """x' (rows, C) into ``out``, and [r, z] (rows, 2 C) and c (rows, C); if asked, [x, y] and [r . y, x] as well."""
+    joined = torch.cat([x, y], 1)
+    logits = _wide(joined @ w_gates.t())
     maps = torch.sigmoid(logits if bias is None else logits + bias).to(x.dtype)
     r, z = maps.chunk(2, 1)
-    before = torch.cat([r * y, x], 1) @ w.t()
-    candidate = (2 * torch.sigmoid(2 * _wide(before)) - 1).to(x.dtype)  # tanh, in half of the time
+    mixed = torch.cat([r * y, x], 1)
+    candidate = (2 * torch.sigmoid(2 * _wide(mixed @ w.t())) - 1).to(x.dtype)  # tanh, in half of the time
     out.copy_(torch.lerp(x, candidate, z))
-    return maps, candidate
+    return (maps, candidate, joined, mixed) if keep else (maps, candidate)
 
 
 def _backward(
@@ -36,26 +37,30 @@ def _backward(
     given: Tensor,
     x: Tensor,
     y: Tensor,
-    maps: Tensor,
-    c: Tensor,
     w_gates: Tensor,
     w: Tensor,
     before_this: Sequence[Tensor] | None,
+    maps: Tensor,
+    c: Tensor,
+    joined: Tensor | None = None,
+    mixed: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """From the gradient ``given`` of x', those of x and y, and those of weights and biases, with what came before."""
-    kind = torch.promote_types(w.dtype, torch.float32)
-    w_gates, w = _matrix(w_gates, x), _matrix(w, x)
-    channels = x.shape[1]
     r, z = maps.chunk(2, 1)
+    if joined is None or mixed is None:
+        joined, mixed = torch.cat([x, y], 1), torch.cat([r * y, x], 1)
+    else:
+        x, y = joined.chunk(2, 1)  # one map to be read instead of two
+    channels = x.shape[1]
     candidate = given * z * (1 - c * c)
     message, direct = (candidate @ w).chunk(2, 1)
     logits = torch.cat([message * y * ((1 - r) * r), (c - x) * given * ((1 - z) * z)], 1)
     both = logits @ w_gates
     of_x.copy_(both[:, :channels] + (direct + (given - given * z)))
     of_y.copy_(both[:, channels:] + message * r)
-    found = (logits.t() @ torch.cat([x, y], 1), logits.sum(0), candidate.t() @ torch.cat([r * y, x], 1))
+    found = (logits.t() @ joined, logits.sum(0), candidate.t() @ mixed)
     if before_this is None:
-        return tuple(part.to(kind) for part in found)
+        return tuple(_wide(part) for part in found)
     return tuple(sums + part for sums, part in zip(before_this, found, strict=True))
 
 
@@ -83,10 +88,12 @@ def _features(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _turns(*tensors: Tensor) -> zip:
+def _turns(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Equally many rows of each, the first of which sets how many."""
     rows, channels = tensors[0].shape
     turns = max(1, -(-rows * channels // TURN))
+    if turns == 1:
+        return [tensors]
     return zip(*(tensor.split(max(1, -(-rows // turns))) for tensor in tensors), strict=True)
 
 
@@ -109,25 +116,33 @@ class LeakyRows(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, w_gates: Tensor, bias: Tensor | None, w: Tensor) -> Tensor:
         receiver, donor = _rows(x), _rows(y)
         out = torch.empty_like(receiver)
-        turns = [_compiled(_forward)(*turn, w_gates, bias, w) for turn in _turns(out, receiver, donor)]
-        ctx.save_for_backward(x, y, w_gates, bias, w, *chain.from_iterable(turns))
+        cast = [_matrix(weight, x) for weight in (w_gates, w)]
+        forward, keep = _compiled(_forward), x.numel() <= KEPT
+        turns = [forward(*turn, cast[0], bias, cast[1], keep) for turn in _turns(out, receiver, donor)]
+        ctx.save_for_backward(x, y, w_gates, bias, w, *cast, *chain.from_iterable(turns))
+        ctx.maps = len(turns[0])
         return _features(out, x)
 
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, y, w_gates, bias, w, *saved = ctx.saved_tensors
+        x, y, w_gates, bias, w, *cast = ctx.saved_tensors[:7]
         if torch.is_grad_enabled() or _is_batched(given):
             return _backward_of_plain(ctx.needs_input_grad, given, x, y, w_gates, bias, w)
         receiver, donor, of_out = _rows(x), _rows(y), _rows(given)
         of_x, of_y = torch.empty_like(receiver), torch.empty_like(donor)
         sums: tuple[Tensor, ...] | None = None
-        turns = zip(_turns(of_x, of_y, of_out, receiver, donor), saved[::2], saved[1::2], strict=True)
-        for turn, maps, candidate in turns:
-            sums = _compiled(_backward)(*turn, maps, candidate, w_gates, w, sums)
+        maps = zip(*[iter(ctx.saved_tensors[7:])] * ctx.maps, strict=True)
+        for turn, saved in zip(_turns(of_x, of_y, of_out, receiver, donor), maps, strict=True):
+            sums = _compiled(_backward)(*turn, *cast, sums, *saved)
         assert sums is not None  # there is a turn even without rows
         of_gates, of_bias, of_w = (part.to(w.dtype) for part in sums)
-        kept = None if bias is None else of_bias
-        return _features(of_x, x), _features(of_y, y), of_gates.view_as(w_gates), kept, of_w.view_as(w)
+        return (
+            _features(of_x, x),
+            _features(of_y, y),
+            of_gates.view_as(w_gates),
+            None if bias is None else of_bias,
+            of_w.view_as(w),
+        )
 
 
 def _is_batched(gradient: Tensor) -> bool:

@@ -30,7 +30,9 @@ def inputs(biased: bool = True) -> list[torch.Tensor | None]:
 
 
 @pytest.mark.parametrize("biased", [True, False])
-def test_the_written_backward_pass_is_that_of_the_forward_pass(biased):
+@pytest.mark.parametrize("kept", [0, 10_000])
+def test_the_written_backward_pass_is_that_of_the_forward_pass(biased, kept, monkeypatch):
+    monkeypatch.setattr(rows, "KEPT", kept)
     assert torch.autograd.gradcheck(LeakyRows.apply, inputs(biased))
 
 
@@ -38,8 +40,17 @@ def test_no_faces_and_one_turn(monkeypatch):
     given = inputs()
     several = LeakyRows.apply(*given)
     assert LeakyRows.apply(*(x[:0] for x in given[:2]), *given[2:]).shape == (0, CHANNELS, 3, 5)
+    of_several = torch.autograd.grad(several.sum(), given)
     monkeypatch.setattr(rows, "TURN", 10_000)
-    torch.testing.assert_close(LeakyRows.apply(*given), several)
+    one = LeakyRows.apply(*given)
+    torch.testing.assert_close(one, several)
+    torch.testing.assert_close(torch.autograd.grad(one.sum(), given), of_several)
+
+
+def test_joined_maps_of_small_features_are_kept(monkeypatch):
+    for kept, maps in ((0, 2), (30 * CHANNELS, 4)):
+        monkeypatch.setattr(rows, "KEPT", kept)
+        assert LeakyRows.apply(*inputs()).grad_fn.maps == maps
 
 
 def test_gradients_of_gradients():
