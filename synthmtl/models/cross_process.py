@@ -46,26 +46,23 @@ class NormalizeOverProcesses(torch.autograd.Function):
         direct, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
+        # Each row's part through them is scale · (along · x̂ + level), with x̂ = (x - mean) / deviation and
+        # scale = weight / deviation: the kernel that normalizes does it in one pass over half-precision features.
+        rows = dist.get_world_size() * x.numel() // x.shape[1]
         sums = gathered(torch.stack([to_weight, to_bias])).sum(0)
-        along, level = sums / (dist.get_world_size() * x.numel() / x.shape[1])
-        # Each row's part: scale · (level + along · x̂), with x̂ = (x - mean) / deviation.
-        inverse = (variance + ctx.eps).rsqrt()
-        slope = weight * along * inverse.square()
-        level = weight * level * inverse - slope * mean
-        # The kernel that normalizes does slope · x + level in one pass over half-precision features.
-        through = F.batch_norm(x, torch.zeros_like(mean), torch.ones_like(mean), slope, level, eps=0.0)
-        return direct - through, to_weight, to_bias, None, None, None
+        along, level = sums * (variance + ctx.eps).rsqrt_().mul_(weight).div_(rows)
+        direct -= F.batch_norm(x, mean, variance, along, level, training=False, eps=ctx.eps)
+        return direct, to_weight, to_bias, None, None, None
 
 
 def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance (C,) of the rows x (B, C, H, W) of all processes."""
     # The kernel of batch normalization: ``var_mean`` takes twenty times as long where channels are last.
-    nothing = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-    mean, variance = torch.batch_norm_update_stats(x, nothing, nothing.clone(), 0.0)
-    means, variances = gathered(torch.stack([mean, variance])).unbind(1)
-    mean = means.mean(0)
+    nothing = x.new_zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))  # for their precision
+    of_all = gathered(torch.stack(torch.batch_norm_update_stats(x, nothing, nothing, 0.0)))
     # Variances within and between: the mean of squares less the squared mean cancels where the mean is large.
-    return mean, variances.mean(0) + (means - mean).square().mean(0)
+    mean, within = of_all.mean(0)
+    return mean, within + of_all[:, 0].var(0, correction=0)
 
 
 class CrossProcessBatchNorm2d(nn.BatchNorm2d):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from synthmtl.data.randomness import derive_seed
 from synthmtl.errors import InputError
 from synthmtl.models.blocks import unrecorded_statistics
-from synthmtl.models.exchange import share_gradients
+from synthmtl.models.exchange import average_gradients, averages_in_memory, gathered
 from synthmtl.training.config import TrainingConfig, build_optimizer
 from synthmtl.training.layout import put_channels_last
 from synthmtl.training.task_gradients import TASK, TaskGradients
@@ -82,10 +82,12 @@ class Turn:
             put_channels_last(self.objective, self.accelerator.device)
         with self._alone():
             named = _Named(self.objective, self.name, apart=self.tasks is not None)
-            # Where tasks have gradients of their own, they are averaged over processes by hand: no DDP.
-            self.module = self.accelerator.prepare_model(named, evaluation_mode=self.tasks is not None)
-            share_gradients(self.module)
-            if self.tasks is not None:
+            several = self.accelerator.num_processes > 1
+            self.in_memory = self.tasks is None and several and averages_in_memory(self.parameters)
+            # Gradients are averaged by hand where tasks have their own or processes share memory: no DDP.
+            by_hand = self.tasks is not None or self.in_memory
+            self.module = self.accelerator.prepare_model(named, evaluation_mode=by_hand)
+            if by_hand:
                 for tensor in self.objective.state_dict().values():
                     broadcast(tensor)
         optimizer = build_optimizer(self.parameters, self.config, self.learning_rate)
@@ -113,6 +115,8 @@ class Turn:
                 losses = self.module(batch)
                 if self.tasks is None:
                     self._backward(losses[f"{self.name}/loss"])
+                    if last and self.in_memory:
+                        average_gradients(self.parameters)
                 else:
                     self.tasks.add(self._own(losses), len(batches))
             self._add(total, losses, len(batches))
@@ -129,7 +133,7 @@ class Turn:
         total[f"{self.name}/gradient_norm"] = clip(self.parameters, limit)
         names = sorted(total)
         values = torch.stack([total[name] for name in names])
-        values = accelerator.reduce(values, "mean") if accelerator.num_processes > 1 else values
+        values = gathered(values).mean(0) if accelerator.num_processes > 1 else values
         return dict(zip(names, values.tolist(), strict=True))
 
     def step(self, batches: Sequence[Batch], step: int, repeat: int) -> None:

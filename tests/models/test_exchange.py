@@ -1,9 +1,11 @@
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import local
 
 import pytest
 import torch
+from torch import nn
 
 from synthmtl.models import exchange
 from synthmtl.models.exchange import Mailbox
@@ -61,6 +63,36 @@ def test_who_does_not_answer_is_given_up(boxes, monkeypatch):
     monkeypatch.setattr(exchange, "PATIENCE", 0.05)
     with pytest.raises(TimeoutError, match="has not answered"):
         boxes[0].gather(torch.zeros(2))
+
+
+def parameters_of(rank):
+    """Four: used by all, kept channels last, used by all but the first process, and used by none."""
+    weight = torch.zeros(2, 3, 2, 2).to(memory_format=torch.channels_last)
+    parameters = [nn.Parameter(t) for t in (torch.zeros(5), weight, torch.zeros(3), torch.zeros(2))]
+    parameters[0].grad = torch.arange(5.0) + rank
+    # Some gradients come in another memory format than their parameter's.
+    parameters[1].grad = torch.arange(24.0).view(2, 3, 2, 2) * (rank + 1)
+    if rank:
+        parameters[1].grad = parameters[1].grad.to(memory_format=torch.channels_last)
+        parameters[2].grad = torch.full((3,), float(rank))
+    return parameters
+
+
+def test_gradients_are_averaged(boxes, monkeypatch):
+    own = local()
+    monkeypatch.setattr(exchange, "mailbox", lambda: own.box)
+
+    def work(box):
+        own.box, parameters = box, parameters_of(box.rank)
+        exchange.average_gradients(parameters)
+        return [parameter.grad for parameter in parameters], parameters[1].stride()
+
+    with ThreadPoolExecutor(3) as pool:
+        for (first, second, third, fourth), stride in pool.map(work, boxes):
+            torch.testing.assert_close(first, torch.arange(5.0) + 1)
+            torch.testing.assert_close(second, torch.arange(24.0).view(2, 3, 2, 2) * 2)
+            assert second.stride() == stride
+            assert torch.equal(third, torch.ones(3)) and fourth is None  # (0 + 1 + 2) / 3
 
 
 def test_averages_of_any_length(boxes):

@@ -1,6 +1,7 @@
 """A small adversarial run, started by the tests: launched.py OUT STEPS GLOBAL_BATCH [KILL_AT].
 
-Five steps are an epoch of 50 faces in batches of ten.
+Five steps are an epoch of 50 faces in batches of ten. With WITHOUT_SHARED_MEMORY in the environment, processes talk
+through collective operations alone.
 """
 
 import json
@@ -16,6 +17,7 @@ from synthmtl.data.augmentation import AugmentationConfig, augment
 from synthmtl.data.randomness import StepRandom
 from synthmtl.data.sampling import EpochSampler, shard
 from synthmtl.files import write_tensors, write_text
+from synthmtl.models import exchange
 from synthmtl.training import Player, TrainingConfig, build_accelerator, fit
 
 
@@ -59,6 +61,8 @@ class Criticism(nn.Module):
 
 def main(out: Path, steps: int, global_batch: int, kill_at: int | None = None, checkpoint_every: int = 5) -> None:
     accelerator = build_accelerator()
+    if "WITHOUT_SHARED_MEMORY" in os.environ:
+        exchange.mailbox = lambda: None
     rank, world = accelerator.process_index, accelerator.num_processes
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(50, 1, 12, 12, generator=generator) * 2 - 1
@@ -104,9 +108,10 @@ def main(out: Path, steps: int, global_batch: int, kill_at: int | None = None, c
         evaluate=evaluate,
         select_by="score",
     )
+    in_memory = world > 1 and exchange.averages_in_memory(list(net.parameters()))
     if accelerator.is_main_process:
         write_tensors(out / "final.safetensors", net.state_dict())
-        write_text(out / "result.json", json.dumps({"best": result.best, "processes": world}))
+        write_text(out / "result.json", json.dumps({"best": result.best, "processes": world, "in_memory": in_memory}))
 
 
 if __name__ == "__main__":

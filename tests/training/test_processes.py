@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -18,10 +19,11 @@ from synthmtl.training import latest, read_history
 SCRIPT = Path(__file__).with_name("launched.py")
 
 
-def run(*arguments, launcher=()):
+def run(*arguments, launcher=(), environment=None):
     command = [sys.executable, *launcher, str(SCRIPT), *map(str, arguments)]
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE", "WORLD_SIZE"))}
-    done = subprocess.run(command, env=clean | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    clean |= {"OMP_NUM_THREADS": "1"} | (environment or {})
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr
 
 
@@ -78,10 +80,15 @@ def test_killed_run_resumes_to_the_bit(uninterrupted, tmp_path):
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
-def test_two_processes_train_as_one(uninterrupted, tmp_path):
-    code, errors = run(tmp_path, 12, 10, launcher=accelerate_launch())
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_two_processes_train_as_one(uninterrupted, tmp_path, in_memory):
+    environment = {} if in_memory else {"WITHOUT_SHARED_MEMORY": "1"}
+    code, errors = run(tmp_path, 12, 10, launcher=accelerate_launch(), environment=environment)
     assert code == 0, errors
-    assert json.loads((tmp_path / "result.json").read_text())["processes"] == 2
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["processes"] == 2
+    possible = hasattr(os, "posix_fallocate") and platform.machine() in ("x86_64", "AMD64")
+    assert result["in_memory"] == (in_memory and possible)
     first, second = records(uninterrupted), records(tmp_path)
     assert [record["step"] for record in first] == [3, 4, 6, 8, 9, 12, 12]
     for a, b in zip(first, second, strict=True):
