@@ -156,7 +156,8 @@ def averages_in_memory(parameters: Sequence[nn.Parameter]) -> bool:
     """Whether :func:`average_gradients` serves these; all processes must ask, of the same parameters."""
     ordered = platform.machine() in ("x86_64", "AMD64")  # see :meth:`Mailbox.average`
     kinds = {(p.device.type, p.dtype) for p in parameters}
-    return ordered and kinds == {("cpu", torch.float32)} and mailbox() is not None
+    served = kinds == {("cpu", torch.float32)} and len(parameters) <= CAPACITY
+    return ordered and served and mailbox() is not None
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

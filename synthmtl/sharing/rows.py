@@ -116,24 +116,23 @@ class LeakyRows(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, w_gates: Tensor, bias: Tensor | None, w: Tensor) -> Tensor:
         receiver, donor = _rows(x), _rows(y)
         out = torch.empty_like(receiver)
-        cast = [_matrix(weight, x) for weight in (w_gates, w)]
-        forward, keep = _compiled(_forward), x.numel() <= KEPT
-        turns = [forward(*turn, cast[0], bias, cast[1], keep) for turn in _turns(out, receiver, donor)]
-        ctx.save_for_backward(x, y, w_gates, bias, w, *cast, *chain.from_iterable(turns))
+        cast_gates, cast, keep = _matrix(w_gates, x), _matrix(w, x), x.numel() <= KEPT
+        turns = [_compiled(_forward)(*turn, cast_gates, bias, cast, keep) for turn in _turns(out, receiver, donor)]
+        ctx.save_for_backward(x, y, w_gates, bias, w, cast_gates, cast, *chain.from_iterable(turns))
         ctx.maps = len(turns[0])
         return _features(out, x)
 
     @staticmethod
     def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, y, w_gates, bias, w, *cast = ctx.saved_tensors[:7]
+        x, y, w_gates, bias, w, cast_gates, cast, *parts = ctx.saved_tensors
         if torch.is_grad_enabled() or _is_batched(given):
             return _backward_of_plain(ctx.needs_input_grad, given, x, y, w_gates, bias, w)
         receiver, donor, of_out = _rows(x), _rows(y), _rows(given)
         of_x, of_y = torch.empty_like(receiver), torch.empty_like(donor)
         sums: tuple[Tensor, ...] | None = None
-        maps = zip(*[iter(ctx.saved_tensors[7:])] * ctx.maps, strict=True)
-        for turn, saved in zip(_turns(of_x, of_y, of_out, receiver, donor), maps, strict=True):
-            sums = _compiled(_backward)(*turn, *cast, sums, *saved)
+        maps = zip(*[iter(parts)] * ctx.maps, strict=True)
+        for turn, kept in zip(_turns(of_x, of_y, of_out, receiver, donor), maps, strict=True):
+            sums = _compiled(_backward)(*turn, cast_gates, cast, sums, *kept)
         assert sums is not None  # there is a turn even without rows
         of_gates, of_bias, of_w = (part.to(w.dtype) for part in sums)
         return (
