@@ -4,6 +4,7 @@ import torch
 from accelerate import Accelerator
 
 from synthmtl.data.augmentation import AugmentationConfig
+from synthmtl.data.pixels import to_pixels, to_unit
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import ClassBalancedSampler
 from synthmtl.data.splits import split_by_subject, split_unit
@@ -107,8 +108,5 @@ def _resized(table: FaceTable) -> FaceTable:
     size = min(max(32, 16 * round(table.image_size / 16)), _LARGEST)
     if size == table.image_size:
         return table
-    parts = [
-        fit_faces(part.float().div(127.5).sub(1), size, table.channels).add(1).mul(127.5).round().to(torch.uint8)
-        for part in table.images.split(256)
-    ]
+    parts = [to_pixels(fit_faces(to_unit(part), size, table.channels)) for part in table.images.split(256)]
     return table.replace(images=torch.cat(parts))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from synthmtl.balance.copies import TrainingFaces, mean_difference
 from synthmtl.data.duplicates import MIN_CORRELATION
+from synthmtl.data.pixels import to_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 
@@ -27,11 +28,6 @@ def evaluating(model: nn.Module):
             yield model
     finally:
         model.train(training)
-
-
-def to_unit(images: Tensor, device: torch.device | str) -> Tensor:
-    """uint8 faces as float32 in [-1, 1] on ``device``."""
-    return images.to(device).float().div_(127.5).sub_(1.0)
 
 
 def judge_classes(judge: nn.Module) -> tuple[str, ...]:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
 from synthmtl.data.readers.hugging_face import need_datasets
 from synthmtl.data.table import FaceTable
@@ -45,14 +44,13 @@ class Face:
 
 def png_bytes(image: Tensor, record: Mapping[str, Any] | None = None) -> bytes:
     """A face (C, H, W) uint8 as PNG; with a ``record`` its text chunks say that and how it was synthesized."""
-    pixels = image[0].numpy() if len(image) == 1 else np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     text, stream = PngInfo(), io.BytesIO()
     if record is not None:
         text.add_text("synthetic", "true")
         for name in _MARKS:
             if record[name] is not None:
                 text.add_text(name, str(record[name]))
-    Image.fromarray(pixels).save(stream, "PNG", pnginfo=text)
+    to_pil_image(image).save(stream, "PNG", pnginfo=text)
     return stream.getvalue()
 
 

@@ -13,7 +13,8 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from synthmtl.balance.chunks import weights_hash
-from synthmtl.balance.filter import evaluating, judge_columns, to_unit
+from synthmtl.balance.filter import evaluating, judge_columns
+from synthmtl.data.pixels import to_unit
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError

@@ -6,6 +6,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from synthmtl.balance.filter import JudgeCalibration
@@ -132,7 +133,10 @@ def _faces_first(faces: Array, config: Any) -> tuple[Tensor, _Layout]:
     channels, size = config.image_channels, config.image_size
     shapes: dict[tuple[int, ...], tuple[_Layout, _Layout]] = {
         (channels, size, size): (lambda t: t, lambda t: t),
-        (size, size, channels): (lambda t: t.permute(0, 3, 1, 2), lambda t: t.permute(0, 2, 3, 1)),
+        (size, size, channels): (
+            lambda t: rearrange(t, "n h w c -> n c h w"),
+            lambda t: rearrange(t, "n c h w -> n h w c"),
+        ),
     }
     if channels == 1:
         shapes[size, size] = (lambda t: t[:, None], lambda t: t[:, 0])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
@@ -61,7 +62,7 @@ def new_cells(
     target = torch.arange(count).repeat(rows)
     seeds = [derive_seed("new", seed, row) for row in range(rows) for _ in range(count)]
     made, _ = edit_faces(generator, None, target, seeds, spread=spread, sampling=sampling)
-    return made.unflatten(0, (rows, count))
+    return rearrange(made, "(row column) c h w -> row column c h w", row=rows)
 
 
 def sheet_rows(table: FaceTable, count: int = 8, *, seed: int = 0) -> list[int]:

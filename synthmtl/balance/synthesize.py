@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from synthmtl.balance.attempts import Draft
 from synthmtl.balance.chunks import Chunk, ChunkStore, tensor_hash, weights_hash
-from synthmtl.balance.filter import FaceFilter, JudgeCalibration, Verdict, evaluating, no_filter, to_unit
+from synthmtl.balance.filter import FaceFilter, JudgeCalibration, Verdict, evaluating, no_filter
 from synthmtl.balance.plan import BalancePlan, make_plan
 from synthmtl.balance.result import FILLS, BalancingResult, Origin, gather
 from synthmtl.balance.strategy import Strategy
 from synthmtl.balance.targets import ClassTargets
 from synthmtl.data.duplicates import MIN_CORRELATION
+from synthmtl.data.pixels import to_pixels, to_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.models.generators import FaceGenerator, class_targets, makes_new_faces, sampling_arguments
@@ -68,7 +69,7 @@ def edit_faces(
         edited = generator.synthesize(faces, target, generator=draws, spread=spread, **options)
     edited = edited.float()
     finite = edited.isfinite().flatten(1).all(1).cpu()
-    pixels = edited.nan_to_num().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    pixels = to_pixels(edited.nan_to_num())
     return pixels.cpu(), finite
 
 

@@ -125,8 +125,9 @@ def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def run_synthesize(options: Namespace) -> None:
     """Edit images or make new faces, and print the names of the files."""
     import torch
-    from PIL import Image
+    from torchvision.transforms.functional import to_pil_image
 
+    from synthmtl.data.pixels import to_pixels
     from synthmtl.experiment import check_out, claim, open_out
     from synthmtl.files import replacing
     from synthmtl.models.generators import sampling_arguments
@@ -147,9 +148,8 @@ def run_synthesize(options: Namespace) -> None:
         style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
         made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
         name = out / f"{number:05d}-{Path(file).stem}-{said}.png"
-        pixels = made[0].add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).cpu()
         with replacing(name, flush=False) as partial:
-            Image.fromarray(pixels.permute(1, 2, 0).squeeze(-1).numpy()).save(partial, "PNG")
+            to_pil_image(to_pixels(made[0]).cpu()).save(partial, "PNG")
         written.append(str(name))
         if not options.json:
             print(name, flush=True)

@@ -60,6 +60,7 @@ def load_generator(options: Namespace) -> tuple[Any, Any]:
 def readable_faces(files: Sequence[str], model: Any):
     """Each readable file and its face (1, C, H, W) in [-1, 1]; the others are named at the end, in one error."""
     from synthmtl.data.images import read_face
+    from synthmtl.data.pixels import to_unit
     from synthmtl.data.sources import first_of
 
     bad = []
@@ -69,6 +70,6 @@ def readable_faces(files: Sequence[str], model: Any):
         except InputError as error:
             bad.append(str(error))
             continue
-        yield file, face[None].float().div(127.5).sub(1)
+        yield file, to_unit(face[None])
     if bad:
         raise InputError(f"{len(bad)} of {len(files)} images could not be read: {first_of(bad)}")

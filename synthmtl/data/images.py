@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -195,7 +196,7 @@ def square_pixels(image: Image.Image, image_size: int, channels: int, box: Box |
     if image.size != (image_size, image_size) or box != (0, 0, image_size, image_size):
         image = image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
     pixels = np.array(image)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return pixels[None] if channels == 1 else np.ascontiguousarray(rearrange(pixels, "h w c -> c h w"))
 
 
 def central_square(width: int, height: int) -> tuple[int, int, int, int]:

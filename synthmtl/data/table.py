@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.batch import FaceBatch
+from synthmtl.data.pixels import to_unit
 from synthmtl.data.storage import join_faces, keep_faces, take_faces
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS, EXPRESSIONS, canonical_expression, ordered_classes
@@ -164,9 +165,7 @@ class FaceTable:
         """Rows ``index`` (as for :meth:`select`) as a :class:`FaceBatch`, pixels scaled to [-1, 1]."""
         index = _rows(index)
         names = [f.name for f in dataclasses.fields(FaceBatch) if f.name != "image"]
-        return FaceBatch(
-            image=self.images[index].float().div_(127.5).sub_(1.0), **{n: getattr(self, n)[index] for n in names}
-        )
+        return FaceBatch(image=to_unit(self.images[index]), **{n: getattr(self, n)[index] for n in names})
 
     @staticmethod
     def concatenate(tables: Sequence["FaceTable"], *, separate: bool = False) -> "FaceTable":

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
 from synthmtl.data.readers.metadata import NAMED_KEYS
 from synthmtl.data.table import FaceTable, attribute_words
@@ -76,7 +75,7 @@ def write_image_folder(
             if taken:
                 raise InputError(f"extra column {taken[0]!r} has the name of a label: choose another name")
             with replacing(folder / file_name, flush=False) as face:
-                Image.fromarray(_pixels(table.images[i])).save(face, "PNG")
+                to_pil_image(table.images[i]).save(face, "PNG")
             stream.write(json.dumps({"file_name": file_name} | row | further, allow_nan=False) + "\n")
         stream.flush()
         os.sync()  # the faces must be on the disk before the metadata that vouch for them
@@ -131,7 +130,3 @@ def _add(columns: dict[str, list], name: str, values: Tensor) -> None:
 
 def _json(values: Sequence[float]) -> list[float | None]:
     return [None if math.isnan(value) else value for value in values]
-
-
-def _pixels(image: Tensor) -> np.ndarray:
-    return image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from einops import rearrange
 from scipy.special import ndtri
 
 from synthmtl.faces.anatomy import ACTION_INDEX
@@ -145,7 +146,7 @@ def sensor(image: np.ndarray, session: Session, *, rng: np.random.Generator, cha
 
     Blur, gamma, contrast and brightness are the session's, the noise is the face's own.
     """
-    image = image.transpose(2, 0, 1) if channels == 3 else (image @ LUMA)[None]
+    image = rearrange(image, "h w c -> c h w") if channels == 3 else (image @ LUMA)[None]
     image = image * np.float32(session.exposure)
     sigma = session.blur * image.shape[-1]
     if sigma > 0.25:

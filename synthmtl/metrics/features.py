@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from synthmtl.data.pixels import to_pixels, to_unit
 from synthmtl.errors import InputError
 from synthmtl.metrics.efficientnet_lite import EfficientNetLite0
 from synthmtl.models.inference import load_network
@@ -81,7 +82,7 @@ class _Inception(nn.Module):
         self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(weights))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(images.add(1).mul(127.5).round().to(torch.uint8))
+        return self.network(to_pixels(images))
 
 
 class _LastMap(nn.Module):
@@ -170,7 +171,7 @@ def extract_features(
     extractor = extractor.to(device)
     batches = shown(images.split(batch_size), "features", unit="face", total=len(images), count=len)
     with torch.no_grad():
-        parts = [extractor(part.to(device).float().div_(127.5).sub_(1.0)).float().cpu() for part in batches]
+        parts = [extractor(to_unit(part, device)).float().cpu() for part in batches]
     features = torch.cat(parts) if parts else torch.empty(0, 0)
     if not features.isfinite().all():
         raise BrokenFeaturesError("features are not finite: the extractor's weights are broken, give other ones")

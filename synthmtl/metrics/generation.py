@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
+from synthmtl.data.pixels import to_unit
 from synthmtl.data.randomness import derive_seed
 from synthmtl.errors import InputError
 
@@ -216,7 +217,7 @@ def mean_perceptual_distance(
     distance, total = distance.to(device), 0.0
     with torch.no_grad():
         for rows in torch.stack([first, second]).split(32, 1):
-            a, b = (images[row].to(device).float().div_(127.5).sub_(1.0) for row in rows)
+            a, b = (to_unit(images[row], device) for row in rows)
             total += float(distance(a, b).sum())
     return total / pairs
 

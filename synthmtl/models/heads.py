@@ -1,6 +1,7 @@
 """What reads a task's prediction from its features."""
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
@@ -25,7 +26,7 @@ class LandmarkHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return self.linear(features.float().flatten(1)).sigmoid().unflatten(1, (LANDMARKS, 2))
+            return rearrange(self.linear(features.float().flatten(1)).sigmoid(), "b (point xy) -> b point xy", xy=2)
 
 
 def build_head(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthmtl.data.augmentation import flip_landmarks
+from synthmtl.data.pixels import to_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.files import flush_file, plain_errors
@@ -192,7 +193,7 @@ def _batches(
     def batches() -> Iterator[Tensor]:
         starts = range(0, len(table), batch_size)
         for start in shown(starts, "recognizing", unit="batch"):
-            images = table.images[start : start + batch_size].to(device).float().div_(127.5).sub_(1.0)
+            images = to_unit(table.images[start : start + batch_size], device)
             yield images.contiguous(memory_format=torch.channels_last)
 
     try:

@@ -6,8 +6,10 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
 from synthmtl.data.images import square_pixels
+from synthmtl.data.pixels import to_pixels, to_unit
 from synthmtl.errors import InputError
 from synthmtl.models.conditions import Target, read_target
 from synthmtl.models.denoiser import DiffusionFERSNet
@@ -89,8 +91,7 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
             progress=self.progress_bar,
         )
         if output_type == "pil":
-            pixels = faces.add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-            faces = [Image.fromarray(face.squeeze(-1) if face.shape[-1] == 1 else face) for face in pixels]
+            faces = [to_pil_image(face) for face in to_pixels(faces).cpu()]
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=faces) if return_dict else (faces,)
 
@@ -100,7 +101,7 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
         if not isinstance(image, Tensor):
             images = [image] if isinstance(image, Image.Image) else image
             pixels = [torch.from_numpy(square_pixels(each.convert("RGB"), size, channels)) for each in images]
-            image = torch.stack(pixels).float().div(127.5).sub(1)
+            image = to_unit(torch.stack(pixels))
         elif image.ndim == 3:
             image = image[None]
         if image.shape[1:] != (channels, size, size):

@@ -12,6 +12,7 @@ the residual module (``sharing.residual``), the predictors of the association, a
 from collections.abc import Sequence
 
 from diffusers.configuration_utils import register_to_config
+from einops import rearrange
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
@@ -87,7 +88,8 @@ class ExpressionToLandmarks(nn.Module):
         nn.init.zeros_(self.moves.weight)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        return self.head(features) + self.moves(logits.softmax(1)).float().unflatten(1, (LANDMARKS, 2))
+        moved = rearrange(self.moves(logits.softmax(1)).float(), "b (point xy) -> b point xy", xy=2)
+        return self.head(features) + moved
 
 
 class ResidualMTL(MultiTaskModel):

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from einops import repeat
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
@@ -97,8 +98,8 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for r in range(rows):
         for c in range(columns):
-            face = images[r, c].repeat(scale, 1).repeat(scale, 2)
-            sheet.paste(Image.fromarray(face[0] if channels == 1 else np.moveaxis(face, 0, -1)), (left[c], top[r]))
+            face = repeat(images[r, c], "c h w -> (h y) (w x) c", y=scale, x=scale)
+            sheet.paste(Image.fromarray(face[..., 0] if channels == 1 else face), (left[c], top[r]))
         if row_titles:
             draw.text((margin + side - 6, top[r] + cell_h / 2), row_titles[r], ink, font, anchor="rm")
     for c, title in enumerate(column_titles or ()):

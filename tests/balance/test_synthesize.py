@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from synthmtl.balance import synthesize
-from synthmtl.balance.filter import REASONS, JudgeCalibration, calibrate_judge, judge_probabilities, to_unit
+from synthmtl.balance.filter import REASONS, JudgeCalibration, calibrate_judge, judge_probabilities
 from synthmtl.balance.plan import make_plan
 from synthmtl.balance.synthesize import edit_faces, synthesize_balancing_set
+from synthmtl.data.pixels import to_unit
 from synthmtl.errors import InputError
 from synthmtl.models.sampling import SamplingOptions
 
