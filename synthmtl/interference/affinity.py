@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
-from synthmtl.interference.gradients import process_mean, task_gradients, task_losses
+from synthmtl.exchange import process_mean
+from synthmtl.interference.gradients import task_gradients, task_losses
 from synthmtl.interference.recorder import Recorder, step_of
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from synthmtl.data.batch import FaceBatch
 from synthmtl.errors import InputError
-from synthmtl.interference.gradients import process_mean, several_processes
+from synthmtl.exchange import process_count, process_mean, several_processes
 from synthmtl.interference.recorder import Recorder, step_of
 from synthmtl.interference.units import Exchange, GatedUnit, chosen_units, evaluating, watched_exchanges
 
@@ -96,7 +96,7 @@ class GateMeter:
 
     def _openness(self, unit: GatedUnit, gate: str, sums: Tensor) -> Openness:
         if several_processes():
-            sums = process_mean(sums.to(self._device)).cpu() * torch.distributed.get_world_size()
+            sums = process_mean(sums.to(self._device)).cpu() * process_count()
         counts, totals, squares = sums.split([1, sums.shape[1] // 2, sums.shape[1] // 2], 1)
         faces = counts.sum()
         channels = totals.sum(0) / faces

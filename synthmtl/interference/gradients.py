@@ -3,27 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
+from synthmtl.exchange import process_mean, several_processes
 from synthmtl.training.task_gradients import TASK
 
 _HALF_SCALE = 1024.0
-
-
-def several_processes() -> bool:
-    """Whether this process trains together with others."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def process_mean(values: Tensor) -> Tensor:
-    """Mean of ``values`` over the processes; every process must call it. One process gets its own back."""
-    if not several_processes():
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
 
 
 def task_losses(results: Mapping[str, Tensor]) -> dict[str, Tensor]:

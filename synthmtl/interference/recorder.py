@@ -8,7 +8,7 @@ from typing import Any
 import torch.distributed
 
 from synthmtl.errors import InputError
-from synthmtl.interference.gradients import several_processes
+from synthmtl.exchange import several_processes
 
 
 class Recorder:

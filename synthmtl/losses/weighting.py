@@ -1,16 +1,15 @@
 """Means over the rows that count, on one process or many."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from synthmtl.exchange import process_count
 from synthmtl.models.cross_process import SumOverProcesses
 
 
 def processes() -> int:
     """How many processes share the batch of a loss that is computed now: 1 outside of training."""
-    shared = torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()
-    return dist.get_world_size() if shared else 1
+    return process_count() if torch.is_grad_enabled() else 1
 
 
 def summed(x: Tensor) -> Tensor:

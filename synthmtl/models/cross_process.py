@@ -1,12 +1,11 @@
 """What several processes compute together, so that they train as one does on the joined batch."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from synthmtl.models.exchange import gathered
+from synthmtl.exchange import gathered, process_count, several_processes
 
 
 class SumOverProcesses(torch.autograd.Function):
@@ -48,7 +47,7 @@ class NormalizeOverProcesses(torch.autograd.Function):
         )
         # Each row's part through them is scale · (along · x̂ + level), with x̂ = (x - mean) / deviation and
         # scale = weight / deviation: the kernel that normalizes does it in one pass over half-precision features.
-        rows = dist.get_world_size() * x.numel() // x.shape[1]
+        rows = process_count() * x.numel() // x.shape[1]
         sums = gathered(torch.stack([to_weight, to_bias])).sum(0)
         along, level = sums * (variance + ctx.eps).rsqrt_().mul_(weight).div_(rows)
         direct -= F.batch_norm(x, mean, variance, along, level, training=False, eps=ctx.eps)
@@ -80,11 +79,11 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
     momentum: float
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if not (self.training and several_processes()):
             return super().forward(x)
         with torch.no_grad():
             mean, variance = statistics_over_processes(x)
-            count = dist.get_world_size() * x.numel() / x.shape[1]
+            count = process_count() * x.numel() / x.shape[1]
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / max(count - 1, 1), self.momentum)
             self.num_batches_tracked += 1

@@ -9,6 +9,7 @@ from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
+from synthmtl.exchange import process_mean
 from synthmtl.training.aggregation import TaskWeighting, build_weighting
 
 TASK = "task/"
@@ -97,13 +98,13 @@ class TaskGradients:
         if not torch.allclose(values.sum(), losses["loss"], rtol=1e-3, atol=1e-5, equal_nan=True):
             raise ValueError(f"the tasks' losses add up to {values.sum():g}, but the loss is {losses['loss']:g}")
         rows, self._rows = self._rows, []
-        reached = self._reduce(torch.tensor([[g is not None for g in row] for row in rows]).float(), "sum").cpu() > 0
+        reached = self._mean(torch.tensor([[g is not None for g in row] for row in rows]).float()).cpu() > 0
         tasks = reached.sum(0).tolist()
         shared = [k for k, count in enumerate(tasks) if count > 1]
         single = [(k, int(reached[:, k].long().argmax())) for k, count in enumerate(tasks) if count == 1]
 
         parts = [self._flat(row, k) for row in rows for k in shared] + [self._flat(rows[i], k) for k, i in single]
-        numbers = self._reduce(torch.cat([*parts, values]), "mean")
+        numbers = self._mean(torch.cat([*parts, values]))
         together, alone = ([self.parameters[k].numel() for k in some] for some in (shared, [k for k, _ in single]))
         matrix, rest, values = numbers.split([len(rows) * sum(together), sum(alone), len(rows)])
         matrix = matrix.view(len(rows), -1)
@@ -120,7 +121,7 @@ class TaskGradients:
     def look_back(self, losses: Mapping[str, Tensor]) -> None:
         """Tell the aggregator the objective's results after the step, this process's means over the micro-steps."""
         assert self.weighting is not None  # it looks back
-        self.weighting.look_back(self._same(self._reduce(self._values(losses), "mean")))
+        self.weighting.look_back(self._same(self._mean(self._values(losses))))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, for checkpoints."""
@@ -162,8 +163,8 @@ class TaskGradients:
         parameter = self.parameters[k]
         parameter.grad = torch.empty_like(parameter).copy_(flat.view(parameter.shape))
 
-    def _reduce(self, tensor: Tensor, how: str) -> Tensor:
-        return self.accelerator.reduce(tensor.to(self.accelerator.device), how)
+    def _mean(self, tensor: Tensor) -> Tensor:
+        return process_mean(tensor.to(self.accelerator.device))
 
     def _same(self, tensor: Tensor) -> Tensor:
         """The main process's numbers in all processes, on the CPU: a rounding error must not part their weights."""

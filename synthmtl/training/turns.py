@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from synthmtl.data.randomness import derive_seed
 from synthmtl.errors import InputError
+from synthmtl.exchange import average_gradients, averages_in_memory, process_mean
 from synthmtl.models.blocks import unrecorded_statistics
-from synthmtl.models.exchange import average_gradients, averages_in_memory, gathered
 from synthmtl.training.config import TrainingConfig, build_optimizer
 from synthmtl.training.layout import put_channels_last
 from synthmtl.training.task_gradients import TASK, TaskGradients
@@ -82,8 +82,7 @@ class Turn:
             put_channels_last(self.objective, self.accelerator.device)
         with self._alone():
             named = _Named(self.objective, self.name, apart=self.tasks is not None)
-            several = self.accelerator.num_processes > 1
-            self.in_memory = self.tasks is None and several and averages_in_memory(self.parameters)
+            self.in_memory = self.tasks is None and averages_in_memory(self.parameters)
             # Gradients are averaged by hand where tasks have their own or processes share memory: no DDP.
             by_hand = self.tasks is not None or self.in_memory
             self.module = self.accelerator.prepare_model(named, evaluation_mode=by_hand)
@@ -133,8 +132,7 @@ class Turn:
         total[f"{self.name}/gradient_norm"] = clip(self.parameters, limit)
         names = sorted(total)
         values = torch.stack([total[name] for name in names])
-        values = gathered(values).mean(0) if accelerator.num_processes > 1 else values
-        return dict(zip(names, values.tolist(), strict=True))
+        return dict(zip(names, process_mean(values).tolist(), strict=True))
 
     def step(self, batches: Sequence[Batch], step: int, repeat: int) -> None:
         """The optimizer's step; an aggregator that looks back is then shown the losses of the same batches."""

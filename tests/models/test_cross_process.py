@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing, nn
 
-from synthmtl.models import cross_process, exchange
+from synthmtl import exchange
+from synthmtl.models import cross_process
 from synthmtl.models.cross_process import CrossProcessBatchNorm2d
 
 
@@ -60,6 +61,12 @@ def counted_exchanges():
         yield seen
 
 
+def means_of(rank):
+    """Of numbers that a letter holds, that need a parcel, and of float64; process 0 has 0, 1, ..., the other -3."""
+    few, many = (torch.arange(float(n)) if rank == 0 else torch.full((n,), -3.0) for n in (5, exchange.CAPACITY + 7))
+    return [exchange.process_mean(x) for x in (few, many.view(1, -1), few.double())]
+
+
 def run_as(rank, folder):
     """``run`` as one of two processes on its half of the joined batch."""
     dist.init_process_group(
@@ -74,6 +81,8 @@ def run_as(rank, folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exchange, "mailbox", lambda: None)
             found["without memory"] = run(CrossProcessBatchNorm2d(3), x)
+            found["means without memory"] = means_of(rank)
+        found["means"] = means_of(rank)
         found["float64"] = run(CrossProcessBatchNorm2d(3).double(), x.double())
         found["bfloat16"] = run(CrossProcessBatchNorm2d(3), low_precision(x))
         return found
@@ -135,6 +144,17 @@ def test_two_processes_on_rounded_features(parts):
 
 def test_one_exchange_forwards_and_one_backwards(parts):
     assert all(part["exchanged"] == [(2, 3)] * 3 for part in parts)  # two steps, of which one backwards
+
+
+def test_means_over_processes(parts):
+    for part in parts:
+        for found in (part["means"], part["means without memory"]):
+            few, many, double = found
+            torch.testing.assert_close(few, (torch.arange(5.0) - 3) / 2)
+            torch.testing.assert_close(many, (torch.arange(exchange.CAPACITY + 7.0)[None] - 3) / 2)
+            torch.testing.assert_close(double, (torch.arange(5.0, dtype=torch.float64) - 3) / 2)
+    own = torch.ones(3)
+    assert exchange.process_mean(own) is own  # one process
 
 
 def test_messages_by_shared_memory_and_by_collective_operations_are_the_same(parts):

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from synthmtl import exchange
 from synthmtl.data.augmentation import AugmentationConfig, augment
 from synthmtl.data.randomness import StepRandom
 from synthmtl.data.sampling import EpochSampler, shard
 from synthmtl.files import write_tensors, write_text
-from synthmtl.models import exchange
 from synthmtl.training import Player, TrainingConfig, build_accelerator, fit
 
 

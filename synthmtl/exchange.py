@@ -31,6 +31,9 @@ PARCEL = 2**18
 SPIN = 2e-3
 """Seconds for which a process looks for an answer without pause: processes that compute the same are soon as far."""
 
+ORDERED = platform.machine() in ("x86_64", "AMD64")
+"""Whether other processors see what this one writes in the order in which it does, see :meth:`Mailbox.average`."""
+
 PATIENCE = 1800.0
 """Seconds after which a process that does not answer is given up, as in ``torch.distributed``."""
 
@@ -89,7 +92,7 @@ class Mailbox:
     def average(self, mine: Tensor) -> None:
         """Make ``mine``, (N,) float32 of any length, the mean over the processes, in place; all must call it.
 
-        What a letter says was written before it, which processors of the x86 kind keep to.
+        The letter that follows says that the numbers are there, which holds where writes are seen in order.
 
         Raises:
             TimeoutError: if a process does not answer.
@@ -141,10 +144,23 @@ def _open() -> Mailbox | None:
     return found if all(everyone) else None
 
 
+def process_count() -> int:
+    """How many processes train together with this one, itself included."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def several_processes() -> bool:
+    """Whether this process trains together with others."""
+    return process_count() > 1
+
+
+def _mailbox_for(x: Tensor) -> Mailbox | None:
+    return mailbox() if x.device.type == "cpu" and x.dtype == torch.float32 else None
+
+
 def gathered(x: Tensor) -> Tensor:
     """Every process's ``x``, stacked (processes, ...) in the order of the processes; all must call it."""
-    small = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() <= CAPACITY
-    box = mailbox() if small else None
+    box = _mailbox_for(x) if x.numel() <= CAPACITY else None
     if box is not None:
         return box.gather(x.reshape(-1)).view(-1, *x.shape)
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
@@ -152,12 +168,25 @@ def gathered(x: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
+def process_mean(x: Tensor) -> Tensor:
+    """Mean of ``x`` over the processes, the same to the bit in all; all must call it. One process gets its own back."""
+    if not several_processes():
+        return x
+    if x.numel() <= CAPACITY:
+        return gathered(x).mean(0)
+    box = _mailbox_for(x) if ORDERED else None
+    total = x.clone(memory_format=torch.contiguous_format)
+    if box is not None:
+        box.average(total.view(-1))
+        return total
+    dist.all_reduce(total)
+    return total / process_count()
+
+
 def averages_in_memory(parameters: Sequence[nn.Parameter]) -> bool:
     """Whether :func:`average_gradients` serves these; all processes must ask, of the same parameters."""
-    ordered = platform.machine() in ("x86_64", "AMD64")  # see :meth:`Mailbox.average`
-    kinds = {(p.device.type, p.dtype) for p in parameters}
-    served = kinds == {("cpu", torch.float32)} and len(parameters) <= CAPACITY
-    return ordered and served and mailbox() is not None
+    served = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters)
+    return several_processes() and ORDERED and served and len(parameters) <= CAPACITY and mailbox() is not None
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

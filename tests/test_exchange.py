@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from synthmtl.models import exchange
-from synthmtl.models.exchange import Mailbox
+from synthmtl import exchange
+from synthmtl.exchange import Mailbox
 
 
 @pytest.fixture
