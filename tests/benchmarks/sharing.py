@@ -65,7 +65,7 @@ def pass_through(step: Callable[[list[Tensor]], list[Tensor]], given: list[Tenso
 
 
 def rows(tiny: bool) -> list[Row]:
-    """Milliseconds of a pass; 1.4 times faster is wanted in bf16 with kernel 1, never slower elsewhere."""
+    """Milliseconds of a pass; 1.4 times faster is wanted of the compiled unit in bf16 with kernel 1, never slower."""
     keep_freed_memory()
     found = []
     settings = list(product(PRECISIONS.items(), (1, 3), SHAPES if not tiny else ((2, 8, 4),)))
@@ -88,9 +88,9 @@ def rows(tiny: bool) -> list[Row]:
         }
         seconds = in_turn(calls, rounds=1 if tiny else 30, warmup=3)
         size = f"{shape[0]}×{channels}×{shape[2]}²"
-        wanted = 1.4 if bfloat16 and kernel_size == 1 else 1.0
+        wanted = {"eager": 1.0, "compiled": 1.4 if bfloat16 and kernel_size == 1 else 1.0}
         found += [
-            compare(f"{precision}, kernel {kernel_size}, {size}, {name}", each, seconds["plain"], wanted=wanted)
+            compare(f"{precision}, kernel {kernel_size}, {size}, {name}", each, seconds["plain"], wanted=wanted[name])
             for name, each in seconds.items()
             if name in fused
         ]
