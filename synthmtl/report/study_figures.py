@@ -358,7 +358,7 @@ def interventions_figure(entries: Sequence[Mapping], metric: str, path: Path) ->
 
 
 def curves_figure(entries: Sequence[Mapping], axis: str, scores: Sequence[str], path: Path) -> Path:
-    """Curves over ``rho`` or ``labels_per_class``: a line each method, a panel each metric."""
+    """Curves over ``rho`` or ``labels_per_class`` with 95 % intervals: a line each method, a panel each metric."""
     metrics = [metric for metric in (*scores, *_READ) if any(metric in entry["metrics"] for entry in entries)]
     methods = list(dict.fromkeys(entry["method"] for entry in entries))
     # Numbers of labels stand side by side, whatever their distance; all of them come last.
@@ -373,11 +373,15 @@ def curves_figure(entries: Sequence[Mapping], axis: str, scores: Sequence[str], 
             for i, method in enumerate(methods):
                 having = [e for e in entries if e["method"] == method and metric in e["metrics"]]
                 having.sort(key=lambda e: places.index(e[axis]))
-                color, line = _COLORS[i % len(_COLORS)], ("-", "--", ":")[i // len(_COLORS) % 3]
-                axes.plot(
-                    [e["rho"] if axis == "rho" else places.index(e[axis]) for e in having],
-                    [e["metrics"][metric]["mean"] for e in having], line, color=color,
-                    marker=_MARKERS[i % len(_MARKERS)], markersize=4, linewidth=1.2, label=method,
+                x = np.array([e["rho"] if axis == "rho" else places.index(e[axis]) for e in having])
+                values = np.array([e["metrics"][metric]["mean"] for e in having], float)
+                ends = np.array([e["metrics"][metric]["ci95"] or (math.nan, math.nan) for e in having], float).T
+                # Side by side, so that intervals do not cover each other.
+                x = x + 0.012 * np.ptp(x) * (i - (len(methods) - 1) / 2)
+                axes.errorbar(
+                    x, values, abs(ends - values), color=_COLORS[i % len(_COLORS)], elinewidth=0.6, linewidth=1.2,
+                    linestyle=("-", "--", ":")[i // len(_COLORS) % 3], marker=_MARKERS[i % len(_MARKERS)],
+                    markersize=4, label=method,
                 )  # fmt: skip
             axes.set(title=TITLES[metric], xlabel="ρ" if axis == "rho" else "labels a class")
             if axis != "rho":

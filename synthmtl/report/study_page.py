@@ -15,8 +15,8 @@ SECTIONS = {
     # kind of a figure: (section of the page, caption)
     "gains": ("gain", "relative gain over single tasks"),
     "scores": ("gain", "scores"),
-    "rho": ("rho", "over the nuisance correlation of the training faces"),
-    "labels_per_class": ("labels", "over the number of labels that recognition saw"),
+    "rho": ("rho", "over the nuisance correlation of the training faces, means and 95 % intervals"),
+    "labels_per_class": ("labels", "over the number of labels that recognition saw, means and 95 % intervals"),
     "conflict": ("conflict", "cosine of the tasks' gradients by part of the encoder and training step"),
     "affinity": ("affinity", "look-ahead affinity over training, mean and 95 % interval over seeds"),
     "gates": ("gates", "mean openness of the gates after training, with 95 % intervals over seeds"),
