@@ -67,7 +67,7 @@ def main(out: Path, steps: int, global_batch: int, kill_at: int | None = None, c
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(50, 1, 12, 12, generator=generator) * 2 - 1
     labels = torch.randint(0, 4, (50,), generator=generator)
-    torch.manual_seed(2)
+    torch.manual_seed(2 + rank)  # all begin with the main process's weights
     convolutions = [nn.Conv2d(1, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2)]
     net = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(200, 4))
     critic = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
