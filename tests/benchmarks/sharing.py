@@ -3,6 +3,7 @@
 Batch 64 at the shapes of the 48 px network, with freed memory kept as in a training.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from itertools import product
 
@@ -67,7 +68,7 @@ def pass_through(step: Callable[[list[Tensor]], list[Tensor]], given: list[Tenso
 def rows(tiny: bool) -> list[Row]:
     """Milliseconds of a pass; 1.4 times faster is wanted of the compiled unit in bf16 with kernel 1, never slower."""
     keep_freed_memory()
-    found = []
+    found, together = [], defaultdict(list)
     settings = list(product(PRECISIONS.items(), (1, 3), SHAPES if not tiny else ((2, 8, 4),)))
     for (precision, bfloat16), kernel_size, shape in settings[:1] if tiny else settings:
         torch.manual_seed(0)
@@ -94,4 +95,13 @@ def rows(tiny: bool) -> list[Row]:
             for name, each in seconds.items()
             if name in fused
         ]
+        for name, each in seconds.items():
+            together[precision, kernel_size, name].append(each)
+    for (precision, kernel_size, name), of_shapes in together.items():
+        if name in ("eager", "compiled"):
+            both = [of_shapes, together[precision, kernel_size, "plain"]]
+            # A network passes through all its stages: the sum over the shapes, round by round.
+            ours, plain = ([sum(turn) for turn in zip(*each, strict=True)] for each in both)
+            wanted = 1.4 if PRECISIONS[precision] and kernel_size == 1 and name == "compiled" else 1.0
+            found.append(compare(f"{precision}, kernel {kernel_size}, all shapes, {name}", ours, plain, wanted=wanted))
     return found
