@@ -1,10 +1,11 @@
 """One way to build the Accelerator, for every command and recipe."""
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -16,7 +17,17 @@ from synthmtl.errors import InputError
 from synthmtl.training.allocator import keep_freed_memory
 from synthmtl.training.trackers import check_tracker, stay_offline
 
+logger = logging.getLogger(__name__)
+
 Precision = Literal["auto", "no", "bf16", "fp16"]
+
+_BF16 = ("avx512_bf16", "amx_bf16")
+"""Instructions with which a processor computes in bf16."""
+
+_EMULATED = (
+    "this processor has no bf16 instructions: emulating them is slower than float32, often many times; "
+    "take precision auto"
+)
 
 _SUPPORTED = {
     DistributedType.NO,
@@ -46,9 +57,19 @@ def resolve_precision(precision: str) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     if torch.accelerator.is_available():
         return "no"
-    # Older releases of torch cannot tell what the processor has.
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "no"
+    return "bf16" if any(_capabilities().get(name) for name in _BF16) else "no"
+
+
+def _capabilities() -> dict[str, Any]:
+    """What the processor has by name; nothing in older releases of torch, which cannot tell."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
+def _warn_of_emulation(precision: str) -> None:
+    """Say so where bf16 was asked for and the processor makes it up, operation by operation."""
+    known = _capabilities()
+    if precision == "bf16" and known.get("architecture") == "x86_64" and not any(known.get(name) for name in _BF16):
+        logger.warning(_EMULATED)
 
 
 def build_accelerator(
@@ -108,6 +129,8 @@ def build_accelerator(
         raise InputError(f"training runs on one process or DDP, not {accelerator.distributed_type}; change the launch")
     if accelerator.device.type == "cpu":
         keep_freed_memory()
+        if accelerator.is_main_process:
+            _warn_of_emulation(precision)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     # torchrun sets 1 where nothing was asked for, which idles most of a large machine.
     if accelerator.device.type == "cpu" and local > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":

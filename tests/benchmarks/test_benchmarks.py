@@ -25,7 +25,7 @@ def test_every_benchmark_gives_rows():
     assert sorted({line[0] for line in lines[2:]}) == NAMES
     for line in lines[2:]:
         assert len(line) == 6, line
-        if "not installed" in line[1]:  # what the plain way takes is not among what the tests install
+        if "not installed" in line[1] or "does not compute" in line[1]:  # what the plain way takes is not there
             assert line[4] == "", line
         else:
             assert math.isfinite(float(line[4])) and float(line[4]) > 0, line

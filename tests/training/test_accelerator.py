@@ -31,6 +31,15 @@ def test_auto_precision_follows_the_processor(monkeypatch, capability, expected)
     assert resolve_precision("no") == "no"
 
 
+@pytest.mark.parametrize("precision, instructions, warned", [("bf16", False, 1), ("bf16", True, 0), ("no", False, 0)])
+def test_emulated_bf16_is_told(monkeypatch, caplog, precision, instructions, warned):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    known = {"architecture": "x86_64", "avx2": True, "avx512_bf16": instructions}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    build_accelerator(precision=precision)
+    assert [record.levelname for record in caplog.records if "emulating" in record.message] == ["WARNING"] * warned
+
+
 @pytest.mark.parametrize("further", [{}, {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}])
 def test_processes_that_would_train_alone_are_refused(monkeypatch, further):
     build_accelerator()
