@@ -163,7 +163,7 @@ def gathered(x: Tensor) -> Tensor:
     box = _mailbox_for(x) if x.numel() <= CAPACITY else None
     if box is not None:
         return box.gather(x.reshape(-1)).view(-1, *x.shape)
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(process_count())]
     dist.all_gather(parts, x.contiguous())
     return torch.stack(parts)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from synthmtl.files import write_text
 from synthmtl.report.page import embedded, template, verdict
-from synthmtl.report.study_figures import LOWER_IS_BETTER, TITLES, StudyFigure, by_condition, condition_title
+from synthmtl.report.score_figures import LOWER_IS_BETTER, TITLES
+from synthmtl.report.study_figures import StudyFigure, by_condition, condition_title
 from synthmtl.report.study_schema import validate_study
 
 FOCUS = "leaky"
