@@ -89,7 +89,7 @@ def run_balance(options: Namespace) -> None:
     accelerator = build_accelerator()
     main, device = accelerator.is_main_process, accelerator.device
     if main:
-        check_out(options.out, resume=options.resume, overwrite=options.overwrite)
+        check_out(options.out, resume=options.resume, overwrite=options.overwrite, options=settings(options))
     generator, sampling = load_generator(options)
     judge = None
     if not options.no_filter:

@@ -132,7 +132,7 @@ def run_synthesize(options: Namespace) -> None:
     from synthmtl.files import replacing
     from synthmtl.models.generators import sampling_arguments
 
-    check_out(options.out, resume=options.resume, overwrite=options.overwrite)
+    check_out(options.out, resume=options.resume, overwrite=options.overwrite, options=settings(options))
     model, sampling = load_generator(options)
     _check_faces(model, options)
     target, said = _wanted(model, options)

@@ -54,7 +54,7 @@ def run_main_job(config: MainJobConfig, out: Path, *, resume: bool = False, over
     accelerator = build_accelerator(precision=config.precision, log_dir=out / "tracking", tracker=config.tracker)
     check_config(config, world=accelerator.num_processes)
     if accelerator.is_main_process:
-        check_out(out, resume=resume, overwrite=overwrite)
+        check_out(out, resume=resume, overwrite=overwrite, options=dataclasses.asdict(config))
     splits, render = load_data(config.faces)
     check_same_data(accelerator, splits.tables())
     job = Job(config, out, splits, accelerator, render)

@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,18 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def check_out(out: str | Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+def check_out(out: str | Path, *, resume: bool = False, overwrite: bool = False, options: object = None) -> Path:
     """Check that :func:`open_out` may open a folder, and leave the disk as it is.
 
+    Args:
+        out: the folder.
+        resume: whether it is continued.
+        overwrite: whether it is replaced.
+        options: dictionaries and lists of what the command was given; nothing of what they name is replaced.
+
     Raises:
-        InputError: if it exists and neither is asked for, both are, it is not ours, a file is in its place, or it may
-            not be written.
+        InputError: if it exists and neither is asked for, both are, it is not ours, holds what is read, a file is in
+            its place, or it may not be written.
     """
     out = Path(out)
     if resume and overwrite:
@@ -45,8 +52,25 @@ def check_out(out: str | Path, *, resume: bool = False, overwrite: bool = False)
         if not (out / OPTIONS).is_file():
             what = "continued" if resume else "replaced"
             raise InputError(f"{out}: exists and was not made by synthmtl, so it is not {what}; give another --out")
+        if overwrite:
+            for path in _named_paths(options):
+                if path.resolve().is_relative_to(out.resolve()):
+                    raise InputError(f"{out}: holds {path}, which is read, so it is not replaced; give another --out")
     _check_writable(out)
     return out
+
+
+def _named_paths(options: object) -> Iterator[Path]:
+    """Files and folders that exist of those that may be named in options."""
+    if isinstance(options, Mapping):
+        options = list(options.values())
+    if isinstance(options, list | tuple):
+        for value in options:
+            yield from _named_paths(value)
+    elif isinstance(options, str | Path) and options:
+        with suppress(OSError, ValueError):  # what is no path at all
+            if (path := Path(options)).exists():
+                yield path
 
 
 def check_file(out: str | Path, *, overwrite: bool = False, kind: str = "JSON") -> Path:

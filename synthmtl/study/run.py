@@ -48,7 +48,7 @@ def run_study(config: StudyConfig, out: Path, *, resume: bool = False, overwrite
     with launched() as ranks:
 
         def look() -> None:
-            check_out(out, resume=resume, overwrite=overwrite)
+            check_out(out, resume=resume, overwrite=overwrite, options=dataclasses.asdict(config))
             if resume and (out / OPTIONS).is_file():
                 claim(out, dataclasses.asdict(config), may_grow=MAY_GROW, record=False)
 

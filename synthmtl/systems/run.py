@@ -40,7 +40,7 @@ def run_system(
     check_options(options)
     accelerator = build_accelerator(precision=options.precision, log_dir=out / "tracking", tracker=options.tracker)
     if accelerator.is_main_process:
-        check_out(out, resume=resume, overwrite=overwrite)
+        check_out(out, resume=resume, overwrite=overwrite, options=dataclasses.asdict(options))
     job = load_job(options, out, accelerator)
     check_same_data(accelerator, job.train | job.scored)
     with torch.random.fork_rng():

@@ -44,6 +44,20 @@ def test_existing_folder_is_continued_or_replaced_on_request_only(run):
     assert list(run.iterdir()) == []
 
 
+@pytest.mark.parametrize("below", ["", "model/config.json"])
+def test_what_is_read_is_not_replaced(run, below, monkeypatch):
+    source = run / below
+    if below:
+        source.parent.mkdir()
+        source.write_text("{}")
+    monkeypatch.chdir(run.parent)
+    options = {"seed": 0, "faces": {"path": str(source.relative_to(run.parent))}, "images": ["a" * 999, "\0"]}
+    with pytest.raises(InputError, match="which is read, so it is not replaced"):
+        check_out(run, overwrite=True, options=options)
+    check_out(run, overwrite=True, options={"faces": {"path": str(run.parent)}})
+    check_out(run, resume=True, options=options)
+
+
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
 def test_folders_of_others_are_left_alone(tmp_path, how):
     (tmp_path / "photos").mkdir()
