@@ -1,6 +1,5 @@
 """What ``synthmtl balance`` takes and does."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from synthmtl.commands.shared import (
     DATA_HELP,
     add_bad_image_option,
     add_sampling_options,
+    as_in_the_run,
     load_generator,
     settings,
 )
@@ -100,7 +100,7 @@ def run_balance(options: Namespace) -> None:
     splits = load_splits(
         options.data, image_size=generator.config.image_size, channels=generator.config.image_channels,
         classes=generator.classes, on_bad=options.on_bad_image, on_leak=options.on_leak,
-        **_as_in_the_run(options),
+        **as_in_the_run(options),
     )  # fmt: skip
     check_same_data(accelerator, splits.tables())
     table = splits.train
@@ -162,19 +162,6 @@ def _targets(generator: Any, table: Any, labeler: Path, device: Any) -> Any:
     missing = int(getattr(table, kind).isnan().all(1).sum())
     told = supply_labels(table, load_network(labeler), kind, device=device) if missing else table
     return ClassTargets(generator, told, supplied=missing)
-
-
-def _as_in_the_run(options: Namespace) -> dict[str, Any]:
-    """How the run that trained the generator split its faces, so that its held-out faces are held out here, too; and
-    how it read them, if they are the same data."""
-    file = Path(options.model) / "options.json"
-    try:
-        faces = json.loads(file.read_text(encoding="utf-8")).get("faces", {}) if file.is_file() else {}
-    except (ValueError, AttributeError):
-        raise InputError(f"{file}: damaged; restore it, or delete it to read the data by the defaults") from None
-    same = faces.get("path") is not None and Path(faces["path"]).resolve() == Path(options.data).resolve()
-    names = ("split_seed", "format", "ferplus", "ferplus_rule") if same else ("split_seed",)
-    return {name: faces[name] for name in names if name in faces}
 
 
 def _check(options: Namespace) -> None:

@@ -14,6 +14,7 @@ from synthmtl.commands.shared import (
     DATA_HELP,
     add_bad_image_option,
     add_sampling_options,
+    as_in_the_run,
     default_device,
     load_generator,
     readable_faces,
@@ -31,7 +32,10 @@ def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--data", type=str, required=True, help=DATA_HELP)
     add_bad_image_option(parser)
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
-    parser.add_argument("--split_seed", type=int, default=0, help="of splits that the data do not bring along")
+    parser.add_argument(
+        "--split_seed", type=int | None, default=None,
+        help="of splits that the data do not bring along; default: that of the run, so that what it held out is scored",
+    )  # fmt: skip
     parser.add_argument("--out", type=str, required=True, help="JSON file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace --out")
     add_json_option(parser)
@@ -52,10 +56,13 @@ def run_evaluate(options: Namespace) -> None:
         "image_size": model.config.image_size, "channels": model.config.image_channels, "classes": model.classes,
         "on_bad": options.on_bad_image,
     }  # fmt: skip
+    run = as_in_the_run(options)
+    seed = run.pop("split_seed", 0) if options.split_seed is None else options.split_seed
+    wanted |= {name: value for name, value in run.items() if name != "split_seed"}
     # A split that is there needs no other one beside it, nor every class.
     table, notes = read_tables(options.data, **wanted).get(options.split), []
     if table is None:
-        splits = load_splits(options.data, split_seed=options.split_seed, **wanted)
+        splits = load_splits(options.data, split_seed=seed, **wanted)
         table, notes = getattr(splits, options.split), splits.notes
     elif options.split != "train":
         table = table.select(~table.synthetic)

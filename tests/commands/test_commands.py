@@ -14,7 +14,7 @@ from PIL import Image
 
 from synthmtl import commands
 from synthmtl.cli import main
-from synthmtl.commands.balance import _as_in_the_run
+from synthmtl.commands.shared import as_in_the_run
 from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.experiment import METHODS
 from synthmtl.labels import EXPRESSIONS
@@ -198,13 +198,35 @@ def test_configuration_file_then_command_line(tmp_path, capsys):
     assert options["model"]["size"] == "tiny"
 
 
-def test_balance_splits_faces_as_the_run_did(tmp_path):
-    def found(data, **faces):
-        (tmp_path / "options.json").write_text(json.dumps({"faces": faces}))
-        return _as_in_the_run(Namespace(model=str(tmp_path), data=str(tmp_path / data)))
+@pytest.mark.parametrize("model", ["", "generator", "cells/plain/seed0"])
+def test_faces_are_split_as_the_run_did(tmp_path, model):
+    def found(data, /, **options):
+        (tmp_path / "options.json").write_text(json.dumps(options))
+        return as_in_the_run(Namespace(model=str(tmp_path / model), data=str(tmp_path / data)))
 
+    (tmp_path / model).mkdir(parents=True, exist_ok=True)
     told = {"path": str(tmp_path / "faces"), "split_seed": 3, "format": "rafdb", "ferplus": None}
-    assert found("faces", **told) == {"split_seed": 3, "format": "rafdb", "ferplus": None}
-    assert found("others", **told) == {"split_seed": 3}  # how other data are to be read is not known
+    assert found("faces", faces=told) == {"split_seed": 3, "format": "rafdb", "ferplus": None}
+    assert found("others", faces=told) == {"split_seed": 3}  # how other data are to be read is not known
+    mixed = {"other": {"path": None, "split_seed": 1}, "mine": {"path": str(tmp_path / "faces"), "split_seed": 2}}
+    assert found("faces", data=mixed) == {"split_seed": 2}
+    assert found("others", data=mixed) == found("faces", command="balance", data="faces") == {}
     (tmp_path / "options.json").unlink()
-    assert _as_in_the_run(Namespace(model=str(tmp_path), data="faces")) == {}
+    assert as_in_the_run(Namespace(model=str(tmp_path / model), data="faces")) == {}
+
+
+def test_evaluate_scores_what_the_run_held_out(finished_run, rendered_folder, tmp_path, capsys):
+    run, options = tmp_path / "run", json.loads((finished_run / "options.json").read_text())
+    shutil.copytree(finished_run, run)
+    options["faces"]["split_seed"] = 5
+    (run / "options.json").write_text(json.dumps(options))
+    faces = tmp_path / "faces"
+    shutil.copytree(rendered_folder / "train", faces)  # without splits
+    (faces / "metadata.jsonl").unlink(missing_ok=True)
+    found = {}
+    for name, more in {"run": [], "five": ["--split_seed", "5"], "zero": ["--split_seed", "0"]}.items():
+        out = tmp_path / f"{name}.json"
+        call = ["evaluate", "--model", str(run / "model"), "--data", str(faces), "--split", "test", "--out", str(out)]
+        assert main([*call, *more]) == 0
+        found[name] = json.loads(out.read_text())
+    assert found["run"] == found["five"] and found["run"]["notes"] != found["zero"]["notes"]
