@@ -56,7 +56,7 @@ def data_card(result: BalancingResult, table: FaceTable, *, originals: bool, for
             "pretty_name: Synthesized faces that balance an expression data set",
             "task_categories: [image-classification]",
             "tags: [facial-expression-recognition, synthetic]",
-            f"size_categories: [{_size(len(result.table) + originals * int((~table.synthetic).sum()))}]",
+            f"size_categories: [{_size(len(result.table) + originals * len(table))}]",
             "---",
             "",
             "# Balancing set",

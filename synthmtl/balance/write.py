@@ -72,7 +72,8 @@ def write_balancing_set(
         directory: made if missing; it may hold the chunks.
         generator: that made the faces, for the contact sheet.
         table: the training faces that were balanced.
-        originals: write them too, so that the folder is a balanced data set by itself.
+        originals: write them too, and what had been synthesized among them, so that the folder is a balanced data set
+            by itself.
         format: one of :data:`~synthmtl.balance.formats.FORMATS`.
         files: what has written faces of an ``imagefolder`` while they were made.
         license_note: the card's line on the license.
@@ -89,7 +90,7 @@ def write_balancing_set(
     directory = Path(directory)
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
-    real = table.select(~table.synthetic if originals else [])
+    real = table if originals else table.select([])
     if not len(result.table) + len(real):
         raise InputError("no synthesized face to write: the classes are balanced, or every candidate was rejected")
     if _claim(result, directory, originals, format):
@@ -155,7 +156,9 @@ def _faces(result: BalancingResult, real: FaceTable, table: FaceTable) -> Iterat
         made = i - len(real)
         if made < 0:
             further: dict[str, Any] = dict.fromkeys(_PROVENANCE) | {"source_file": shorten(real.files[i])}
-            yield f"original-{i:06d}", real.images[i], None, row | further
+            # Faces that an earlier set brought along stay marked, in the picture, too.
+            kind, record = ("earlier", further) if row["synthetic"] else ("original", None)
+            yield f"{kind}-{i:06d}", real.images[i], record, row | further
         else:
             record = result.records[made] | {"source_file": shorten(result.records[made]["source_file"])}
             name = PurePosixPath(result.table.files[made]).stem

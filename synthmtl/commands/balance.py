@@ -67,7 +67,7 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
         "--batch-size", type=int | None, default=None,
         help="faces that are made, and kept on the disk, at once; default: 64 on a CPU, 256 elsewhere",
     )  # fmt: skip
-    parser.add_argument("--originals", action="store_true", help="write the real training faces too")
+    parser.add_argument("--originals", action="store_true", help="write the training faces too")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     add_out_options(parser)
     add_json_option(parser)

@@ -111,6 +111,18 @@ def test_originals_make_a_balanced_folder(job, parts, tmp_path):
     assert whole.synthetic.tolist() == [False] * 12 + [True] * 6
 
 
+def test_faces_of_an_earlier_set_count_and_stay_marked(job, parts, tmp_path):
+    result, generator, table = parts
+    earlier = table.replace(synthetic=torch.arange(len(table)) % 4 == 0)
+    write_balancing_set(result, tmp_path, generator=generator, table=earlier, originals=True)
+    back = read_image_folder(tmp_path, image_size=32, channels=1)["train"]
+    assert back.counts() == json.loads((tmp_path / "balance.json").read_text())["counts_after"]
+    assert torch.equal(back.synthetic, torch.cat([earlier.synthetic, result.table.synthetic]))
+    for file in tmp_path.rglob("train/**/*.png"):
+        with Image.open(file) as image:
+            assert ("synthetic" in image.text) == (not file.name.startswith("original")), file
+
+
 def test_another_way_to_draw_is_used(parts, tmp_path):
     result, generator, table = parts
     seen = []
