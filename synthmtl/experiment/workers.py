@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -47,9 +48,14 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:
+            # What has been handed out already cannot be cancelled, and would be trained to its end.
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
     def run(self, calls: Sequence[Call]) -> list[Any]:
         """Run every call and return their results in order; a single one, or one worker, runs in this process.
@@ -84,6 +90,7 @@ class Workers:
 
 def _start(job: AnyJob, threads: int, started: Any, terminal: Any, shown: bool) -> None:
     global _job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, too, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     tqdm.set_lock(terminal)

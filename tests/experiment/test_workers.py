@@ -67,6 +67,53 @@ def test_workers_end_with_the_process_that_runs_the_job(tmp_path):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("how", ["raise", "interrupt"])
+def test_nothing_goes_on_after_an_error(tmp_path, how):
+    script, out = tmp_path / "job.py", tmp_path / "run"
+    script.write_text(STOPPED)
+    done = subprocess.run([sys.executable, script, out, how], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == {"raise": "ZeroDivisionError", "interrupt": "KeyboardInterrupt"}[how]
+    # Of eight calls one failed, one was running beside it, and the next is begun before this process hears of it.
+    assert len(list(out.glob("begun-*"))) <= 3 and not list(out.glob("finished-*"))
+
+
+STOPPED = """
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from synthmtl.experiment.config import preset
+from synthmtl.experiment.stages import Job
+from synthmtl.experiment.workers import Workers
+from synthmtl.training import build_accelerator
+
+
+def work(job, number, how):
+    (job.out / f"begun-{number}").touch()
+    if number == 0:
+        while not (job.out / "begun-1").exists():
+            time.sleep(0.05)
+        if how == "raise":
+            raise ZeroDivisionError
+        os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(3)
+    (job.out / f"finished-{number}").touch()
+
+
+if __name__ == "__main__":
+    out, how = Path(sys.argv[1]), sys.argv[2]
+    out.mkdir()
+    job = Job(preset("smoke", rendered=True), out, None, build_accelerator(precision="no"), None)
+    try:
+        with Workers(job, 2) as workers:
+            workers.run([(str(n), work, {"number": n, "how": how}) for n in range(8)])
+    except (ZeroDivisionError, KeyboardInterrupt) as error:
+        print(type(error).__name__)
+"""
+
 ORPHANS = """
 import os
 import sys
