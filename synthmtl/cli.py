@@ -87,6 +87,7 @@ def _one_line(error: Exception) -> str:
 _ROOM = "free some space and call again; --resume goes on from what is there"
 _RIGHTS = "change its permissions, or give another path"
 _CURES = {
+    errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EFBIG: _ROOM,
     errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
 }  # fmt: skip

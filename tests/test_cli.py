@@ -260,6 +260,8 @@ def test_wishes_that_the_model_cannot_fulfill(refused, finished_run, rendered_fo
     assert "--attempts is 0" in refused(*call, "--attempts", "0")
     assert "--fill is 'nosuch'" in refused(*call, "--fill", "nosuch")
     assert "no judge there" in refused(*call, "--judge", tmp_path / "missing")
+    for option, value in {"--judge": finished_run / "judge", "--quantile": 0.9, "--mistaken-at-most": 0.5}.items():
+        assert f"leave {option} out" in refused(*call, "--no-filter", option, value)
     call = ["evaluate", "--model", finished_run, "--data", rendered_folder, "--out", tmp_path / "scores.json"]
     assert "unknown split 'nosuch'" in refused(*call, "--split", "nosuch")
 

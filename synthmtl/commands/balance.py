@@ -18,6 +18,8 @@ from synthmtl.commands.shared import (
 from synthmtl.commands.talk import add_json_option, tell
 from synthmtl.errors import InputError
 
+QUANTILE = 0.2
+
 
 def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of balancing."""
@@ -35,7 +37,7 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
         help="auto, minority, not minority, not majority, all, cover (every class half as many again as the most "
         "frequent one has), or {class: total}",
     )  # fmt: skip
-    parser.add_argument("--quantile", type=float, default=0.2, help="strictness of the judge, in [0, 1)")
+    parser.add_argument("--quantile", type=float, default=QUANTILE, help="strictness of the judge, in [0, 1)")
     parser.add_argument(
         "--mistaken-at-most", type=float | None, default=None,
         help="raise thresholds until at most this share of real faces of other classes would pass as a class",
@@ -177,5 +179,9 @@ def _check(options: Namespace) -> None:
     for name, known in (("fill", FILLS), ("format", FORMATS), ("sources", SOURCES)):
         if options[name] not in known:
             raise InputError(f"--{name} is {options[name]!r}: use one of {', '.join(known)}")
+    if options.no_filter:
+        given = {"judge": None, "quantile": QUANTILE, "mistaken_at_most": None}
+        for name in (name for name, default in given.items() if options[name] != default):
+            raise InputError(f"--no-filter judges no face: leave --{name.replace('_', '-')} out")
     if options.format == "parquet":
         need_datasets("--format parquet")

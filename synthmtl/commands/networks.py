@@ -25,6 +25,9 @@ from synthmtl.errors import InputError
 
 log = logging.getLogger("synthmtl")
 
+_STEM = 50
+"""Letters of a source's name in that of its edit: file systems take 255 bytes, some letters four."""
+
 
 def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the evaluation."""
@@ -154,7 +157,7 @@ def run_synthesize(options: Namespace) -> None:
             claim(out, {"command": "synthesize"} | settings(options))
         style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
         made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
-        name = out / f"{number:05d}-{Path(file).stem}-{said}.png"
+        name = out / f"{number:05d}-{Path(file).stem[:_STEM]}-{said}.png"
         with replacing(name, flush=False) as partial:
             to_pil_image(to_pixels(made[0]).cpu()).save(partial, "PNG")
         written.append(str(name))

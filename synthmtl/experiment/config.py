@@ -234,7 +234,8 @@ class BalanceOptions:
     """Balancing, stage 2.
 
     Attributes:
-        strategy: as in imbalanced-learn: ``auto``, ``minority``, ``not minority``, ``all``, or {class: total}.
+        strategy: as in imbalanced-learn: ``auto``, ``minority``, ``not minority``, ``not majority``, ``all``, or
+            {class: total}; or ``cover``: every class half as many again as the most frequent one has.
         quantile: a synthesized face is kept if the judge gives the target at least this quantile of what it gives
             real validation faces of that class.
         mistaken_at_most: a class's threshold is raised until no larger share of the real validation faces of other

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from synthmtl.balance import (
     calibrate_judge,
     dilution,
+    feed_back,
     synthesize_balancing_set,
     write_balancing_set,
 )
@@ -92,7 +93,25 @@ def check_plans(job: Job, methods: Iterable[Method]) -> None:
         else:
             EditSampler(job.train, paired=mode == "paired")
     if any(method.fill for method in methods):
-        resolve_strategy(job.train.counts(), job.config.balance.strategy)
+        check_feedback(job, resolve_strategy(job.train.counts(), job.config.balance.strategy))
+
+
+def check_feedback(job: Job, wanted: Mapping[str, int]) -> None:
+    """Stop at a batch of fine-tuning that cannot hold faces of each part; ``wanted`` says how many of a class are made.
+
+    Raises:
+        InputError: naming the option.
+    """
+    filled = [job.train.classes.index(name) for name, count in wanted.items() if count and name in job.train.classes]
+    if not filled:
+        return
+    real = job.train.replace(images=job.train.images[..., :1, :1])
+    extra = real.select([0] * len(filled)).replace(expression=torch.tensor(filled))
+    sizes = {"batch_size": job.config.finetune.batch_size, "multiple_of": job.accelerator.num_processes}
+    try:
+        feed_back(real, extra, config=job.config.balance.feedback, **sizes)
+    except InputError as error:
+        raise InputError(f"--finetune.batch_size: {error}") from None
 
 
 def taught_edits(job: Job, mapped_share: float = 0.0) -> tuple[int, int]:

@@ -59,7 +59,7 @@ def build_report(
     gates: list[dict],
     title: str,
 ) -> dict:
-    """The report of finished cells, ``{method: [result of each seed]}``; the test split is read here and only here."""
+    """The report of finished cells, ``{method: [result of each seed]}``; nothing is chosen by it any more."""
     test, classes = job.splits.test, list(job.train.classes)
     minority = list(minority_classes(job.train.counts(), test.counts()))
     outputs = {

@@ -92,6 +92,14 @@ def test_predict_answers_for_the_good_ones(finished_run, rendered_folder, tmp_pa
     assert said.err.count("\n") == 1 and "1 of 2 images" in said.err and "missing.png" in said.err
 
 
+def test_edits_of_files_with_long_names(finished_run, tmp_path):
+    source = tmp_path / f"{'é' * 120}.png"  # 240 bytes
+    write_noise(source, "L", size=40)
+    call = ["synthesize", "--model", str(finished_run), "--expression", "happy", "--out", str(tmp_path / "out")]
+    assert main([*call, str(source)]) == 0
+    assert [file.name for file in (tmp_path / "out").glob("*.png")] == [f"00000-{'é' * 50}-happiness.png"]
+
+
 def test_synthesize(finished_run, rendered_folder, tmp_path, capsys):
     faces = [str(path) for path in sorted(rendered_folder.rglob("*.png"))[:2]]
     call = ["synthesize", "--model", str(finished_run), "--expression", "happy", "--out", str(tmp_path / "out"), *faces]

@@ -76,6 +76,7 @@ def test_unpaired_training_can_be_forced(web_faces, tmp_path):
         (["--synthesis.mode", "paired"], "paired training needs two expressions of one subject"),
         (["--synthesis.rendered_share", "0.01"], "leave 0 rendered ones"),
         (["--balance.strategy", "{contempt: 20}"], "contempt"),
+        (["--finetune.batch_size", "2"], "--finetune.batch_size: a batch of 2 faces is too small for 3 parts"),
         (["--balance.strategy", "{happiness: 2}"], "strategy wants 2 faces of happiness"),
         (["--joint.seed", "3"], "--joint.seed is 3"),
     ],
