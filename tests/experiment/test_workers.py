@@ -105,6 +105,7 @@ def work(job, number, how):
 
 if __name__ == "__main__":
     out, how = Path(sys.argv[1]), sys.argv[2]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     out.mkdir()
     job = Job(preset("smoke", rendered=True), out, None, build_accelerator(precision="no"), None)
     try:
