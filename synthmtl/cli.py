@@ -11,21 +11,21 @@ from collections.abc import Callable, Sequence
 from jsonargparse import ArgumentError, ArgumentParser
 
 from synthmtl import __version__, commands
+from synthmtl.commands.options import new_parser
 from synthmtl.commands.talk import add_quiet_option, heed_quiet
 from synthmtl.errors import InputError
 
 
 def build_parser(argv: Sequence[str]) -> ArgumentParser:
     """The parser of all commands. Only the one that ``argv`` names gets its options, which saves seconds of imports."""
-    parser = ArgumentParser(
+    parser = new_parser(
         prog="synthmtl",
         description="Balanced faces and selective feature sharing for facial expression recognition.",
-        exit_on_error=False,
     )
     parser.add_argument("--version", action="version", version=f"synthmtl {__version__}")
     subcommands = parser.add_subcommands(dest="command", required=True)
     for name, command in commands.COMMANDS.items():
-        sub = ArgumentParser(description=command.about, exit_on_error=False)
+        sub = new_parser(description=command.about)
         if argv[:1] == [name]:
             command.configure(sub, argv)
             add_quiet_option(sub)

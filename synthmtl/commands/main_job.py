@@ -7,7 +7,15 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from synthmtl.commands.options import ConfigFile, add_out_options, generator_of, path_of, preset_of, recipe_options
+from synthmtl.commands.options import (
+    ConfigFile,
+    add_out_options,
+    generator_of,
+    new_parser,
+    path_of,
+    preset_of,
+    recipe_options,
+)
 from synthmtl.commands.shared import DATA_HELP
 from synthmtl.commands.talk import add_json_option, add_quiet_option, tell
 
@@ -25,7 +33,7 @@ def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: 
 
 def main_job_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
     """The parser of a recipe that runs the main job; ``faces.path``, in ``argv`` or its file, decides whose faces."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser = new_parser(prog=prog)
     add_quiet_option(parser)
     _main_job_options(parser, argv, rendered=not path_of(argv))
     return parser

@@ -1,7 +1,8 @@
 """Options of the command line as dataclasses: what commands and recipes share."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ class ConfigFile(ActionConfigFile):
             raise InputError(f"{values}: not UTF-8 text: give a YAML file") from None
 
 
+def new_parser(**about: Any) -> ArgumentParser:
+    """A parser that raises instead of ending the process, and takes options by their whole name only.
+
+    Defaults depend on options that are looked for before they are parsed, and abbreviations would be overlooked.
+    """
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False, **about)
+
+
 def add_out_options(parser: ArgumentParser, what: str = "folder for everything that is made") -> None:
     """``--out``, ``--resume`` and ``--overwrite``."""
     parser.add_argument("--out", type=str, required=True, help=what)
@@ -30,9 +39,9 @@ def add_out_options(parser: ArgumentParser, what: str = "folder for everything t
 
 
 def preset_of(argv: Sequence[str]) -> str:
-    """The preset in ``argv``, or in the file that its ``--config`` names, before either is parsed.
+    """The preset in ``argv``, or in a file that it names, before either is parsed.
 
-    Presets set the defaults of every other option. What is wrong with the file is left for the parser to say.
+    Presets set the defaults of every other option. What is wrong with a file is left for the parser to say.
     """
     return _early(argv, "preset", "quick")
 
@@ -48,30 +57,49 @@ def path_of(argv: Sequence[str]) -> str:
 
 
 def _early(argv: Sequence[str], name: str, default: str) -> str:
-    given = _given(argv, f"--{name}")
-    config = _given(argv, "--config")
-    if given is None and config is not None and Path(config).is_file():
-        try:
-            given = yaml.safe_load(Path(config).read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
-            given = None
-        for key in name.split("."):
-            given = given.get(key) if isinstance(given, dict) else None
-    return default if given is None else str(given)
+    """What the parser will find for ``name``: of all that sets it, options and files, the last."""
+    found = None
+    for option, text in _pairs(argv):
+        if option == name:
+            value: Any = text
+        elif option == "config" or name.startswith(f"{option}."):
+            value = _within(_loaded(text), name if option == "config" else name.removeprefix(f"{option}."))
+        else:
+            continue
+        found = found if value is None else value
+    return default if found is None else str(found)
 
 
-def _given(argv: Sequence[str], option: str) -> str | None:
-    for i, part in enumerate(argv):
-        if part == option and i + 1 < len(argv):
-            return argv[i + 1]
-        if part.startswith(f"{option}="):
-            return part.split("=", 1)[1]
-    return None
+def _pairs(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Options with their values, from ``--name value`` and ``--name=value``."""
+    for part, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        if part.startswith("--"):
+            option, assigned, value = part.removeprefix("--").partition("=")
+            if assigned or (following and not following.startswith("--")):
+                yield option, value if assigned else following
+
+
+def _loaded(text: str) -> Any:
+    """What is written in YAML, in ``text`` or in the file of that name; None if it is neither."""
+    try:
+        return yaml.safe_load(Path(text).read_text() if Path(text).is_file() else text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _within(values: Any, name: str) -> Any:
+    """The value at ``name``, whose parts may be keys of their own or one key; None if there is none."""
+    if not isinstance(values, dict):
+        return None
+    if name in values:
+        return values[name]
+    head, _, rest = name.partition(".")
+    return _within(values.get(head), rest) if rest else None
 
 
 def recipe_parser(kind: type, *, prog: str) -> ArgumentParser:
     """The parser of a recipe whose options are a dataclass, beside ``--config``, ``--out``, ``--resume``, ..."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser = new_parser(prog=prog)
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     add_out_options(parser)
     add_quiet_option(parser)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from synthmtl.commands.options import ConfigFile, add_out_options, preset_of, recipe_options
+from synthmtl.commands.options import ConfigFile, add_out_options, new_parser, preset_of, recipe_options
 from synthmtl.commands.talk import add_json_option, add_quiet_option, tell
 
 SAID = {
@@ -33,7 +33,7 @@ def configure_study(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def study_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
     """The parser of a recipe that runs a study."""
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser = new_parser(prog=prog)
     add_quiet_option(parser)
     configure_study(parser, argv)
     return parser
