@@ -1,7 +1,7 @@
 """Balancing: plan → synthesize → filter → write → feed back."""
 
+from synthmtl.balance.calibration import JudgeCalibration, calibrate_judge, kept_calibration
 from synthmtl.balance.feedback import Feedback, FeedbackConfig, dilution, feed_back
-from synthmtl.balance.filter import JudgeCalibration, calibrate_judge
 from synthmtl.balance.plan import BalancePlan, make_plan
 from synthmtl.balance.resample import ExpressionBalancer
 from synthmtl.balance.strategy import STRATEGIES, resolve_strategy
@@ -19,6 +19,7 @@ __all__ = [
     "calibrate_judge",
     "dilution",
     "feed_back",
+    "kept_calibration",
     "make_plan",
     "resolve_strategy",
     "synthesize_balancing_set",

@@ -12,8 +12,8 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
+from synthmtl.balance.calibration import evaluating, judge_columns
 from synthmtl.balance.chunks import weights_hash
-from synthmtl.balance.filter import evaluating, judge_columns
 from synthmtl.data.pixels import to_unit
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.table import FaceTable

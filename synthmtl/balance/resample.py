@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from synthmtl.balance.filter import JudgeCalibration
+from synthmtl.balance.calibration import JudgeCalibration
 from synthmtl.balance.plan import make_plan
 from synthmtl.balance.result import BalancingResult
 from synthmtl.balance.strategy import Strategy

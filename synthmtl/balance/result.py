@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from synthmtl.balance.calibration import JudgeCalibration
 from synthmtl.balance.chunks import Chunk
-from synthmtl.balance.filter import REASONS, JudgeCalibration
+from synthmtl.balance.filter import REASONS
 from synthmtl.balance.plan import BalancePlan
 from synthmtl.balance.targets import ClassTargets
 from synthmtl.data.storage import new_faces

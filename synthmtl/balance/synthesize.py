@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from synthmtl.balance.attempts import Draft
+from synthmtl.balance.calibration import JudgeCalibration, evaluating
 from synthmtl.balance.chunks import Chunk, ChunkStore, tensor_hash, weights_hash
-from synthmtl.balance.filter import FaceFilter, JudgeCalibration, Verdict, evaluating, no_filter
+from synthmtl.balance.filter import FaceFilter, Verdict, no_filter
 from synthmtl.balance.plan import BalancePlan, make_plan
 from synthmtl.balance.result import FILLS, BalancingResult, Origin, gather
 from synthmtl.balance.strategy import Strategy
@@ -123,7 +124,7 @@ def synthesize_balancing_set(
             one.
         targets: what the generator is told of a face that is wanted; None = the class, or mixtures of what the table's
             labels say of its faces.
-        calibration: of the judge, from :func:`~synthmtl.balance.filter.calibrate_judge`; None without ``filter``.
+        calibration: of the judge, from :func:`~synthmtl.balance.calibration.calibrate_judge`; None without ``filter``.
         filter: False takes the first candidate of every face whose pixels are numbers, for studies of the filter.
         max_attempts: candidates of each wanted face, at most: the cap on rejections.
         fill: ``best`` or ``leave``.

@@ -97,11 +97,12 @@ def write_balancing_set(
         return directory
     card = data_card(result, table, originals=originals, format=format, license_note=license_note)
     write_text(directory / "README.md", card)
-    sampling = SamplingOptions(**result.identity["settings"].get("sampling", {}))
+    settings = result.identity["settings"]
+    spread, sampling = settings["spread"], SamplingOptions(**settings.get("sampling", {}))
     if result.plan.edits:
-        cells = contact_cells(generator, table, sheet_rows(table, sheet_faces), sampling=sampling)
+        cells = contact_cells(generator, table, sheet_rows(table, sheet_faces), spread=spread, sampling=sampling)
     else:
-        cells = new_cells(generator, sheet_faces, spread=result.identity["settings"]["spread"], sampling=sampling)
+        cells = new_cells(generator, sheet_faces, spread=spread, sampling=sampling)
     if len(cells):
         heads = ["source"] if result.plan.edits else []
         draw(cells, [*heads, *table.classes], directory / "contact_sheet.png")

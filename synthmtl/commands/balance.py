@@ -80,7 +80,13 @@ def run_balance(options: Namespace) -> None:
 
     Under a launcher every process makes its share of the faces, and the first one writes.
     """
-    from synthmtl.balance import calibrate_judge, make_plan, synthesize_balancing_set, write_balancing_set
+    from synthmtl.balance import (
+        calibrate_judge,
+        kept_calibration,
+        make_plan,
+        synthesize_balancing_set,
+        write_balancing_set,
+    )
     from synthmtl.balance.formats import FaceFiles
     from synthmtl.data.load import load_splits
     from synthmtl.experiment import check_out, claim, describe_data, open_out
@@ -112,9 +118,10 @@ def run_balance(options: Namespace) -> None:
     )  # fmt: skip
     if not len(plan.target):
         raise InputError(f"{options.data}: strategy {options.strategy} wants no further face: nothing to balance")
-    calibration = judge and calibrate_judge(
-        judge, splits.validation, quantile=options.quantile, mistaken_at_most=options.mistaken_at_most, device=device
-    )
+    calibration = None
+    if judge is not None:
+        how = {"quantile": options.quantile, "mistaken_at_most": options.mistaken_at_most}
+        calibration = calibrate_judge(judge, splits.validation, **how, device=device)
     data = describe_data(splits.tables())
     del splits  # the faces to evaluate on need not wait in memory
     out = Path(options.out)
@@ -122,6 +129,8 @@ def run_balance(options: Namespace) -> None:
         open_out(out, resume=options.resume, overwrite=options.overwrite)
         claim(out, {"command": "balance"} | settings(options), data)
     accelerator.wait_for_everyone()
+    if judge is not None and calibration is not None:
+        calibration = kept_calibration(out / ".chunks", calibration, judge, rank=accelerator.process_index)
     files = FaceFiles(out, table) if main and options.format == "imagefolder" else None
     result = synthesize_balancing_set(
         generator,

@@ -12,6 +12,7 @@ from synthmtl.balance import (
     calibrate_judge,
     dilution,
     feed_back,
+    kept_calibration,
     synthesize_balancing_set,
     write_balancing_set,
 )
@@ -273,6 +274,8 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
         mistaken_at_most=options.mistaken_at_most,
         device=device,
     )
+    directory, rank = unit.directory / "chunks", job.accelerator.process_index
+    calibration = kept_calibration(directory, calibration, judge, rank=rank)
     balancing = synthesize_balancing_set(
         generator,
         judge,
@@ -287,8 +290,8 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
         sampling=options.sampling,
         seed=derive_seed("balance", seed) % 2**31,
         device=device,
-        directory=unit.directory / "chunks",
-        rank=job.accelerator.process_index,
+        directory=directory,
+        rank=rank,
         world=job.accelerator.num_processes,
     )
     if unit.result is None:
@@ -317,13 +320,13 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
 def judged_recall(job: Job, generator: FaceGenerator, judge: Recognizer, *, faces: int = 128) -> dict[str, float]:
     """Share of validation faces, edited to each expression, in which the judge then sees it; or of new faces, where
     balancing edits none."""
-    table, sampling = job.splits.validation, job.config.balance.sampling
+    table, spread, sampling = job.splits.validation, job.config.balance.spread, job.config.balance.sampling
     sources = table.select(torch.linspace(0, len(table) - 1, min(faces, len(table))).long())
-    recall = {}
+    seeds, recall = list(range(len(sources))), {}
     for index, name in enumerate(table.classes):
         target = torch.full((len(sources),), index)
         images = None if job.config.balance.sources == "none" else sources.images
-        edited, _ = edit_faces(generator, images, target, list(range(len(sources))), sampling=sampling)
+        edited, _ = edit_faces(generator, images, target, seeds, spread=spread, sampling=sampling)
         seen = predict(job, judge, sources.replace(images=edited)).argmax(1)
         recall[name] = float((seen == target).double().mean())
     return recall

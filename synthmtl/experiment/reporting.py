@@ -138,9 +138,9 @@ def _mean_scores(each: list, minority: list[str]) -> dict:
 def expression_sheet(job: Job, generator: FaceGenerator, path: Path, *, people: int = 8) -> Path:
     """Contact sheet: validation faces (generator and judge never trained on them) as sources, edited to every class; or
     new faces, where balancing edits none."""
-    table = job.splits.validation
+    table, spread, sampling = job.splits.validation, job.config.balance.spread, job.config.balance.sampling
     if job.config.balance.sources == "none":
-        cells = new_cells(generator, people, sampling=job.config.balance.sampling).numpy()
+        cells = new_cells(generator, people, spread=spread, sampling=sampling).numpy()
         return contact_sheet(cells, [f"new {i + 1}" for i in range(people)], list(table.classes), path)
     generator_of_rows = torch.Generator().manual_seed(0)
     rows = torch.randperm(len(table), generator=generator_of_rows)[:people]
@@ -148,7 +148,7 @@ def expression_sheet(job: Job, generator: FaceGenerator, path: Path, *, people: 
     columns = [sources]
     for index in range(len(table.classes)):
         target, seeds = torch.full((len(rows),), index), [index] * len(rows)
-        columns.append(edit_faces(generator, sources, target, seeds, sampling=job.config.balance.sampling)[0])
+        columns.append(edit_faces(generator, sources, target, seeds, spread=spread, sampling=sampling)[0])
     titles = [table.classes[e] if e >= 0 else "" for e in table.expression[rows].tolist()]
     return contact_sheet(torch.stack(columns, 1).numpy(), titles, ["source", *table.classes], path, lead_columns=1)
 

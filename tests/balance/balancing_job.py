@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from synthmtl.balance.filter import calibrate_judge
+from synthmtl.balance.calibration import calibrate_judge
 from synthmtl.balance.synthesize import BalancingResult, synthesize_balancing_set
 from synthmtl.data.table import FaceTable
 from synthmtl.models.denoiser import DiffusionFERSNet

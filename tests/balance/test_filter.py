@@ -1,97 +1,10 @@
 import pytest
 import torch
-from torch import nn
 
-from synthmtl.balance.filter import REASONS, FaceFilter, calibrate_judge, judge_probabilities
+from synthmtl.balance.calibration import calibrate_judge
+from synthmtl.balance.filter import REASONS, FaceFilter
 from synthmtl.errors import InputError
-
-
-class Meter(nn.Module):
-    """A judge whose probability of its second class is the face's mean brightness."""
-
-    classes = ("neutral", "fear")
-
-    def recognize(self, images):
-        bright = (images.mean((1, 2, 3)) + 1) / 2
-        return torch.stack([1 - bright, bright], 1)
-
-
-def flat(*values):
-    """Faces of one gray value each."""
-    return torch.tensor(values, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8).contiguous()
-
-
-def bright_faces(job, neutral, fear):
-    table = job.make_faces({"neutral": len(neutral), "fear": len(fear)}, size=8)
-    return table.replace(images=flat(*neutral, *fear))
-
-
-def test_probabilities_leave_the_judge_as_it_was(job):
-    judge = job.make_judge().train()
-    images = job.make_faces({"neutral": 5}).images
-    before = {name: value.clone() for name, value in judge.state_dict().items()}
-    whole, parts = judge_probabilities(judge, images), judge_probabilities(judge, images, batch_size=2)
-    torch.testing.assert_close(whole, parts)
-    assert whole.shape == (5, 3) and judge.training
-    assert all(torch.equal(value, before[name]) for name, value in judge.state_dict().items())
-
-
-def test_threshold_is_the_quantile_of_real_faces_of_the_class(job):
-    validation = bright_faces(job, [0, 51, 102, 153, 204, 255], [51, 102, 153, 204, 255])
-    calibration = calibrate_judge(Meter(), validation, quantile=0.25)
-    torch.testing.assert_close(calibration.thresholds, torch.tensor([0.25, 0.4]))
-    assert calibration.faces == {"neutral": 6, "fear": 5} and calibration.borrowed == ()
-    lowest = calibrate_judge(Meter(), validation, quantile=0.0)
-    torch.testing.assert_close(lowest.thresholds, torch.tensor([0.0, 0.2]))
-
-
-def test_keeps_the_wanted_share_of_real_faces(job):
-    judge, real = job.make_judge(), job.make_faces(dict.fromkeys(job.CLASSES, 40), seed=9)
-    calibration = calibrate_judge(judge, real, quantile=0.2)
-    own = judge_probabilities(judge, real.images)[torch.arange(120), real.expression]
-    kept = own >= calibration.thresholds[real.expression]
-    assert [kept[real.expression == k].float().mean().item() for k in range(3)] == pytest.approx([0.8] * 3)
-
-
-def test_how_many_other_faces_would_pass_is_said_and_held_to(job):
-    validation = bright_faces(job, [0, 51, 102, 153, 204, 255], [51, 102, 153, 204, 255])
-    loose = calibrate_judge(Meter(), validation, quantile=0.25)
-    assert loose.mistaken_at_most is None
-    # What the judge says of faces of the other class, and that the thresholds are 0.25 and 0.4.
-    others = [torch.tensor([0.8, 0.6, 0.4, 0.2, 0.0]), torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])]
-    torch.testing.assert_close(loose.mistaken, torch.tensor([3 / 5, 4 / 6]))
-    for share in (0.0, 0.2, 0.35, 0.5, 1.0):
-        held = calibrate_judge(Meter(), validation, quantile=0.25, mistaken_at_most=share)
-        for k, seen in enumerate(others):
-            allowed = int(share * len(seen))
-            lowest = float(loose.thresholds[k])
-            wanted = lowest if allowed == len(seen) else max(lowest, float(seen[allowed]))
-            assert float(held.thresholds[k]) == pytest.approx(wanted, abs=1e-6)  # no higher than is needed
-            assert float(held.mistaken[k]) == pytest.approx(min(allowed / len(seen), float(loose.mistaken[k])))
-    told = held.as_dict()
-    assert told["mistaken"] == {"neutral": 0.6, "fear": 0.666667} and told["mistaken_at_most"] == 1.0
-    for wrong in (-0.1, 1.5):
-        with pytest.raises(InputError, match="mistaken_at_most must lie in"):
-            calibrate_judge(Meter(), validation, mistaken_at_most=wrong)
-
-
-def test_rare_class_borrows_the_lowest_threshold(job):
-    calibration = calibrate_judge(Meter(), bright_faces(job, [0, 51, 102, 153, 204], [255]), quantile=0.5)
-    torch.testing.assert_close(calibration.thresholds, torch.tensor([0.6, 0.6]))
-    assert calibration.borrowed == ("fear",)
-    pooled = calibrate_judge(Meter(), bright_faces(job, [51], [51, 204]), quantile=0.5)
-    torch.testing.assert_close(pooled.thresholds, torch.tensor([0.8, 0.8]))
-    assert pooled.borrowed == ("neutral", "fear")
-
-
-def test_calibration_needs_real_faces_and_known_classes(job):
-    faces = bright_faces(job, [1], [2])
-    with pytest.raises(InputError, match="no real labelled face"):
-        calibrate_judge(Meter(), faces.replace(synthetic=torch.ones(2, dtype=torch.bool)))
-    with pytest.raises(InputError, match="does not know happiness"):
-        calibrate_judge(Meter(), job.make_faces({"neutral": 2, "happiness": 2}))
-    with pytest.raises(InputError, match="quantile"):
-        calibrate_judge(Meter(), faces, quantile=1.0)
+from tests.balance.meter import Meter, bright_faces, flat
 
 
 @pytest.fixture
@@ -130,7 +43,7 @@ def test_a_noisy_copy_is_found_among_many(job):
 def smooth_faces(count, seed=0):
     """Faces of 24 px with large features."""
     coarse = torch.randint(20, 236, (count, 1, 4, 4), generator=torch.Generator().manual_seed(seed)).float()
-    return nn.functional.interpolate(coarse, 24, mode="bicubic").clamp(0, 255).to(torch.uint8)
+    return torch.nn.functional.interpolate(coarse, 24, mode="bicubic").clamp(0, 255).to(torch.uint8)
 
 
 def test_faces_of_others_are_refused_in_any_brightness_and_mirrored(job):

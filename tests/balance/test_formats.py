@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from synthmtl.balance import formats
-from synthmtl.balance.filter import calibrate_judge
+from synthmtl.balance.calibration import calibrate_judge
 from synthmtl.balance.formats import FaceFiles, png_bytes, write_shards
 from synthmtl.balance.scored import read_scored_sets
 from synthmtl.balance.synthesize import synthesize_balancing_set

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from synthmtl.balance import synthesize
-from synthmtl.balance.filter import REASONS, JudgeCalibration, calibrate_judge, judge_probabilities
+from synthmtl.balance.calibration import JudgeCalibration, calibrate_judge, judge_probabilities
+from synthmtl.balance.filter import REASONS
 from synthmtl.balance.plan import make_plan
 from synthmtl.balance.synthesize import edit_faces, synthesize_balancing_set
 from synthmtl.data.pixels import to_unit

@@ -4,7 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from synthmtl.balance.filter import calibrate_judge
+from synthmtl.balance.calibration import calibrate_judge
+from synthmtl.balance.sheet import contact_cells, sheet_rows
 from synthmtl.balance.synthesize import synthesize_balancing_set
 from synthmtl.balance.write import write_balancing_set
 from synthmtl.data.readers.image_folder import read_image_folder
@@ -137,6 +138,23 @@ def test_another_way_to_draw_is_used(parts, tmp_path):
     cells, columns, path = seen[0]
     assert cells.shape == (2, 4, 1, 32, 32) and columns == ["source", *table.classes]
     assert path == tmp_path / "contact_sheet.png"
+
+
+def test_the_sheet_is_drawn_as_the_faces_were(job, parts, tmp_path):
+    _, generator, table = parts
+    result = synthesize_balancing_set(generator, None, table, filter=False, spread=2.0)
+    seen = []
+    write_balancing_set(
+        result,
+        tmp_path,
+        generator=generator,
+        table=table,
+        sheet_faces=2,
+        draw=lambda *arguments: seen.append(arguments),
+    )
+    rows = sheet_rows(table, 2)
+    assert torch.equal(seen[0][0], contact_cells(generator, table, rows, spread=2.0))
+    assert not torch.equal(seen[0][0], contact_cells(generator, table, rows))
 
 
 def test_nothing_to_write(job, tmp_path):
