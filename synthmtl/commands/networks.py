@@ -94,7 +94,7 @@ def run_predict(options: Namespace) -> None:
     model = load_network(options.model)
     device = default_device()
     model = model.to(device)
-    for file, image in readable_faces(options.images, model):
+    for _, file, image in readable_faces(options.images, model):
         probabilities = model.recognize(image.to(device))[0].tolist()
         named = dict(zip(model.classes, (round(p, 6) for p in probabilities), strict=True))
         best = max(named, key=named.__getitem__)
@@ -150,16 +150,17 @@ def run_synthesize(options: Namespace) -> None:
     model, target = model.to(device), target.to(device)
     how = sampling_arguments(model, sampling) | {"spread": options.spread}
     out, written = None, []
-    faces = readable_faces(options.images, model) if options.new is None else (("new", None),) * options.new
-    for number, (file, image) in enumerate(faces):
+    new = ((number, "new", None) for number in range(options.new or 0))
+    for number, file, image in readable_faces(options.images, model) if options.new is None else new:
         if out is None:
             out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
             claim(out, {"command": "synthesize"} | settings(options))
-        style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
-        made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
         name = out / f"{number:05d}-{Path(file).stem[:_STEM]}-{said}.png"
-        with replacing(name, flush=False) as partial:
-            to_pil_image(to_pixels(made[0]).cpu()).save(partial, "PNG")
+        if not name.exists():
+            style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
+            made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
+            with replacing(name, flush=False) as partial:
+                to_pil_image(to_pixels(made[0]).cpu()).save(partial, "PNG")
         written.append(str(name))
         if not options.json:
             print(name, flush=True)

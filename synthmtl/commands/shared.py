@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,19 +83,23 @@ def _is_of(faces: Mapping[str, Any], data: str) -> bool:
     return faces.get("path") is not None and Path(faces["path"]).resolve() == Path(data).resolve()
 
 
-def readable_faces(files: Sequence[str], model: Any):
-    """Each readable file and its face (1, C, H, W) in [-1, 1]; the others are named at the end, in one error."""
+def readable_faces(files: Sequence[str], model: Any) -> Iterator[tuple[int, str, Any]]:
+    """Place among all, name, and face (1, C, H, W) in [-1, 1] of each readable file.
+
+    Raises:
+        InputError: at the end, naming the others.
+    """
     from synthmtl.data.images import read_face
     from synthmtl.data.pixels import to_unit
     from synthmtl.data.sources import first_of
 
     bad = []
-    for file in files:
+    for number, file in enumerate(files):
         try:
             face = read_face(file, model.config.image_size, model.config.image_channels)
         except InputError as error:
             bad.append(str(error))
             continue
-        yield file, to_unit(face[None])
+        yield number, file, to_unit(face[None])
     if bad:
         raise InputError(f"{len(bad)} of {len(files)} images could not be read: {first_of(bad)}")

@@ -113,6 +113,23 @@ def test_synthesize(finished_run, rendered_folder, tmp_path, capsys):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
 
 
+def test_synthesis_goes_on_where_it_ended(finished_run, rendered_folder, tmp_path, capsys):
+    faces = sorted(rendered_folder.rglob("*.png"))[:3]
+    late, out = tmp_path / "late.png", tmp_path / "out"
+    named = [str(faces[0]), str(late), str(faces[2])]
+    call = ["synthesize", "--model", str(finished_run), "--expression", "happy", "--out", str(out), *named]
+    assert main(call) == 2
+    made = sorted(path.name for path in out.glob("*.png"))
+    assert [name[:5] for name in made] == ["00000", "00002"]  # the place of a face among those that were named
+    stamps = {name: (out / name).stat().st_mtime_ns for name in made}
+    late.write_bytes(faces[1].read_bytes())
+    capsys.readouterr()
+    assert main([*call, "--resume"]) == 0
+    assert [Path(line).name[:11] for line in capsys.readouterr().out.splitlines()[1:2]] == ["00001-late-"]
+    assert {name: (out / name).stat().st_mtime_ns for name in made} == stamps
+    assert len(list(out.glob("*.png"))) == 3
+
+
 def test_render_and_inspect(rendered_folder, capsys):
     before = snapshot(rendered_folder)
     call = ["render", "--out", str(rendered_folder), "--count", "96", "--size", "32", "--subjects", "12", "--seed", "3"]
