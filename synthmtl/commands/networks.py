@@ -89,13 +89,14 @@ def configure_predict(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def run_predict(options: Namespace) -> None:
     """Print one JSON line an image."""
-    from synthmtl.models.inference import load_network
+    from synthmtl.models.inference import load_network, mirror_averaged
 
     model = load_network(options.model)
     device = default_device()
     model = model.to(device)
     for _, file, image in readable_faces(options.images, model):
-        probabilities = model.recognize(image.to(device))[0].tolist()
+        # As networks are scored.
+        probabilities = mirror_averaged(model.recognize, image.to(device))[0].tolist()
         named = dict(zip(model.classes, (round(p, 6) for p in probabilities), strict=True))
         best = max(named, key=named.__getitem__)
         print(json.dumps({"file": file, "expression": best, "probabilities": named}), flush=True)

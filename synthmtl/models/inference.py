@@ -60,11 +60,15 @@ def predict_table(
     out = []
     with _batches(model, table, device, batch_size, precision) as batches:
         for images in batches:
-            probabilities = recognize(images)
-            if mirror:
-                probabilities = (probabilities + recognize(images.flip(-1))) / 2
+            probabilities = mirror_averaged(recognize, images) if mirror else recognize(images)
             out.append(probabilities.float().cpu())
     return torch.cat(out) if out else torch.empty(0, len(table.classes))
+
+
+@torch.no_grad()
+def mirror_averaged(recognize: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Probabilities (B, K) of faces (B, C, H, W), each the mean of those of the face and of its mirror image."""
+    return (recognize(images) + recognize(images.flip(-1))) / 2
 
 
 @torch.no_grad()

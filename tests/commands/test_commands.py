@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from jsonargparse import Namespace
-from PIL import Image
+from PIL import Image, ImageOps
 
 from synthmtl import commands
 from synthmtl.cli import main
@@ -82,6 +82,14 @@ def test_predict(finished_run, rendered_folder, capsys):
         assert set(probabilities) == set(EXPRESSIONS)
         assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
         assert answer["expression"] == max(probabilities, key=probabilities.get)
+
+
+def test_predict_says_the_same_of_a_face_and_its_mirror_image(finished_run, rendered_folder, tmp_path, capsys):
+    face, mirrored = next(rendered_folder.rglob("*.png")), tmp_path / "mirrored.png"
+    ImageOps.mirror(Image.open(face)).save(mirrored)
+    assert main(["predict", "--model", str(finished_run), str(face), str(mirrored)]) == 0
+    one, other = (json.loads(line)["probabilities"] for line in capsys.readouterr().out.splitlines())
+    assert one == pytest.approx(other, abs=2e-6)
 
 
 def test_predict_answers_for_the_good_ones(finished_run, rendered_folder, tmp_path, capsys):
