@@ -138,6 +138,7 @@ def run_synthesize(options: Namespace) -> None:
     import torch
     from torchvision.transforms.functional import to_pil_image
 
+    from synthmtl.balance.chunks import weights_hash
     from synthmtl.data.pixels import to_pixels
     from synthmtl.experiment import check_out, claim, open_out
     from synthmtl.files import replacing
@@ -155,12 +156,12 @@ def run_synthesize(options: Namespace) -> None:
     for number, file, image in readable_faces(options.images, model) if options.new is None else new:
         if out is None:
             out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
-            claim(out, {"command": "synthesize"} | settings(options))
+            claim(out, {"command": "synthesize", "generator": weights_hash(model)} | settings(options))
         name = out / f"{number:05d}-{Path(file).stem[:_STEM]}-{said}.png"
         if not name.exists():
             style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
             made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
-            with replacing(name, flush=False) as partial:
+            with replacing(name) as partial:
                 to_pil_image(to_pixels(made[0]).cpu()).save(partial, "PNG")
         written.append(str(name))
         if not options.json:

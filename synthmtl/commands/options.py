@@ -12,6 +12,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from synthmtl.commands.talk import add_quiet_option, heed_quiet
 from synthmtl.errors import InputError
 
+_MISSING = object()
+
 
 class ConfigFile(ActionConfigFile):
     """``--config FILE.yaml``, which says it if the file is no text."""
@@ -61,21 +63,21 @@ def _early(argv: Sequence[str], name: str, default: str) -> str:
     found = None
     for option, text in _pairs(argv):
         if option == name:
-            value: Any = text
+            value: Any = None if text == "null" else text
         elif option == "config" or name.startswith(f"{option}."):
             value = _within(_loaded(text), name if option == "config" else name.removeprefix(f"{option}."))
         else:
             continue
-        found = found if value is None else value
+        found = found if value is _MISSING else value
     return default if found is None else str(found)
 
 
 def _pairs(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Options with their values, from ``--name value`` and ``--name=value``."""
-    for part, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+    for part, following in itertools.zip_longest(argv, argv[1:], fillvalue="--"):
         if part.startswith("--"):
             option, assigned, value = part.removeprefix("--").partition("=")
-            if assigned or (following and not following.startswith("--")):
+            if assigned or not following.startswith("--"):
                 yield option, value if assigned else following
 
 
@@ -88,13 +90,13 @@ def _loaded(text: str) -> Any:
 
 
 def _within(values: Any, name: str) -> Any:
-    """The value at ``name``, whose parts may be keys of their own or one key; None if there is none."""
+    """The value at ``name``, whose parts may be keys of their own or one key; ``_MISSING`` if there is none."""
     if not isinstance(values, dict):
-        return None
+        return _MISSING
     if name in values:
         return values[name]
     head, _, rest = name.partition(".")
-    return _within(values.get(head), rest) if rest else None
+    return _within(values.get(head), rest) if rest else _MISSING
 
 
 def recipe_parser(kind: type, *, prog: str) -> ArgumentParser:

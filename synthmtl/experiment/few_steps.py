@@ -85,7 +85,7 @@ def measure_few_steps(job: Job, generator: DiffusionFERSNet, judge: Recognizer, 
     Raises:
         InputError: as :meth:`FewStepsOptions.plan` and :func:`feature_extractor`.
     """
-    sampling = job.config.balance.sampling
+    spread, sampling = job.config.balance.spread, job.config.balance.sampling
     per_step = evaluations_of_a_step(sampling.guidance_scale)
     features = options.features or usual_features(job)
     extractor = feature_extractor(features)
@@ -103,7 +103,9 @@ def measure_few_steps(job: Job, generator: DiffusionFERSNet, judge: Recognizer, 
             started = time.perf_counter()
             edited = torch.cat(
                 [
-                    edit_faces(generator, faces.images[part], target[part], part.tolist(), sampling=here)[0]
+                    edit_faces(
+                        generator, faces.images[part], target[part], part.tolist(), spread=spread, sampling=here
+                    )[0]
                     for part in torch.arange(len(faces)).split(_BATCH)
                 ]
             )

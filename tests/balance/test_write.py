@@ -124,37 +124,27 @@ def test_faces_of_an_earlier_set_count_and_stay_marked(job, parts, tmp_path):
             assert ("synthetic" in image.text) == (not file.name.startswith("original")), file
 
 
+def drawn(result, directory, **parts):
+    """What a set of two rows of faces gives to draw: cells, columns and path."""
+    seen = []
+    write_balancing_set(result, directory, sheet_faces=2, draw=lambda *given: seen.append(given), **parts)
+    return seen[0]
+
+
 def test_another_way_to_draw_is_used(parts, tmp_path):
     result, generator, table = parts
-    seen = []
-    write_balancing_set(
-        result,
-        tmp_path,
-        generator=generator,
-        table=table,
-        sheet_faces=2,
-        draw=lambda *arguments: seen.append(arguments),
-    )
-    cells, columns, path = seen[0]
+    cells, columns, path = drawn(result, tmp_path, generator=generator, table=table)
     assert cells.shape == (2, 4, 1, 32, 32) and columns == ["source", *table.classes]
     assert path == tmp_path / "contact_sheet.png"
 
 
-def test_the_sheet_is_drawn_as_the_faces_were(job, parts, tmp_path):
+def test_the_sheet_is_drawn_as_the_faces_were(parts, tmp_path):
     _, generator, table = parts
     result = synthesize_balancing_set(generator, None, table, filter=False, spread=2.0)
-    seen = []
-    write_balancing_set(
-        result,
-        tmp_path,
-        generator=generator,
-        table=table,
-        sheet_faces=2,
-        draw=lambda *arguments: seen.append(arguments),
-    )
+    cells, _, _ = drawn(result, tmp_path, generator=generator, table=table)
     rows = sheet_rows(table, 2)
-    assert torch.equal(seen[0][0], contact_cells(generator, table, rows, spread=2.0))
-    assert not torch.equal(seen[0][0], contact_cells(generator, table, rows))
+    assert torch.equal(cells, contact_cells(generator, table, rows, spread=2.0))
+    assert not torch.equal(cells, contact_cells(generator, table, rows))
 
 
 def test_nothing_to_write(job, tmp_path):

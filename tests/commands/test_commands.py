@@ -11,6 +11,7 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
 
 from synthmtl import commands
 from synthmtl.cli import main
@@ -136,6 +137,16 @@ def test_synthesis_goes_on_where_it_ended(finished_run, rendered_folder, tmp_pat
     assert [Path(line).name[:11] for line in capsys.readouterr().out.splitlines()[1:2]] == ["00001-late-"]
     assert {name: (out / name).stat().st_mtime_ns for name in made} == stamps
     assert len(list(out.glob("*.png"))) == 3
+    # Faces of another generator do not go on beside them, though it has the same path.
+    model = tmp_path / "model"
+    shutil.copytree(next(path for path in finished_run.rglob("generator") if path.is_dir()), model)
+    other = ["synthesize", "--model", str(model), "--expression", "happy", "--out", str(tmp_path / "other"), named[0]]
+    assert main(other) == 0
+    weights = next(model.glob("*.safetensors"))
+    save_file({name: value + 0.01 for name, value in load_file(weights).items()}, weights)
+    capsys.readouterr()
+    assert main([*other, "--resume"]) == 2
+    assert "belongs to a run with another generator" in capsys.readouterr().err
 
 
 def test_render_and_inspect(rendered_folder, capsys):

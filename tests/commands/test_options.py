@@ -51,6 +51,9 @@ def test_a_path_to_faces_is_found_wherever_it_is_given(tmp_path):
     assert path_of(["--faces.path", "others"]) == "others"
     assert path_of(["--config", str(config)]) == "photos"
     assert path_of(["--faces", "{path: others}"]) == "others"
+    assert path_of(["--config", str(config), "--resume", "--faces.path", "null"]) == ""
+    assert path_of(["--config", str(config), "--faces.path", ""]) == ""
+    assert path_of(["--config", str(config), "--faces", "{path: null}"]) == ""
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"- a list\n", b"preset: [\n", b"preset:\n"])
