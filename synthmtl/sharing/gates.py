@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, reduce
 from inspect import Parameter
+from itertools import combinations
 from typing import Literal
 
 import torch
@@ -15,7 +16,6 @@ from synthmtl.errors import InputError
 from synthmtl.sharing.base import SharingUnit, arguments
 
 WIDE = 256  # input channels from which a matrix product beats the 1×1 convolution in half precision (measured on CPUs)
-SMALL = 64  # positions below which compiling costs more than it saves in full precision (measured on CPUs)
 
 GateMaps = tuple[Tensor, Tensor]
 """(r, z): what may pass and how much is taken, each (B, C, H, W)."""
@@ -125,6 +125,11 @@ class Gates(nn.Module):
         )
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody wants to be told of the calls of ``module``."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _step(pair: "GatedPair", receiver: Tensor, donor: Tensor) -> Tensor:
     return pair.exchange(receiver, donor, *pair.gates(receiver, donor, pair.forced_pass, pair.forced_take))
 
@@ -139,8 +144,9 @@ def _compiled_step() -> Callable[["GatedPair", Tensor, Tensor], Tensor]:
 def compile_units(model: nn.Module, compiled: bool = True) -> None:
     """Let ``torch.compile`` fuse what the gated pairs in ``model`` compute, or let it be.
 
-    The first pass at each shape takes seconds and needs a C++ compiler (Triton on CUDA). A pair whose gates are hooked
-    runs uncompiled, since compiled code would pass the hook by.
+    The first pass at each shape takes seconds and needs a C++ compiler (Triton on CUDA). Uncompiled run pairs in full
+    precision on a CPU, where compiling does not pay, and pairs whose gates are hooked: compiled code would pass the
+    hook by.
     """
     for module in model.modules():
         if isinstance(module, GatedPair):
@@ -176,14 +182,14 @@ class GatedPair(nn.Module, ABC):
         self.penalty = None
         if self.forced_take == 0:
             return receiver
-        if self.compiled and not self.gates._forward_hooks:
+        if self.compiled and not is_hooked(self.gates):
             return self.compiled_forward(receiver, donor)
         return _step(self, receiver, donor)
 
     def compiled_forward(self, receiver: Tensor, donor: Tensor) -> Tensor:
-        """As ``forward``, compiled where that pays."""
-        small = receiver.device.type == "cpu" and receiver.shape[-2:].numel() < SMALL
-        step = _step if small and not in_half_precision(receiver) else _compiled_step()
+        """As ``forward``, compiled where that pays: in full precision it costs a CPU as much as it saves, or more."""
+        pays = receiver.device.type != "cpu" or in_half_precision(receiver)
+        step = _compiled_step() if pays else _step
         return step(self, receiver, donor)
 
     @abstractmethod
@@ -237,18 +243,23 @@ class PairwiseSharing(SharingUnit):
         """Name of the pair from task ``donor`` to task ``receiver`` in ``units``."""
         return f"{donor}_to_{receiver}"
 
+    def between(self, one: int, other: int, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """What the pairs between two tasks make of their features x and y, by the pairs' names in ``units``."""
+        given = {self.key(one, other): (x, y), self.key(other, one): (y, x)}
+        return {key: self.units[key](*features) for key, features in given.items() if key in self.units}
+
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        found: dict[str, Tensor] = {}
+        for one, other in combinations(range(self.tasks), 2):
+            found |= self.between(one, other, features[one], features[other])
         exchanged = []
         for receiver, own in enumerate(features):
-            updates = [
-                self.units[self.key(receiver, donor)](own, other)
-                for donor, other in enumerate(features)
-                if self.key(receiver, donor) in self.units
-            ]
+            keys = [self.key(receiver, donor) for donor in range(self.tasks)]
+            updates = [found[key] for key in keys if key in found]
             if all(update is own for update in updates):  # a mean of many could round
                 exchanged.append(own)
             else:
-                exchanged.append(updates[0] if len(updates) == 1 else torch.stack(updates).mean(0))
+                exchanged.append(updates[0] if len(updates) == 1 else reduce(torch.add, updates) / len(updates))
         return exchanged
 
     def penalty(self) -> Tensor | None:

@@ -1,13 +1,14 @@
 """Convolutional feature leaky units (Zhao et al., ICPR 2020, arXiv 2007.04514): gates that select what is shared."""
 
+from itertools import chain
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
-from synthmtl.sharing.gates import GatedPair, Gates, PairwiseSharing, convolve, mix
-from synthmtl.sharing.rows import LeakyRows, low_precision
+from synthmtl.sharing.gates import GatedPair, Gates, PairwiseSharing, convolve, is_hooked, mix
+from synthmtl.sharing.rows import LeakyRows, Weights, low_precision
 
 
 class ConvFLU(GatedPair):
@@ -74,24 +75,42 @@ class ConvFLU(GatedPair):
         candidate = torch.tanh(self.norm(convolve(self.candidate, both)))  # type: ignore[misc, arg-type]
         return mix(receiver, candidate, taken)
 
-    def compiled_forward(self, receiver: Tensor, donor: Tensor) -> Tensor:
+    def weights_of_rows(self) -> Weights | None:
+        """What :class:`LeakyRows` computes this direction from; None if it needs more than that knows of."""
         layer = self.gates.of_both
         plain = type(self.gates) is Gates and isinstance(self.norm, nn.Identity) and not self.gates.pooled
         learned = self.gates.of_donor is None and self.forced_pass is None and self.forced_take is None
-        precision = low_precision(receiver, donor)
-        if precision is None or not (plain and learned) or layer is None or layer.kernel_size != (1, 1):
+        if not (plain and learned) or layer is None or layer.kernel_size != (1, 1):
+            return None
+        return layer.weight, layer.bias, self.candidate.weight  # type: ignore[union-attr]
+
+    def compiled_forward(self, receiver: Tensor, donor: Tensor) -> Tensor:
+        precision, weights = low_precision(receiver, donor), self.weights_of_rows()
+        if precision is None or weights is None:
             return super().compiled_forward(receiver, donor)
-        weights = (layer.weight, layer.bias, self.candidate.weight)  # type: ignore[union-attr]
-        return LeakyRows.apply(receiver.to(precision), donor.to(precision), *weights)
+        return LeakyRows.apply(receiver.to(precision), donor.to(precision), *weights)[0]
 
 
 class LeakySharing(PairwiseSharing):
     """A :class:`ConvFLU` for every ordered pair of tasks; for two tasks it is the paper's.
 
+    Compiled, the two directions between two tasks are computed together, where :class:`LeakyRows` serves both.
+
     Parameters: receivers · (tasks - 1) times those of a pair.
     """
 
     pair = ConvFLU
+
+    def between(self, one: int, other: int, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        keys = (self.key(one, other), self.key(other, one))
+        pairs: dict[str, ConvFLU] = {key: self.units[key] for key in keys if key in self.units}  # type: ignore[misc]
+        precision = low_precision(x, y)
+        unwatched = all(pair.compiled and not is_hooked(pair) and not is_hooked(pair.gates) for pair in pairs.values())
+        weights = [found for pair in pairs.values() if (found := pair.weights_of_rows()) is not None]
+        if len(weights) < 2 or precision is None or not unwatched:
+            return super().between(one, other, x, y)
+        both = LeakyRows.apply(x.to(precision), y.to(precision), *chain.from_iterable(weights))
+        return dict(zip(pairs, both, strict=True))
 
 
 LEAKY_ABLATIONS: dict[str, dict[str, Any]] = {

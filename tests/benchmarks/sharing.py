@@ -1,16 +1,17 @@
-"""The fused leaky unit against a plain transcription of its equations, forward and backward of one direction.
+"""The leaky unit of two branches against a plain transcription of its equations, forward and backward.
 
-Batch 64 at the shapes of the 48 px network, with freed memory kept as in a training.
+Both directions of the exchange, batch 64 at the shapes of the 48 px network, with freed memory kept as in a training.
 """
 
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from synthmtl.sharing import ConvFLU, compile_units
+from synthmtl.sharing import ConvFLU, LeakySharing, compile_units
 from synthmtl.training import resolve_precision
 from synthmtl.training.allocator import keep_freed_memory
 
@@ -51,8 +52,25 @@ class PlainFLU(nn.Module):
         return self
 
 
+class PlainSharing(nn.Module):
+    """Both directions, each on its own.
+
+    Args:
+        fused: whose function it is to be.
+    """
+
+    def __init__(self, fused: LeakySharing, **options: Any):
+        super().__init__()
+        pairs = [fused.units[key] for key in ("1_to_0", "0_to_1")]
+        self.pairs = nn.ModuleList(PlainFLU(fused.channels, **options).take_weights(pair) for pair in pairs)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        x, y = features
+        return [self.pairs[0](x, y), self.pairs[1](y, x)]
+
+
 def features(shape: tuple[int, int, int], bfloat16: bool) -> list[Tensor]:
-    """A receiver and a donor."""
+    """Of two branches."""
     batch, channels, side = shape
     generator = torch.Generator().manual_seed(0)
     pair = [torch.randn(batch, channels, side, side, generator=generator) for _ in range(2)]
@@ -75,8 +93,10 @@ def rows(tiny: bool) -> list[Row]:
     for (precision, bfloat16), kernel_size, shape in settings[:1] if tiny else settings:
         torch.manual_seed(0)
         channels = shape[1]
-        fused = {name: ConvFLU(channels, kernel_size, -2.0) for name in ("eager", "compiled")}
-        plain = PlainFLU(channels, kernel_size).take_weights(fused["eager"])
+        fused = {
+            name: LeakySharing(channels, kernel_size=kernel_size, gate_bias=-2.0) for name in ("eager", "compiled")
+        }
+        plain = PlainSharing(fused["eager"], kernel_size=kernel_size)
         compile_units(fused["compiled"])
         if tiny:  # compiling takes seconds, and a compiler
             del fused["compiled"]
@@ -86,7 +106,7 @@ def rows(tiny: bool) -> list[Row]:
                 unit.to(memory_format=torch.channels_last)
         given = features(shape, bfloat16)
         calls = {
-            name: lambda unit=unit, given=given, b=bfloat16: pass_through(lambda pair: [unit(*pair)], given, b)
+            name: lambda unit=unit, given=given, b=bfloat16: pass_through(unit, given, b)
             for name, unit in units.items()
         }
         seconds = in_turn(calls, rounds=1 if tiny else 30, warmup=3)

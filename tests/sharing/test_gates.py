@@ -73,35 +73,34 @@ def test_a_unit_is_pickled_without_its_last_graph():
 def test_compiled_units_compute_the_same_and_heed_hooks(name, monkeypatch):
     # What is captured is tested here; that the compiler translates it well is the benchmark's part, and slow.
     monkeypatch.setattr(gates, "_compiled_step", cache(lambda: torch.compile(gates._step, backend="eager")))
-    monkeypatch.setattr(gates, "SMALL", 9)
     torch.manual_seed(0)
     unit, given = build_sharing(name, 4).eval(), features()
-    expected, penalty = unit(given), unit.penalty()
-    compile_units(unit)
-    passes = torch._dynamo.utils.counters["frames"]["ok"]
-    for a, b in zip(unit(given), expected, strict=True):
-        torch.testing.assert_close(a, b)
-    if penalty is not None:
-        torch.testing.assert_close(unit.penalty(), penalty)
-    assert torch._dynamo.utils.counters["frames"]["ok"] > passes
-    with recorded_gates(unit) as maps:
-        unit(given)
-    assert len(maps) == 2
-    unit.units["0_to_1"].forced_take = 0.0
-    assert unit(given)[1] is given[1]
-    compile_units(unit, False)
-    assert torch.equal(unit(given)[0], expected[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, penalty = unit(given), unit.penalty()
+        compile_units(unit)
+        passes = torch._dynamo.utils.counters["frames"]["ok"]
+        for a, b in zip(unit(given), expected, strict=True):
+            torch.testing.assert_close(a, b)
+        if penalty is not None:
+            torch.testing.assert_close(unit.penalty(), penalty)
+        assert torch._dynamo.utils.counters["frames"]["ok"] > passes
+        with recorded_gates(unit) as maps:
+            unit(given)
+        assert len(maps) == 2
+        unit.units["0_to_1"].forced_take = 0.0
+        assert unit(given)[1] is given[1]
+        compile_units(unit, False)
+        assert torch.equal(unit(given)[0], expected[0])
 
 
-def test_small_features_are_compiled_in_half_precision_only(monkeypatch):
+def test_full_precision_is_not_compiled_on_a_cpu(monkeypatch):
     monkeypatch.setattr(gates, "_compiled_step", lambda: lambda pair, x, y: "compiled")
     pair, (x, y) = ConvFLU(4, kernel_size=3), features()
     compile_units(pair)
     assert pair(x, y) != "compiled"
     with torch.autocast("cpu", torch.bfloat16):
         assert pair(x, y) == "compiled"
-    side = int(gates.SMALL**0.5)
-    assert pair(*(torch.zeros(1, 4, side, side) for _ in range(2))) == "compiled"
+    assert pair(x.bfloat16(), y.bfloat16()) == "compiled"
 
 
 def test_a_wide_convolution_is_the_same_as_a_matrix_product():
