@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import logging
 import os
 import re
@@ -40,6 +41,9 @@ def say_errors_in_one_line(call: Callable[[], int | None]) -> int:
         The exit code: what ``call`` returns, None = 0, or 2 for bad usage, bad input, a full disk or a file that may
         not be read or written. Any other error escapes as it is (exit code 1).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be no text of any encoding, or not of this one
+            stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("synthmtl")

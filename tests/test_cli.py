@@ -1,4 +1,6 @@
 import importlib.util
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -264,6 +266,18 @@ def test_wishes_that_the_model_cannot_fulfill(refused, finished_run, rendered_fo
         assert f"leave {option} out" in refused(*call, "--no-filter", option, value)
     call = ["evaluate", "--model", finished_run, "--data", rendered_folder, "--out", tmp_path / "scores.json"]
     assert "unknown split 'nosuch'" in refused(*call, "--split", "nosuch")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_are_no_text_are_printed_all_the_same(tmp_path, monkeypatch, encoding):
+    write_folder(tmp_path / "faces", happy=2, anger=2)
+    (tmp_path / "faces" / "anger" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no picture")
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding, errors="strict"))
+    assert main(["inspect", str(tmp_path / "faces")]) == 0
+    sys.stdout.flush()
+    assert rb"caf\udce9.png: not an image" in sys.stdout.buffer.getvalue()
 
 
 def test_real_process(tmp_path):

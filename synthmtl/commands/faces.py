@@ -49,7 +49,10 @@ def run_render(options: Namespace) -> None:
 
 def configure_inspect(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the inspection."""
+    from synthmtl.data.readers.formats import FORMATS
+
     parser.add_argument("data", type=str, metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--format", type=str, help=f"layout on disk: {', '.join(FORMATS)}; detected by default")
     add_json_option(parser)
 
 
@@ -57,7 +60,7 @@ def run_inspect(options: Namespace) -> None:
     """Print what a data set holds."""
     from synthmtl.data.inspection import format_inspection, inspect_data
 
-    report = inspect_data(options.data)
+    report = inspect_data(options.data, format=options.format)
     found = {title: len(report[key]) for key, title in _FINDINGS.items() if report[key]}
     said = ", ".join(f"{title} {count}" for title, count in found.items()) or "nothing that stands in the way"
     tell(options, report, format_inspection(report).rstrip(), "", f"{options.data}: {report['faces']} faces; {said}")

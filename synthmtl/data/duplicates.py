@@ -8,7 +8,7 @@ one is laid over the other.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,11 @@ _LOW = 5  # lowest frequencies along each side that candidates are compared by
 _HASH = 8
 _CHUNK = 1024  # faces compared with as many others at once: larger products take longer, and hold hundreds of MiB
 _PICTURES = 128  # described or laid over each other at once: holes that so many leave in the memory are small
+
+
+Wanted = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Told K candidates, rows (K,) of the first and (K,) of the second set and (K,) bool, whether one is alike the mirror
+image of the other: (K,) bool, which to lay over each other."""
 
 
 @dataclass(frozen=True)
@@ -99,47 +104,66 @@ def near_duplicates(
         min_match: pixels of a pair correlate above it, once one lies on the other. Faces with less than one gray
             level of contrast are paired only when they are identical.
     """
-    columns = {name: [torch.empty(0, dtype=dtype)] for name, dtype in _COLUMN_TYPES.items()}
+    none = torch.empty(0, dtype=torch.int64)
+    parts = [Duplicates(none, none, none.bool(), none.bool(), none.float(), none.float())]
+    parts += confirmed_pairs(first, second, min_match=min_match)
+    pairs = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    order = np.lexsort((pairs["second"].numpy(), pairs["first"].numpy()))
+    return Duplicates(**{name: column[order] for name, column in pairs.items()})
+
+
+def confirmed_pairs(
+    first: Tensor | FaceRows,
+    second: Tensor | FaceRows | None = None,
+    *,
+    min_match: float = MIN_MATCH,
+    wanted: Wanted | None = None,
+) -> Iterator[Duplicates]:
+    """The pairs of :func:`near_duplicates` a few at a time, in no order, for those who need only some of them.
+
+    Every two of N frames of a clip look alike: N² / 2 pairs, of which a chain of N tells all that a count needs.
+
+    Args:
+        first, second, min_match: as for :func:`near_duplicates`.
+        wanted: chooses between candidates whenever some are to be compared, and may heed the pairs that came before;
+            identical faces are paired in any case. None = all.
+    """
     keys = [exact_hash(images) for images in (first, first if second is None else second)]
-    for candidates in _together(_candidates(first, second, keys), _PICTURES):
-        i, j, mirrored = candidates[:, 0], candidates[:, 1], candidates[:, 2] == 1
+    for candidates in _batches(_candidates(first, second, keys), wanted):
+        i, j, mirrored, exact = candidates[:, 0], candidates[:, 1], candidates[:, 2] == 1, candidates[:, 3] == 1
         others = reduced((first if second is None else second)[j])
         others = torch.where(mirrored[:, None, None, None], others.flip(-1), others)
         faces = reduced(first[i])
-        exact = keys[0][i] == keys[1][j]
         match = torch.where(exact, 1.0, best_match(faces, others))
         correlation = torch.where(exact, 1.0, best_match(faces, others, steps=0))
         keep = exact | (match > min_match)
-        found = (i, j, exact, mirrored & ~exact, correlation, match)
         if keep.any():
-            for column, values in zip(columns.values(), found, strict=True):
-                column.append(values[keep])
-    pairs = Duplicates(**{name: torch.cat(parts) for name, parts in columns.items()})
-    order = np.lexsort((pairs.second.numpy(), pairs.first.numpy()))
-    return Duplicates(**{name: column[order] for name, column in vars(pairs).items()})
+            found = (i, j, exact, mirrored & ~exact, correlation, match)
+            yield Duplicates(*(column[keep] for column in found))
 
 
-_COLUMN_TYPES = {
-    "first": torch.int64, "second": torch.int64, "exact": torch.bool, "mirrored": torch.bool,
-    "correlation": torch.float32, "match": torch.float32,
-}  # fmt: skip
+def _batches(parts: Iterable[Tensor], wanted: Wanted | None) -> Iterator[Tensor]:
+    """The candidates of all parts that are wanted when their turn comes, :data:`_PICTURES` at a time."""
 
+    def still_wanted(candidates: Tensor) -> Tensor:
+        if wanted is None or not len(candidates):
+            return candidates
+        i, j, mirrored, exact = candidates.T
+        return candidates[(exact == 1) | wanted(i, j, mirrored == 1)]
 
-def _together(parts: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The rows of all parts, ``size`` at a time."""
-    waiting: list[Tensor] = []
+    waiting = torch.empty(0, 4, dtype=torch.int64)
     for part in parts:
-        waiting.append(part)
-        if sum(map(len, waiting)) >= size:
-            *full, rest = torch.cat(waiting).split(size)
-            yield from full
-            waiting = [rest]
-    if waiting:
-        yield torch.cat(waiting)
+        for few in part.split(_CHUNK):
+            waiting = still_wanted(torch.cat([waiting, few]))
+            while len(waiting) >= _PICTURES:
+                yield waiting[:_PICTURES]
+                waiting = still_wanted(waiting[_PICTURES:])
+    if len(waiting):
+        yield waiting
 
 
 def _candidates(first: Tensor | FaceRows, second: Tensor | FaceRows | None, keys: list[Tensor]) -> Iterator[Tensor]:
-    """Pairs that may show the same picture, (K, 3) int64 at a time: rows i and j, and 1 where one is mirrored."""
+    """Pairs that may show the same picture, (K, 4) int64 at a time: i, j, 1 where mirrored, 1 where equal by keys."""
     others = first if second is None else second
     if not (len(first) and len(others)):
         return
@@ -156,7 +180,10 @@ def _candidates(first: Tensor | FaceRows, second: Tensor | FaceRows | None, keys
             same = keys[0][rows, None], keys[1][columns]
             found = blocks.close(planes, points[columns], same, triangle=second is None and start == offset)
             if len(found):
-                yield found + torch.tensor([start, offset, 0])
+                # Diagonal by diagonal, in each of which a row comes once: few of those that are compared together ask
+                # the same, and neighbors in a clip come first, which are the most alike.
+                diagonal = ((found[:, 1] - found[:, 0]) % _CHUNK).argsort(stable=True)
+                yield found[diagonal] + torch.tensor([start, offset, 0, 0])
 
 
 class _Blocks:
@@ -190,7 +217,7 @@ class _Blocks:
         return (q @ q.mT)[:, self._a, self._b] * torch.where(self._a == self._b, 1.0, 2.0)
 
     def close(self, planes: Tensor, points: Tensor, keys: tuple[Tensor, Tensor], *, triangle: bool) -> Tensor:
-        """(K, 3) int64, as :func:`_candidates`, of (N, 300) planes, (M, 24) points and keys (N, 1) and (M,).
+        """(K, 4) int64, as :func:`_candidates`, of (N, 300) planes, (M, 24) points and keys (N, 1) and (M,).
 
         Args:
             triangle: only pairs i < j.
@@ -209,7 +236,8 @@ class _Blocks:
         if triangle:
             close.triu_(1)
         found = torch.from_numpy(np.flatnonzero(close.numpy()))
-        return torch.stack([found // m, found % m, (sign.view(-1)[found] < 0).long()], 1)
+        mirrored, exact = sign.view(-1)[found] < 0, same.view(-1)[found]
+        return torch.stack([found // m, found % m, mirrored.long(), exact.long()], 1)
 
 
 def _points(faces: Tensor) -> Tensor:
@@ -247,13 +275,24 @@ def duplicate_groups(images: Tensor) -> Tensor:
     Repeats are folded before the search, so that many copies of one picture cost nothing.
     """
     inverse = same_picture(images)
-    representatives = first_rows(inverse)
-    return _groups(near_duplicates(FaceRows(images, representatives)), len(representatives))[inverse]
+    return _chains(FaceRows(images, first_rows(inverse)))[0][inverse]
 
 
-def _groups(pairs: Duplicates, count: int) -> Tensor:
-    graph = coo_array((np.ones(len(pairs)), (pairs.first.numpy(), pairs.second.numpy())), (count, count))
-    return torch.from_numpy(connected_components(graph, directed=False)[1]).long()
+def _chains(faces: FaceRows) -> tuple[Tensor, Tensor]:
+    """(N,) int64 group numbers from 0 of N faces, and (N,) bool, which resemble earlier ones only once mirrored."""
+    groups = torch.arange(len(faces))
+    alike, straight = torch.zeros(2, len(faces), dtype=torch.bool)  # to an earlier face, and that without mirroring
+
+    def tells_more(i: Tensor, j: Tensor, mirrored: Tensor) -> Tensor:
+        return (groups[i] != groups[j]) | ~torch.where(mirrored, alike[j], straight[j])
+
+    for pairs in confirmed_pairs(faces, wanted=tells_more):
+        alike[pairs.second] = True
+        straight[pairs.second[~pairs.mirrored]] = True
+        edges = groups[pairs.first].numpy(), groups[pairs.second].numpy()
+        graph = coo_array((np.ones(len(pairs)), edges), (len(faces), len(faces)))
+        groups = torch.from_numpy(connected_components(graph, directed=False)[1]).long()[groups]
+    return groups, alike & ~straight
 
 
 def repeats(images: Tensor) -> dict[str, int]:
@@ -264,14 +303,11 @@ def repeats(images: Tensor) -> dict[str, int]:
         ``mirrored``: of ``near``, those that resemble earlier faces only once mirrored.
     """
     inverse = same_picture(images)
-    representatives = first_rows(inverse)
-    pairs = near_duplicates(FaceRows(images, representatives))
-    groups = _groups(pairs, len(representatives))
-    mirrored = torch.unique(pairs.second[pairs.mirrored])
+    groups, mirrored = _chains(FaceRows(images, first_rows(inverse)))
     return {
-        "exact": len(images) - len(representatives),
+        "exact": len(images) - len(groups),
         "near": len(images) - len(torch.unique(groups)),
-        "mirrored": int((~torch.isin(mirrored, pairs.second[~pairs.mirrored])).sum()),
+        "mirrored": int(mirrored.sum()),
     }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 
 from synthmtl.errors import InputError
@@ -27,8 +27,16 @@ MAX_PIXELS = 40_000_000
 MAX_BYTES = 256 * 2**20
 """Image files with more bytes are refused before they are read."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-"""Names that end so (any case) are taken for images; other files of a data folder are ignored."""
+_AVIF = "avif" in features.modules and features.check("avif")  # Pillow before 11.3 does not know of it
+
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm",
+    *((".avif",) if _AVIF else ()),
+)  # fmt: skip
+"""Names that end so (any case) are taken for images; AVIF only where the installed Pillow reads it."""
+
+UNREAD_SUFFIXES = (".heic", ".heif", ".jp2", ".jxl", *(() if _AVIF else (".avif",)))
+"""Names that end so are images, too, of formats that are not read; other files of a data folder are none."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a face in pixels from the upper left corner of the upright picture."""

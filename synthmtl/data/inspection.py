@@ -9,8 +9,7 @@ from typing import Any
 from synthmtl.data.duplicates import repeats
 from synthmtl.data.leaks import leaks
 from synthmtl.data.readers.fer2013 import fer2013_rows, fer2013_tables, is_fer2013
-from synthmtl.data.readers.formats import FORMATS, detect_format
-from synthmtl.data.readers.hugging_face import is_hugging_face
+from synthmtl.data.readers.formats import FORMATS, known_format
 from synthmtl.data.readers.image_folder import LAYOUT, build_table, by_split, list_faces, mark_synthetic, wanted_faces
 from synthmtl.data.readers.metadata import label_columns
 from synthmtl.data.sources import Source, decode_faces
@@ -22,7 +21,12 @@ _LABELS = ("expression_distribution", "action_units", "landmarks", "valence_arou
 
 
 def inspect_data(
-    path: str | Path, *, image_size: int = 48, channels: int = 1, ferplus: str | Path | None = None
+    path: str | Path,
+    *,
+    image_size: int = 48,
+    channels: int = 1,
+    ferplus: str | Path | None = None,
+    format: str | None = None,
 ) -> dict[str, Any]:
     """A report on an image folder, a zip of one, FER2013's csv or a published layout, that JSON can hold.
 
@@ -30,18 +34,24 @@ def inspect_data(
         path: the data set.
         image_size, channels: at which faces are compared for duplicates.
         ferplus: votes beside FER2013's csv.
+        format: layout on disk, one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
 
     Returns:
         ``path``, ``layout``, ``faces``, ``classes``; by split ``counts`` {expression: faces}, ``missing`` {label:
         faces without it}, ``subjects`` (None = unknown), ``synthetic`` (faces marked as synthesized) and ``repeats``
         {exact, near, mirrored} (see :func:`~synthmtl.data.duplicates.repeats`); ``sizes`` {WxH: files} and ``modes``
-        {Pillow mode: files}; ``leaks`` (see :class:`~synthmtl.data.leaks.Leak`); ``renamed``; and lists of messages:
-        ``bad_files``, ``problems`` (labels), ``ignored`` (files), ``warnings`` (what training refuses or leaves out).
+        {Pillow mode: files}, both empty for a published layout; ``leaks`` (see :class:`~synthmtl.data.leaks.Leak`);
+        ``renamed``; and lists of messages: ``bad_files``, ``problems`` (labels), ``ignored`` (files), ``warnings``
+        (what training refuses or leaves out).
 
     Raises:
-        InputError: only if there is nothing to inspect (a path that is missing or holds no faces).
+        InputError: if there is nothing to inspect (a path that is missing or holds no faces, a damaged archive, an
+            unknown format); if the votes of ``ferplus`` are wrong; or if the reader of a published layout, which can
+            leave faces out, cannot go on: a list without its header, some files in no split, two lists for one video,
+            not one picture that can be read, no library for Hugging Face's sets.
     """
     path = Path(path)
+    layout = known_format(path, format)
     report = {
         "path": str(path),
         "bad_files": [],
@@ -51,8 +61,6 @@ def inspect_data(
         "sizes": {},
         "modes": {},
     }
-    listed = path.is_file() and path.suffix.lower() == ".csv"
-    layout = detect_format(path) if listed or path.is_dir() or is_hugging_face(path) else "image_folder"
     if layout == "fer2013":
         tables = _inspect_csv(path, image_size, channels, ferplus, report)
     elif layout != "image_folder":
@@ -78,7 +86,7 @@ def inspect_data(
 def _inspect_csv(
     path: Path, image_size: int, channels: int, ferplus: str | Path | None, report: dict
 ) -> dict[str, FaceTable]:
-    if not is_fer2013(path):
+    if not (path.is_file() and is_fer2013(path)):
         raise InputError(
             f"{path}:1: not FER2013's csv (its header is emotion,pixels,Usage): give that file or a folder"
         )
@@ -129,7 +137,9 @@ def _inspect_published(path: Path, layout: str, image_size: int, channels: int, 
 
     class Complaints(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            report["problems"].append(record.getMessage())
+            problem = {"problems": [record.getMessage().removeprefix("left out: ")]}
+            for kind, messages in getattr(record, "findings", problem).items():
+                report[kind] += messages
 
     report["layout"] = layout
     handler = Complaints(logging.WARNING)
@@ -187,7 +197,8 @@ def format_inspection(report: Mapping[str, Any]) -> str:
             body.append([f"without {label}", *(report["missing"][split][label] for split in splits)])
         lines += ["", *_table(["", *splits], body)]
     for title in ("sizes", "modes"):
-        lines += ["", f"{title}: {_counted(report[title])}"]
+        if report[title]:
+            lines += ["", f"{title}: {_counted(report[title])}"]
     for leak in report["leaks"]:
         share = 100 * leak["near"] / max(1, leak["faces"])
         lines += [
@@ -202,7 +213,7 @@ def format_inspection(report: Mapping[str, Any]) -> str:
     titles = {
         "bad_files": "files that cannot be read",
         "problems": "labels that cannot be right",
-        "ignored": "image files in no class folder and no metadata",
+        "ignored": "image files in no class folder and no metadata, or of a format that is not read",
         "warnings": "warnings",
     }
     for key, title in titles.items():
@@ -226,4 +237,4 @@ def _table(header: list[str], body: list[list]) -> list[str]:
 def _counted(counts: Mapping[str, int]) -> str:
     shown = [f"{name} ({count})" for name, count in list(counts.items())[:_SHOWN]]
     rest = len(counts) - len(shown)
-    return ", ".join(shown) + (f", and {rest} others" if rest else "") if shown else "none"
+    return ", ".join(shown) + (f", and {rest} others" if rest else "")

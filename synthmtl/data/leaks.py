@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from synthmtl.data.duplicates import MIN_MATCH, first_rows, near_duplicates, same_picture
+from synthmtl.data.duplicates import MIN_MATCH, confirmed_pairs, first_rows, same_picture
 from synthmtl.data.storage import FaceRows
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -86,28 +86,42 @@ def _leak(other: str, a: FaceTable, split: str, b: FaceTable, min_match: float) 
     # A picture with one label needs to be searched once, however often it is repeated.
     inverse_a, inverse_b = (same_picture(table.images, table.expression) for table in (a, b))
     rows_a, rows_b = first_rows(inverse_a), first_rows(inverse_b)
-    pairs = near_duplicates(FaceRows(a.images, rows_a), FaceRows(b.images, rows_b), min_match=min_match)
-    labels = a.expression[rows_a][pairs.first], b.expression[rows_b][pairs.second]
-    differs = (labels[0] != labels[1]) & (labels[0] >= 0) & (labels[1] >= 0)
+    labels_a, labels_b = a.expression[rows_a], b.expression[rows_b]
+    seen = torch.zeros(len(rows_a), dtype=torch.bool)
+    near, straight, near_other, exact, exact_other = torch.zeros(5, len(rows_b), dtype=torch.bool)
+
+    def differ(i: Tensor, j: Tensor) -> Tensor:
+        return (labels_a[i] != labels_b[j]) & (labels_a[i] >= 0) & (labels_b[j] >= 0)
+
+    def tells_more(i: Tensor, j: Tensor, mirrored: Tensor) -> Tensor:
+        return ~(seen[i] & near[j]) | ~(straight[j] | mirrored) | (differ(i, j) & ~near_other[j])
+
+    faces = FaceRows(a.images, rows_a), FaceRows(b.images, rows_b)
+    for pairs in confirmed_pairs(*faces, min_match=min_match, wanted=tells_more):
+        differs = differ(pairs.first, pairs.second)
+        seen[pairs.first] = near[pairs.second] = True
+        straight[pairs.second[~pairs.mirrored]] = True
+        near_other[pairs.second[differs]] = True
+        exact[pairs.second[pairs.exact]] = True
+        exact_other[pairs.second[pairs.exact & differs]] = True
 
     def count(which: Tensor) -> int:
-        return int(torch.isin(inverse_b, pairs.second[which]).sum())
+        return int(which[inverse_b].sum())
 
-    near = torch.isin(inverse_b, pairs.second)
     people = [table.subject[table.subject >= 0].unique() for table in (a, b)]
     shared = people[0][torch.isin(*people)]
     return Leak(
         split=split,
         other=other,
         faces=len(b),
-        exact=count(pairs.exact),
-        near=int(near.sum()),
-        mirrored=int(near.sum()) - count(~pairs.mirrored),
-        exact_other_label=count(pairs.exact & differs),
-        near_other_label=count(differs),
+        exact=count(exact),
+        near=count(near),
+        mirrored=count(near & ~straight),
+        exact_other_label=count(exact_other),
+        near_other_label=count(near_other),
         subjects=len(shared),
-        rows=torch.where(near)[0],
-        other_rows=torch.where(torch.isin(inverse_a, pairs.first))[0],
+        rows=torch.where(near[inverse_b])[0],
+        other_rows=torch.where(seen[inverse_a])[0],
         subject_rows=torch.where(torch.isin(a.subject, shared))[0],
     )
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from synthmtl.data.leaks import OnLeak, check_on_leak, guard
 from synthmtl.data.mixture import usable_labels
-from synthmtl.data.readers.formats import FORMATS, detect_format
-from synthmtl.data.readers.hugging_face import is_hugging_face
+from synthmtl.data.readers.formats import FORMATS, known_format
 from synthmtl.data.readers.image_folder import ALL, SPLITS
 from synthmtl.data.readers.metadata import SOURCE_KEY
 from synthmtl.data.splits import SHARES, check_classes, split_by_subject, split_unit
@@ -66,15 +65,10 @@ def read_tables(
         format: one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
 
     Raises:
-        InputError: as the reader, or if the format is unknown or none is detected.
+        InputError: as the reader and :func:`~synthmtl.data.readers.formats.known_format`.
     """
     path = Path(path)
-    if not path.exists() and not is_hugging_face(path):
-        raise InputError(f"{path}: no such folder or file: check the path")
-    if format is None:
-        format = detect_format(path)
-    elif format not in FORMATS:
-        raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
+    format = known_format(path, format)
     options: dict[str, Any] = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
     if format == "fer2013":
         options |= {"ferplus": ferplus, "ferplus_rule": ferplus_rule}

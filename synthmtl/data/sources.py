@@ -190,11 +190,18 @@ def refuse_bad(messages: Sequence[str], count: int) -> None:
 
 
 def report_bad(messages: Sequence[str], count: int) -> None:
-    """Log how many of ``count`` images are left out, and which."""
+    """Log how many of ``count`` images are left out, and which (``findings`` of the first record, for inspections)."""
     if messages:
-        logger.warning("left out %d of %d images, which cannot be read:", len(messages), count)
+        found = {"findings": {"bad_files": list(messages)}}
+        logger.warning("left out %d of %d images, which cannot be read:", len(messages), count, extra=found)
     for message in messages:
-        logger.warning("left out: %s", message)
+        logger.warning("left out: %s", message, extra={"findings": {}})
+
+
+def report_ignored(files: Sequence[str]) -> None:
+    """Log how many image files are none of the faces (all of them as the record's ``findings``)."""
+    said = "ignored %d image files in no class folder and no metadata, or of a format that is not read (first: %s)"
+    logger.warning(said, len(files), files[0], extra={"findings": {"ignored": list(files)}})
 
 
 def first_of(messages: Sequence[str]) -> str:

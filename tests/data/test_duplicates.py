@@ -176,6 +176,48 @@ def test_groups_follow_chains_and_repeats_are_counted(faces):
     assert repeats(images) == {"exact": 2, "near": 6, "mirrored": 2}
 
 
+@pytest.fixture
+def confirmations(monkeypatch):
+    """How many pairs of faces were laid over each other, a number a batch."""
+    counts = []
+
+    def counted(first, second, **options):
+        counts.append(len(first) if options.get("steps") != 0 else 0)
+        return best_match(first, second, **options)
+
+    monkeypatch.setattr(duplicates, "best_match", counted)
+    monkeypatch.setattr(duplicates, "_PICTURES", 16)
+    return counts
+
+
+def clip(faces, count, seed=0):
+    """Frames of one face, every third of them mirrored: each is alike all others."""
+    frames = disturbed(faces(1, SIZE).expand(count, -1, -1, -1), seed)
+    frames[::3] = frames[::3].flip(-1)
+    return frames
+
+
+@pytest.mark.parametrize("count", [60, 240])
+def test_the_frames_of_a_clip_are_laid_over_each_other_a_few_times_each(faces, confirmations, count):
+    assert repeats(clip(faces, count))["near"] == count - 1 and sum(confirmations) <= 4 * count
+    confirmations.clear()
+    assert duplicate_groups(clip(faces, count)).unique().tolist() == [0] and sum(confirmations) <= 4 * count
+
+
+def test_chains_are_those_of_all_pairs(with_copies):
+    # Mixtures on the way from one face to another are alike their neighbors only.
+    steps = torch.linspace(0, 1, 30)[:, None, None, None]
+    images = torch.cat([with_copies, ((1 - steps) * with_copies[0] + steps * with_copies[1]).to(torch.uint8)])
+    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
+    pairs = near_duplicates(images)
+    alike = torch.eye(len(images))
+    alike[pairs.first, pairs.second] = alike[pairs.second, pairs.first] = 1
+    joined = torch.matrix_power(alike.double(), len(images)) > 0
+    groups = duplicate_groups(images)
+    assert torch.equal(groups[:, None] == groups, joined)
+    assert repeats(images)["near"] == len(images) - len(groups.unique())
+
+
 def test_many_copies_of_one_picture_are_quick(faces):
     images = faces(1, 16).expand(20_000, -1, -1, -1)
     assert repeats(images) == {"exact": 19_999, "near": 19_999, "mirrored": 0}

@@ -7,7 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from synthmtl.data.images import MAX_PIXELS, decode_face, read_face, strict_size_warnings
+from synthmtl.data.images import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    UNREAD_SUFFIXES,
+    decode_face,
+    read_face,
+    strict_size_warnings,
+)
 from synthmtl.errors import InputError
 
 
@@ -202,3 +209,18 @@ def png(pixels):
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+@pytest.mark.skipif(".avif" not in IMAGE_SUFFIXES, reason="this Pillow reads no AVIF")
+def test_avif_is_read_where_pillow_can(tmp_path, gray):
+    difference = read_face(stored(gray, tmp_path, "face.avif"), 20, 1).int() - torch.from_numpy(np.array(gray)).int()
+    assert difference.abs().float().mean() < 6
+    with pytest.raises(InputError, match="face.avif: the image has 2 frames"):
+        read_face(animated(tmp_path, gray, "face.avif"), 16, 1)
+
+
+def test_each_suffix_is_read_or_not():
+    assert not set(IMAGE_SUFFIXES) & set(UNREAD_SUFFIXES)
+    assert {".avif", ".heic", ".jxl"} <= {*IMAGE_SUFFIXES, *UNREAD_SUFFIXES}
+    known = Image.registered_extensions()
+    assert all(suffix in known for suffix in IMAGE_SUFFIXES)

@@ -5,6 +5,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from synthmtl.data.inspection import format_inspection, inspect_data
+from synthmtl.data.readers.london import COLUMNS
 from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
 
@@ -140,3 +141,54 @@ def test_published_layouts_are_read_by_their_readers(lay_out):
     (problem,) = report["problems"]
     assert "list_patition_label.txt:29" in problem and "'9'" in problem
     assert "rafdb, 28 faces" in format_inspection(report)
+
+
+def test_corrupt_pictures_of_a_published_layout_are_bad_files(lay_out):
+    rows = [f"train_{number}.jpg {number % 2 + 4}" for number in range(6)]
+    files = {f"Image/aligned/train_{number}_aligned.jpg": number for number in range(5)}
+    files |= {"EmoLabel/list_patition_label.txt": "\n".join([*rows, "train_7.jpg 9"])}
+    root = lay_out(files | {"Image/aligned/train_1_aligned.jpg": b"no picture"})
+    report = inspect_data(root)
+    assert json.loads(json.dumps(report)) == report and report["faces"] == 4
+    absent, broken = report["bad_files"]
+    assert "train_5_aligned.jpg" in absent and broken.startswith(f"{root}/Image/aligned/train_1_aligned.jpg: not an")
+    (problem,) = report["problems"]
+    assert problem.startswith(f"{root}/EmoLabel/list_patition_label.txt:7: expression is '9'")
+    printed = format_inspection(report)
+    assert "files that cannot be read: 2" in printed and "sizes" not in printed and "modes" not in printed
+
+
+def test_pictures_that_the_reader_of_a_published_layout_ignores(lay_out):
+    root = lay_out(
+        {
+            "landmarks.csv": f"{','.join(COLUMNS)}\nneutral/1.png,{','.join(['16'] * 378)}\n",
+            **{f"{name}/{i}.png": 10 * k + i for k, name in enumerate(("neutral", "happy")) for i in (1, 2)},
+            "stray.png": 7,
+            "happy/phone.heic": b"photograph",
+        }
+    )
+    report = inspect_data(root)
+    assert report["layout"] == "london" and not report["problems"] and not report["bad_files"]
+    assert report["ignored"] == [(root / name).as_posix() for name in ("happy/phone.heic", "stray.png")]
+
+
+def test_pictures_that_are_not_read_are_listed(folder):
+    root = folder({"anger": 2, "fear": 2})
+    names = ["anger/a.HEIC", "anger/b.heif", "fear/c.jp2", "fear/d.jxl"]
+    for name in names:
+        (root / name).write_bytes(b"photograph")
+    report = inspect_data(root)
+    assert report["ignored"] == [(root / name).as_posix() for name in names] and report["faces"] == 4
+
+
+def test_the_format_may_be_given(lay_out):
+    rows = {"train.csv": "file,1\n" + "".join(f"happy/{i}.png,{i % 2}\n" for i in range(4))}
+    root = lay_out(rows | {f"happy/{i}.png": i for i in range(4)} | {"sad/9.png": 9})
+    assert inspect_data(root)["layout"] == "image folder"
+    report = inspect_data(root, format="emotionet")
+    assert report["layout"] == "emotionet" and report["missing"]["train"]["action_units"] == 0
+    with pytest.raises(InputError, match="unknown format 'nosuch': use one of huggingface, "):
+        inspect_data(root, format="nosuch")
+    for path in (root, root / "train.csv"):
+        with pytest.raises(InputError, match="not FER2013's csv"):
+            inspect_data(path, format="fer2013")

@@ -3,7 +3,8 @@ import logging
 import pytest
 import torch
 
-from synthmtl.data import storage
+from synthmtl.data import duplicates, storage
+from synthmtl.data.alignment import best_match
 from synthmtl.data.leaks import guard, leaks
 from synthmtl.data.load import load_splits
 from synthmtl.data.table import FaceTable
@@ -171,3 +172,21 @@ def test_what_stays_may_take_the_place_of_what_was(parts):
     for name, table in copied.items():
         assert table.fingerprint() == kept[name].fingerprint() and kept[name].images.data_ptr() == places[name]
     assert [len(table) for table in kept.values()] == [20, 9, 10]
+
+
+@pytest.mark.parametrize("count", [60, 240])
+def test_the_frames_of_a_clip_are_laid_over_each_other_a_few_times_each(table, monkeypatch, count):
+    counts = []
+    monkeypatch.setattr(duplicates, "_PICTURES", 16)
+    monkeypatch.setattr(duplicates, "best_match", lambda a, b, **o: counts.append(len(a)) or best_match(a, b, **o))
+    splits = {}
+    for seed, name in enumerate(("train", "test")):
+        frames = table({"happiness": count // 2, "anger": count // 2}, size=48)
+        noise = torch.randn(frames.images.shape, generator=torch.Generator().manual_seed(seed))
+        frames.images[:] = (frames.images[:1] * 0.8 + 30 + 2 * noise).to(torch.uint8)
+        frames.images[::3] = frames.images[::3].flip(-1)
+        splits[name] = frames
+    (leak,) = leaks(splits)
+    assert (leak.near, leak.near_other_label, leak.mirrored, leak.exact) == (count, count, 0, 0)
+    assert len(leak.rows) == len(leak.other_rows) == count
+    assert sum(counts) <= 2 * 8 * count  # each pair in place, too

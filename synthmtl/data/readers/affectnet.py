@@ -37,9 +37,11 @@ from synthmtl.data.readers.published import (
     folders,
     leaves_folder,
     number,
+    one_row_each,
     points_of,
     relative,
     square_box,
+    visible_files,
 )
 from synthmtl.data.table import FaceTable
 from synthmtl.labels import AFFECTNET_CODES
@@ -52,7 +54,6 @@ COLUMNS = (
 """Columns of the older csv files."""
 
 LAYOUT = "give the folder of train_set/ and val_set/, of training.csv and validation.csv, or of the folders 0 to 7"
-_LISTS = {"training.csv": "train", "validation.csv": "validation"}
 _LIST_FOLDERS = ("", "Manually_Annotated_file_lists")
 _IMAGE_FOLDERS = ("", "Manually_Annotated_Images", "Manually_Annotated_Images/Manually_Annotated_Images")
 _MISSING = -2.0
@@ -69,21 +70,26 @@ def read_affectnet(
     """AffectNet in any of its layouts: expressions, valence and arousal, landmarks; subjects are unknown.
 
     Args:
-        root: the folder, or one of its csv files.
+        root: the folder, or the one csv to read.
         image_size, channels, classes, on_bad: as for ``read_image_folder``; bad rows
             are treated as bad images are.
 
     Returns:
-        ``train`` and ``validation`` (AffectNet's test set is not public), or ``all`` for folders without splits.
+        ``train`` and ``validation`` (AffectNet's test set is not public), or ``all`` for folders without splits and
+        for a csv whose name tells none.
 
     Raises:
-        InputError: naming file and line of a row with a wrong code, number or path; if a picture is missing or
-            unreadable; if no faces are found.
+        InputError: naming file and line of a row with a wrong code, number or path, or whose face has a row already;
+            if a picture is missing or unreadable; if no faces are found.
     """
-    root, complain = data_root(root), complainer(on_bad)
+    path, root, complain = Path(root), data_root(root), complainer(on_bad)
     if root.name == _LIST_FOLDERS[1]:
         root = root.parent
-    annotations = (_layout(root) or _numbered_folders)(root, complain)
+    if path.is_file():
+        faces = _csv_files(root, complain, [path])
+    else:
+        faces = (_layout(root) or _numbered_folders)(root, complain)
+    annotations = one_row_each(faces, complain)
     return face_tables(
         root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
     )
@@ -100,7 +106,7 @@ def is_affectnet(path: Path) -> bool:
 
 
 def _layout(root: Path) -> Callable[[Path, Complain], Iterator[Annotation]] | None:
-    if any(next((folder / "annotations").glob("*_exp.npy"), None) for folder in _split_folders(root)):
+    if any(next(visible_files(folder / "annotations", "*_exp.npy"), None) for folder in _split_folders(root)):
         return _arrays
     if any(_is_list(file) for file in _lists(root)):
         return _csv_files
@@ -114,7 +120,8 @@ def _split_folders(root: Path) -> dict[Path, str]:
 
 
 def _lists(root: Path) -> list[Path]:
-    return [root / folder / name for folder in _LIST_FOLDERS for name in _LISTS if (root / folder / name).is_file()]
+    files = (root / folder / name for folder in _LIST_FOLDERS for name in ("training.csv", "validation.csv"))
+    return [file for file in files if file.is_file()]
 
 
 def _is_list(file: Path) -> bool:
@@ -125,7 +132,7 @@ def _is_list(file: Path) -> bool:
 
 def _arrays(root: Path, complain: Complain) -> Iterator[Annotation]:
     for folder, split in _split_folders(root).items():
-        for file in sorted((folder / "annotations").glob("*_exp.npy")):
+        for file in sorted(visible_files(folder / "annotations", "*_exp.npy")):
             stem = file.name.removesuffix("_exp.npy")
             parts = {name: file.with_name(f"{stem}_{name}.npy") for name in ("exp", "val", "aro", "lnd")}
             values = {name: array for name, part in parts.items() if (array := _array(part)) is not None}
@@ -158,9 +165,10 @@ def _array(file: Path) -> np.ndarray | None:
         return None
 
 
-def _csv_files(root: Path, complain: Complain) -> Iterator[Annotation]:
-    for file in _lists(root):
-        split = _LISTS[file.name]
+def _csv_files(root: Path, complain: Complain, files: Sequence[Path] | None = None) -> Iterator[Annotation]:
+    """The faces of the csv files, by default of those that the root has."""
+    for file in _lists(root) if files is None else files:
+        split = canonical_split(file.stem) or ALL
         for line, row in csv_rows(file, COLUMNS, complain):
             where, name = f"{file}:{line}", below(row[COLUMNS[0]])
             if name is None:
@@ -195,7 +203,7 @@ def _numbered_folders(root: Path, complain: Complain) -> Iterator[Annotation]:
             if value is None or value not in AFFECTNET_CODES:
                 complain(code_message(str(folder), "the folder's name", folder.name, AFFECTNET_CODES))
             elif (name := AFFECTNET_CODES[value]) is not None:
-                for file in sorted(folder.iterdir()):
+                for file in sorted(visible_files(folder)):
                     if file.suffix.lower() in IMAGE_SUFFIXES:
                         yield Annotation(relative(root, file), str(folder), split, expression=name)
 

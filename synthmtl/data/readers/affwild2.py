@@ -33,6 +33,7 @@ from synthmtl.data.readers.published import (
     text_lines,
     unit_name,
     unit_row,
+    visible_files,
 )
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -104,7 +105,7 @@ def _annotations(root: Path, every: int, complain: Complain) -> Iterator[Annotat
     videos: dict[str, dict[str, Path]] = defaultdict(dict)
     splits = defaultdict(set)
     for task, split, folder in _set_folders(root):
-        for file in sorted(folder.glob("*.txt")):
+        for file in sorted(visible_files(folder, "*.txt")):
             if task in videos[file.stem]:
                 raise InputError(f"{file}: {videos[file.stem][task]} labels this video too: keep one of them")
             videos[file.stem][task] = file

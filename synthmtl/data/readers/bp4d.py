@@ -24,9 +24,11 @@ from synthmtl.data.readers.published import (
     face_tables,
     first_folder,
     frame_files,
+    one_row_each,
     relative,
     unit_name,
     unit_row,
+    visible_files,
 )
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -59,13 +61,13 @@ def read_bp4d(
         left out, and faces whose units are all unknown.
 
     Raises:
-        InputError: naming file and line of a row with a wrong code; if a picture is missing or unreadable; if no faces
-            are found.
+        InputError: naming file and line of a row with a wrong code, or whose frame has a row already; if a picture is
+            missing or unreadable; if no faces are found.
     """
     root, complain = data_root(root), complainer(on_bad)
     if every < 1:
         raise InputError(f"every must be at least 1, not {every}")
-    annotations = _annotations(root, every, complain)
+    annotations = one_row_each(_annotations(root, every, complain), complain)
     return face_tables(
         root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
     )
@@ -79,7 +81,7 @@ def is_bp4d(path: Path) -> bool:
 def _code_files(root: Path) -> list[tuple[Path, str, str]]:
     """File, subject and task of each video's codes."""
     folder = first_folder(root, _CODE_FOLDERS)
-    files = sorted(folder.glob("*.csv")) if folder else []
+    files = sorted(visible_files(folder, "*.csv")) if folder else []
     named = ((file, re.fullmatch(r"([FM]\d+)_(T\d+)", file.stem)) for file in files)
     return [(file, match.group(1), match.group(2)) for file, match in named if match]
 

@@ -36,6 +36,7 @@ from synthmtl.data.readers.published import (
     relative,
     text_lines,
     unit_row,
+    visible_files,
 )
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -112,7 +113,7 @@ def _sequence(root: Path, folder: Path, peaks: int) -> list[Annotation]:
         InputError: if one of its label files is wrong.
     """
     subject, sequence = folder.parent.name, folder.name
-    frames = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+    frames = sorted(file for file in visible_files(folder) if file.suffix.lower() in IMAGE_SUFFIXES)
     if not frames:
         return []
     emotion, where = _emotion(_label_file(root, _EMOTION, subject, sequence, "*_emotion.txt"))
@@ -144,7 +145,7 @@ def _sequence(root: Path, folder: Path, peaks: int) -> list[Annotation]:
 
 def _label_file(root: Path, names: Sequence[str], subject: str, sequence: str, pattern: str) -> Path | None:
     base = first_folder(root, names)
-    return next(iter(sorted((base / subject / sequence).glob(pattern))), None) if base else None
+    return min(visible_files(base / subject / sequence, pattern), default=None) if base else None
 
 
 def _emotion(file: Path | None) -> tuple[str | None, str | None]:

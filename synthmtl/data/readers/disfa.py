@@ -25,6 +25,7 @@ from synthmtl.data.readers.published import (
     text_lines,
     unit_name,
     unit_row,
+    visible_files,
 )
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -78,7 +79,7 @@ def _annotations(root: Path, every: int, complain: Complain) -> Iterator[Annotat
         pictures = frame_files(root / _IMAGES / subject)
         frames: dict[int, dict[str | None, float]] = defaultdict(dict)
         where: dict[int, str] = {}
-        for file in sorted(folder.glob("*.txt")):
+        for file in sorted(visible_files(folder, "*.txt")):
             unit = re.search(r"au\d+$", file.stem, re.IGNORECASE)
             if unit is None:
                 complain(f"{file}: its name does not end in au1, au2, ...: rename or delete it")

@@ -7,7 +7,8 @@ of a Million Facial Expressions in the Wild", CVPR 2016. Layout::
     images/<picture>        or beside the files; named as the last part of the URL, or as the file name says
 
 A file whose name is that of a split (``train.csv``, ``validation.csv``, ``test.csv``) makes that split. Where there are
-URLs and file names, the file names count.
+URLs and file names, the file names count. Units may be named by their numbers alone, but a set is recognized only by a
+column that spells ``AU``, and not in an image folder with metadata or folders of expressions.
 """
 
 import math
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from synthmtl.data.readers.image_folder import ALL, canonical_split
+from synthmtl.data.readers.image_folder import ALL, canonical_split, is_labelled_folder
 from synthmtl.data.readers.metadata import METADATA_NAMES, Complain
 from synthmtl.data.readers.published import (
     Annotation,
@@ -26,9 +27,11 @@ from synthmtl.data.readers.published import (
     face_tables,
     leaves_folder,
     number,
+    one_row_each,
     text_lines,
     unit_name,
     unit_row,
+    visible_files,
 )
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -59,8 +62,9 @@ def read_emotionet(
         ``labels.ACTION_UNITS`` are left out, and faces whose units are all unknown.
 
     Raises:
-        InputError: naming file and line of a row with a wrong value or path; if a picture is missing or unreadable; if
-            only some of the files tell their split; if no faces are found.
+        InputError: naming file and line of a row with a wrong value or path, or whose picture has a row already, as
+            URLs have that end alike; if a picture is missing or unreadable; if only some of the files tell their split;
+            if no faces are found.
     """
     folder, complain = data_root(root), complainer(on_bad)
     files = [Path(root)] if Path(root).is_file() else _files(folder)
@@ -68,35 +72,34 @@ def read_emotionet(
     if ALL in splits.values() and len(set(splits.values())) > 1:
         stray = next(file for file, split in splits.items() if split == ALL)
         raise InputError(f"{stray}: in no split, though others are: name it train.csv, validation.csv or test.csv")
-    annotations = (face for file in files for face in _annotations(folder, file, splits[file], complain))
+    faces = (face for file in files for face in _annotations(folder, file, splits[file], complain))
+    annotations = one_row_each(faces, complain)
     return face_tables(
         folder, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
     )
 
 
 def is_emotionet(path: Path) -> bool:
-    """Whether a csv, or one in a folder, has EmotioNet's header."""
-    return _has_header(path) if path.is_file() else bool(_files(path))
+    """Whether a csv, or one in a folder that is no image folder with labels, has EmotioNet's header."""
+    files = [path] if path.is_file() else _files(path)
+    spelled = any(name.upper().startswith("AU") for file in files for name in _unit_columns(file))
+    return spelled and (path.is_file() or not is_labelled_folder(path))
 
 
 def _files(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in sorted(folder.iterdir())
-        if file.is_file() and file.suffix.lower() in (".csv", ".txt") and _has_header(file)
-    ]
+    return [file for file in sorted(visible_files(folder)) if _unit_columns(file)]
 
 
-def _has_header(file: Path) -> bool:
+def _unit_columns(file: Path) -> list[str]:
+    """The columns of action units in EmotioNet's header; none if the file has another, or none."""
     if file.suffix.lower() not in (".csv", ".txt") or file.name in METADATA_NAMES:
-        return False
+        return []
     try:
         _, header = next(text_lines(file), (0, ""))
     except InputError:
-        return False
-    cells = header.split("\t" if "\t" in header else ",")
-    names = [cell.strip(' "') for cell in cells]
-    return _name_column(names) is not None and any(unit_name(name) in ACTION_UNITS for name in names)
+        return []
+    names = [cell.strip(' "') for cell in header.split("\t" if "\t" in header else ",")]
+    return [name for name in names if unit_name(name) in ACTION_UNITS] if _name_column(names) else []
 
 
 def _name_column(names: Sequence[str]) -> str | None:

@@ -50,6 +50,21 @@ FORMATS = {
 """Layouts by name, in the order in which they are tried; what is none of the others is taken for an image folder."""
 
 
+def known_format(path: str | Path, format: str | None = None) -> str:
+    """The name of a data set's layout: as given, or detected.
+
+    Raises:
+        InputError: if there is no such path, the format is unknown, or none is detected.
+    """
+    if not Path(path).exists() and not is_hugging_face(path):
+        raise InputError(f"{path}: no such folder or file: check the path")
+    if format is None:
+        return detect_format(path)
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
+    return format
+
+
 def detect_format(path: str | Path) -> str:
     """The name of the layout that a data set has on disk.
 

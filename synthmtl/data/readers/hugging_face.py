@@ -4,6 +4,8 @@
 - a folder that ``save_to_disk`` wrote (``dataset_dict.json``, or ``dataset_info.json`` with ``state.json``);
 - a folder with ``*.parquet`` in it or in its folder ``data``, ``train-00000-of-00001.parquet`` or the like.
 
+A folder that has metadata or folders of expressions, too, is an image folder, unless options are given.
+
 Behind a ``?`` options may follow, ``hf:NAME?label=emotion``: ``image`` and ``label`` name the columns of pictures and
 of expressions, ``config`` and ``revision`` what to load of ``NAME``. Otherwise the pictures are the only column of
 that kind, and the expressions a column of class labels whose names are all expressions, or a column called
@@ -26,8 +28,16 @@ import numpy as np
 import torch
 
 from synthmtl.data.images import MAX_BYTES, decode_face, strict_size_warnings, too_many_bytes
-from synthmtl.data.readers.image_folder import ALL, by_split, canonical_split, cropped_landmarks, wanted_faces
+from synthmtl.data.readers.image_folder import (
+    ALL,
+    by_split,
+    canonical_split,
+    cropped_landmarks,
+    is_labelled_folder,
+    wanted_faces,
+)
 from synthmtl.data.readers.metadata import LABEL_KEYS, Record, label_columns, raise_input_error
+from synthmtl.data.readers.published import visible_files
 from synthmtl.data.sources import refuse_bad, report_bad
 from synthmtl.data.storage import new_faces
 from synthmtl.data.table import FaceTable
@@ -58,10 +68,11 @@ def is_hugging_face(path: str | Path) -> bool:
     """Whether a path names a Hugging Face data set, or is a folder that holds one."""
     if str(path).startswith(PREFIX):
         return True
-    folder = Path(str(path).partition("?")[0])
-    if not folder.is_dir() or (folder / "metadata.jsonl").exists():
+    location, options, _ = str(path).partition("?")
+    folder = Path(location)
+    if not folder.is_dir() or not (_saved(folder) or _parquet_files(folder)):
         return False
-    return _saved(folder) or bool(_parquet_files(folder))
+    return bool(options) or not is_labelled_folder(folder)
 
 
 def read_hugging_face(
@@ -159,7 +170,7 @@ def _saved(folder: Path) -> bool:
 
 
 def _parquet_files(folder: Path) -> list[str]:
-    return sorted(str(file) for part in (folder, folder / "data") for file in part.glob("*.parquet"))
+    return sorted(str(file) for part in (folder, folder / "data") for file in visible_files(part, "*.parquet"))
 
 
 @contextlib.contextmanager

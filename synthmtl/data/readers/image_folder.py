@@ -8,6 +8,7 @@ metadata may not lead out of the folder.
 
 import logging
 import posixpath
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthmtl.data.images import IMAGE_SUFFIXES, central_square
+from synthmtl.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, central_square
 from synthmtl.data.readers.metadata import (
     LABEL_KEYS,
     METADATA_NAMES,
@@ -27,7 +28,7 @@ from synthmtl.data.readers.metadata import (
     parse_metadata,
     raise_input_error,
 )
-from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad
+from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad, report_ignored
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS, canonical_expression, ordered_classes
@@ -87,7 +88,7 @@ class Listing:
     Attributes:
         faces: in the order of the metadata rows, then by name.
         absent: messages about metadata rows whose image is not there.
-        ignored: image files that belong to no class and have no metadata row.
+        ignored: image files that belong to no class and have no metadata row, or are of a format that is not read.
         renamed: spellings of classes and splits that are not the canonical ones, with what they were taken for.
     """
 
@@ -127,8 +128,7 @@ def read_image_folder(
         if on_bad == "error":
             refuse_bad(listing.absent, len(listing.faces) + len(listing.absent))
         if listing.ignored:
-            count, first = len(listing.ignored), source.where(listing.ignored[0])
-            logger.warning("ignored %d image files in no class folder and no metadata (first: %s)", count, first)
+            report_ignored([source.where(name) for name in listing.ignored])
         for spelling, meaning in listing.renamed.items():
             logger.info("%s: read %r as %r", source.path, spelling, meaning)
         faces, classes = wanted_faces(listing.faces, classes)
@@ -220,6 +220,17 @@ def cropped_landmarks(landmarks: Tensor, sizes: np.ndarray) -> Tensor:
     return landmarks
 
 
+def is_labelled_folder(root: Path) -> bool:
+    """Whether a folder, at most two levels down, has metadata or folders named for expressions.
+
+    Then it is an image folder, whatever single files of other layouts lie in it.
+    """
+    bases = [root, *root.glob("*/")]
+    if any((base / name).is_file() for base in bases for name in METADATA_NAMES):
+        return True
+    return any(canonical_expression(folder.name) for base in bases for folder in base.glob("*/"))
+
+
 def list_faces(source: Source, complain: Complain = raise_input_error) -> Listing:
     """The faces of a source by its names and metadata alone.
 
@@ -234,7 +245,7 @@ def list_faces(source: Source, complain: Complain = raise_input_error) -> Listin
     base = _unwrapped(relevant)
     images = {name for name in relevant if _is_image(name)}
     sheets = contact_sheets(source.names)
-    listing, complained = Listing(), set()
+    listing, complained = Listing(ignored=[name for name in source.names if _is_image(name, UNREAD_SUFFIXES)]), set()
     records = _records(source, [name for name in relevant if name not in images], images, listing, complain)
     for name in [*records, *sorted(images - records.keys())]:
         record = records.get(name)
@@ -304,6 +315,7 @@ def _records(
 ) -> dict[str, Record]:
     """Metadata rows by the image they name, in the order of files and lines."""
     records: dict[str, Record] = {}
+    composed = {unicodedata.normalize("NFC", image): image for image in images}
     for file in metadata:
         try:
             rows = parse_metadata(source.read(file), source.where(file))
@@ -313,6 +325,8 @@ def _records(
         folder = posixpath.dirname(file)
         for row in rows:
             name = posixpath.normpath(posixpath.join(folder, row.get("file_name").replace("\\", "/")))
+            if name not in images:  # macOS names files with letters and their accents apart
+                name = composed.get(unicodedata.normalize("NFC", name), name)
             if name.startswith(("/", "../")):
                 complain(f"{row.where}: {row.get('file_name')} leaves the data folder: name files below it")
             elif name not in images:
@@ -324,8 +338,8 @@ def _records(
     return records
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def _is_image(name: str, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> bool:
+    return name.lower().endswith(suffixes)
 
 
 def _unwrapped(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from synthmtl.data.images import IMAGE_SUFFIXES
-from synthmtl.data.readers.image_folder import ALL, canonical_split
+from synthmtl.data.readers.image_folder import ALL, canonical_split, is_labelled_folder
 from synthmtl.data.readers.metadata import Complain
 from synthmtl.data.readers.published import (
     POINTS,
@@ -34,10 +34,10 @@ from synthmtl.data.readers.published import (
     points_of,
     relative,
     text_lines,
+    visible_files,
 )
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.labels import canonical_expression
 
 LAYOUT = "give a folder with afw/, helen/, lfpw/, ibug/, or one of these, with a .pts file beside each picture"
 _SPLITS = {
@@ -81,11 +81,10 @@ def read_300w(
 
 
 def is_300w(path: Path) -> bool:
-    """Whether a folder, or one at most two below it, has a ``.pts`` file, and none is named for an expression."""
-    if not path.is_dir() or not any(next(path.glob(f"{level}*.pts"), None) for level in ("", "*/", "*/*/")):
+    """Whether a folder, or one at most two below it, has a ``.pts`` file, and is no image folder with labels."""
+    if not path.is_dir() or not any(next(visible_files(path, f"{level}*.pts"), None) for level in ("", "*/", "*/*/")):
         return False
-    folders = (folder for level in ("*/", "*/*/") for folder in path.glob(level))
-    return not any(canonical_expression(folder.name) for folder in folders)
+    return not is_labelled_folder(path)
 
 
 def read_pts(file: Path) -> np.ndarray:
@@ -109,9 +108,7 @@ def read_pts(file: Path) -> np.ndarray:
 
 
 def _annotations(root: Path, complain: Complain) -> Iterator[Annotation]:
-    for file in sorted(root.rglob("*.pts")):
-        if file.name.startswith("."):
-            continue
+    for file in sorted(visible_files(root, "**/*.pts")):
         try:
             points = read_pts(file)
         except InputError as error:

@@ -15,7 +15,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,13 +171,9 @@ def label_columns(records: Sequence[Record | None], classes: Sequence[str], comp
     if {"valence", "arousal"} & present:
         pair = [_numbers(records, key, -1, 1, "scale it to [-1, 1]", complain) for key in ("valence", "arousal")]
         columns["valence_arousal"] = torch.from_numpy(np.stack(pair, 1))
-    units = {key: _action_unit(key) for key in present if _action_unit(key)}
+    units = {key: unit for key in sorted(present) if (unit := _action_unit(key))}
     if units:
-        values = np.full((len(records), len(ACTION_UNITS)), np.nan, np.float32)
-        for key, unit in sorted(units.items()):
-            cure = "scale intensities to [0, 1] (0-5 scales: divide by 5)"
-            values[:, ACTION_UNITS.index(unit)] = _numbers(records, key, 0, 1, cure, complain)
-        columns["action_units"] = torch.from_numpy(values)
+        columns["action_units"] = _intensities(records, units, complain)
     flat_landmarks = set(LANDMARK_KEYS) <= present and "x68" not in present
     if "landmarks" in present or flat_landmarks:
         columns["landmarks"] = _landmarks(records, complain)
@@ -218,6 +214,22 @@ def _action_unit(key: str) -> str | None:
     match = re.fullmatch(r"AU[_ ]?0*(\d+)", key, re.IGNORECASE)
     unit = f"AU{match.group(1)}" if match else None
     return unit if unit in ACTION_UNITS else None
+
+
+def _intensities(records: Sequence[Record | None], units: Mapping[str, str], complain: Complain) -> Tensor:
+    """(N, A) action units; ``units`` tells the unit of each column, of which several may spell it differently."""
+    values = np.full((len(records), len(ACTION_UNITS)), np.nan, np.float32)
+    for unit in dict.fromkeys(units.values()):
+        keys = [key for key in units if units[key] == unit]
+        cure = "scale intensities to [0, 1] (0-5 scales: divide by 5)"
+        given = [_numbers(records, key, 0, 1, cure, complain) for key in keys]
+        low, high = np.fmin.reduce(given), np.fmax.reduce(given)
+        values[:, ACTION_UNITS.index(unit)] = np.where(low < high, np.nan, high)
+        for record, differ in zip(records, low < high, strict=True):
+            if record is not None and differ:
+                told = ", ".join(f"{key} is {record.get(key)}" for key in keys)
+                complain(f"{record.where}: {told}, which are one action unit: correct or empty one of them")
+    return torch.from_numpy(values)
 
 
 def _number(value: Any) -> float | None:
@@ -268,12 +280,15 @@ def _compound(record: Record | None, complain: Complain) -> int:
 
 
 def numbered(names: Sequence[Any]) -> Tensor:
-    """Numbers of names, -1 for None and for -1 itself; whole numbers in plain decimal form keep their value."""
-    texts = [None if name is None or str(name).strip() in ("-1", "-1.0") else str(name) for name in names]
-    known = sorted({text for text in texts if text is not None})
+    """Numbers of names, -1 for None and for -1 itself; whole numbers in plain decimal form keep their value.
+
+    ``1.0`` is ``1``: tables of numbers write it so where another cell of the column is missing.
+    """
+    texts = ["-1" if name is None else re.sub(r"^(-?(?:0|[1-9]\d*))\.0*$", r"\1", str(name).strip()) for name in names]
+    known = sorted(set(texts) - {"-1"})
     plain = all(re.fullmatch(r"0|[1-9]\d{0,17}", text) for text in known)
-    numbers = {text: int(text) if plain else i for i, text in enumerate(known)}
-    return torch.tensor([-1 if text is None else numbers[text] for text in texts], dtype=torch.int64)
+    numbers = {"-1": -1} | {text: int(text) if plain else i for i, text in enumerate(known)}
+    return torch.tensor([numbers[text] for text in texts], dtype=torch.int64)
 
 
 def _landmarks(records: Sequence[Record | None], complain: Complain) -> Tensor:

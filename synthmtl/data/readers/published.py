@@ -206,19 +206,40 @@ def leaves_folder(where: str, text: str) -> str:
     return f"{where}: {text!r} is no path below the data folder: correct it"
 
 
+def one_row_each(faces: Iterable[Annotation], complain: Complain) -> Iterator[Annotation]:
+    """Faces as label files list them, without those that a row before has described.
+
+    Args:
+        faces: the same picture may show several, with another box for each.
+        complain: told of each that is left out.
+    """
+    rows: dict[tuple[str, Box | None], str] = {}
+    for face in faces:
+        first = rows.setdefault((face.file, face.box), face.where)
+        if first == face.where:
+            yield face
+        else:
+            complain(f"{face.where}: {face.file} has a row already ({first}): keep one of them")
+
+
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Numbers from 1 and stripped text of the lines that are not blank; byte order marks and CRLF are dealt with.
 
     Raises:
         InputError: if the file is missing or no text.
     """
+    return ((line, text.strip()) for line, text in _lines(file))
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """As :func:`text_lines`, with the blanks at both ends of a line, which may be empty cells."""
     if not file.is_file():
         raise InputError(f"{file}: no such file: check the layout")
     with file.open(encoding="utf-8-sig") as stream:
         try:
             for line, text in enumerate(stream, 1):
                 if text.strip():
-                    yield line, text.strip()
+                    yield line, text.rstrip("\n")
         except UnicodeDecodeError:
             raise InputError(f"{file}: not UTF-8 text: save it as UTF-8") from None
 
@@ -226,20 +247,22 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
 def csv_rows(
     file: Path, columns: Sequence[str] | None = None, complain: Complain = raise_input_error
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and stripped cells by column of each row of a file separated by commas or tabs.
+    """Line number and stripped cells by column of each row of a file separated by commas, or by tabs as its first line.
 
     Args:
         file: the csv.
         columns: names of the columns of a file that may lack a header; None = the first line is the header.
-        complain: told of a row that is broken or has another number of cells than the header, which is then left out.
+        complain: told of a row that is broken or has another number of cells than the header (empty ones behind its
+            end do not count), which is then left out.
 
     Raises:
         InputError: if the file is missing or no text; and by default for what ``complain`` is told.
     """
-    header = None
-    for line, text in text_lines(file):
+    header, delimiter = None, ""
+    for line, text in _lines(file):
+        delimiter = delimiter or ("\t" if "\t" in text.strip() else ",")
         try:
-            (cells,) = csv.reader([text], delimiter="\t" if "\t" in text else ",", skipinitialspace=True)
+            (cells,) = csv.reader([text], delimiter=delimiter, skipinitialspace=True)
         except (csv.Error, ValueError):
             complain(f"{file}:{line}: broken csv: mend this line")
             continue
@@ -250,10 +273,10 @@ def csv_rows(
             header = cells
             if columns is not None and (absent := set(columns) - set(header)):
                 raise InputError(f"{file}:{line}: no column {min(absent)!r}: the header must have {','.join(columns)}")
-        elif len(cells) != len(header):
+        elif len(cells) < len(header) or any(cells[len(header) :]):
             complain(f"{file}:{line}: {len(cells)} cells where the header has {len(header)}: mend this line")
         else:
-            yield line, dict(zip(header, cells, strict=True))
+            yield line, dict(zip(header, cells, strict=False))
 
 
 def number(text: str) -> float | None:
@@ -311,7 +334,7 @@ def box_around(points: np.ndarray, margin: float = 0.25) -> Box:
 def frame_files(folder: Path) -> dict[int, str]:
     """Names of a folder's pictures by frame: the number at the end of the name, with or without leading zeros."""
     files = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in sorted(visible_files(folder)):
         if path.suffix.lower() in IMAGE_SUFFIXES and (match := re.search(r"(\d+)$", path.stem)):
             files[int(match.group(1))] = path.name
     return files
@@ -320,6 +343,11 @@ def frame_files(folder: Path) -> dict[int, str]:
 def relative(root: Path, path: Path) -> str:
     """A path below ``root`` with ``/`` between folders."""
     return path.relative_to(root).as_posix()
+
+
+def visible_files(folder: Path, pattern: str = "*") -> Iterator[Path]:
+    """What fits a pattern in a folder and is not hidden, as macOS' resource forks ``._*`` are; in no order."""
+    return (path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def folders(root: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from synthmtl.data.readers.published import (
     data_root,
     face_tables,
     leaves_folder,
+    one_row_each,
     relative,
     text_lines,
 )
@@ -54,15 +55,16 @@ def read_rafdb(
         ``train`` and ``test``.
 
     Raises:
-        InputError: naming file and line of a row with a wrong code or name; if a picture is missing or unreadable; if
-            no faces are found.
+        InputError: naming file and line of a row with a wrong code or name, or whose picture has a row already; if a
+            picture is missing or unreadable; if no faces are found.
     """
     root, complain = data_root(root), complainer(on_bad)
-    annotations = [
+    faces = (
         face
         for part, (folder, file) in _parts(root).items()
         for face in _annotations(root, part, folder, file, complain)
-    ]
+    )
+    annotations = one_row_each(faces, complain)
     return face_tables(
         root, annotations, image_size=image_size, channels=channels, classes=classes, on_bad=on_bad, layout=LAYOUT
     )

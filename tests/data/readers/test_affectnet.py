@@ -97,9 +97,10 @@ def test_csv_with_byte_order_mark_and_crlf_and_without_header(lay_out, points, f
     root = lay_out(
         {
             f"{folder}training.csv": "\ufeff" + "\r\n".join([HEADER, *rows]) + "\r\n",
-            f"{folder}validation.csv": row("1/a.png", 7, landmarks=points(4, 20)) + "\n",
+            f"{folder}validation.csv": row("1/d.png", 7, landmarks=points(4, 20)) + "\n",
             "Manually_Annotated_Images/1/a.png": 1,
             "Manually_Annotated_Images/1/b.png": 2,
+            "Manually_Annotated_Images/1/d.png": 3,
         }
     )
     assert is_affectnet(root)
@@ -169,3 +170,39 @@ def test_seven_numbered_folders_are_not_taken_for_affectnets(lay_out):
     assert len(read(root)["train"]) == 7
     with pytest.raises(InputError, match="no faces found"):
         read(lay_out({"other.txt": "x"}, root.parent / "empty"))
+
+
+def test_a_csv_given_by_name_is_the_only_one_that_is_read(lay_out):
+    rows = [row(f"1/{i}.png", code) for i, code in enumerate((0, 1, 6))]
+    root = lay_out({f"1/{i}.png": i for i in range(3)} | {"training.csv": "\n".join([HEADER, *rows])})
+    for name, split in (("my_subset.csv", "all"), ("validation.csv", "validation"), ("test.csv", "test")):
+        lay_out({name: f"{HEADER}\n{rows[2]}\n"})
+        for _ in range(2):  # beside the lists, and beside folders of numbers only
+            tables = read(root / name)
+            assert list(tables) == [split] and names(tables[split]) == ["anger"]
+            (root / "training.csv").unlink(missing_ok=True)
+
+
+def test_a_csv_in_the_folder_of_lists_names_pictures_below_the_root(lay_out):
+    folder = "Manually_Annotated_file_lists"
+    root = lay_out({f"{folder}/training.csv": f"{HEADER}\n{row('1/a.png')}\n", "Manually_Annotated_Images/1/a.png": 1})
+    assert len(read(root / folder / "training.csv")["train"]) == 1
+
+
+def test_a_face_has_one_row_though_a_picture_may_show_several(lay_out):
+    rows = [HEADER, row("a.png", 1), row("a.png", 6, box="8,8,16,16")]
+    root = lay_out({"training.csv": "\n".join(rows), "a.png": 1})
+    assert names(read(root)["train"]) == ["happiness", "anger"]
+    lay_out({"Manually_Annotated_file_lists/training.csv": f"{HEADER}\n{row('a.png', 4)}\n"})
+    with pytest.raises(
+        InputError, match="lists/training.csv:2: a.png has a row already .*set/training.csv:2.: keep one"
+    ):
+        read(root)
+    assert names(read(root, on_bad="skip")["train"]) == ["happiness", "anger"]
+
+
+def test_hidden_files_are_no_faces(lay_out, tmp_path):
+    codes = {f"train/{code}/a.jpg": code for code in range(8)}
+    assert len(read(lay_out(codes | {"train/0/._a.jpg": b"fork"}))["train"]) == 8
+    files = arrays("train_set", "a", 0) | {"train_set/annotations/._a_exp.npy": b"fork"}
+    assert len(read(lay_out(files, tmp_path / "arrays"))["train"]) == 1

@@ -113,3 +113,9 @@ def test_headers_and_videos_that_do_not_fit(lay_out):
         lay_out({f"annotations/{SETS['EXPR']}_Set/Train_Set/a.txt": text})
         with pytest.raises(InputError, match="a.txt:1: not the header of Aff-Wild2's EXPR labels"):
             read(root)
+
+
+def test_hidden_files_are_no_annotations_and_no_frames(lay_out):
+    files = annotation("VA", "a", ["0,0", "0.5,0.5"]) | pictures("a", [1, 2])
+    forks = {"annotations/VA_Estimation_Set/Train_Set/._a.txt": b"\xff", "cropped_aligned/a/.x1.jpg": b"fork"}
+    assert len(read(lay_out(files | forks))["train"]) == 2

@@ -69,3 +69,11 @@ def test_a_row_of_another_length_and_a_video_without_pictures(lay_out):
     lay_out({"AUCoding/F001_T1.csv": codes("1,0,0,0,1")})
     with pytest.raises(InputError, match="F001_T1.csv:2: no image .*BP4D-training/F001/T1/1.jpg"):
         read(root)
+
+
+def test_a_frame_has_one_row_and_hidden_files_have_none(lay_out):
+    files = {"AUCoding/F001_T1.csv": "0,1\n1,1\n01,0\n2,0\n", "AUCoding/._F001_T1.csv": b"\xff"}
+    root = lay_out(files | {f"BP4D-training/F001/T1/{name}.jpg": 1 for name in ("1", "2")})
+    with pytest.raises(InputError, match="F001_T1.csv:3: BP4D-training/F001/T1/1.jpg has a row already .*:2"):
+        read(root)
+    assert len(read(root, on_bad="skip")["all"]) == 2

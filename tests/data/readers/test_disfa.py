@@ -59,3 +59,9 @@ def test_other_names_and_no_faces(lay_out):
         read(root / "Images")
     with pytest.raises(InputError, match="every must be at least 1"):
         read(root, every=0)
+
+
+def test_hidden_files_are_no_labels_and_no_frames(lay_out):
+    files = labels("SN001", 1, [1, 2]) | {f"Images/SN001/{i}.png": i for i in (1, 2)}
+    forks = {"ActionUnit_Labels/SN001/._SN001_au1.txt": b"\xff", "Images/SN001/.x2.png": b"fork"}
+    assert len(read(lay_out(files | forks))["all"]) == 2

@@ -78,3 +78,29 @@ def test_other_files_are_not_emotionets(lay_out):
         read(root)
     with pytest.raises(InputError, match="a.csv:1: no column of action units"):
         read(root / "a.csv")
+
+
+def test_a_picture_has_one_row(lay_out):
+    rows = ["URL,AU 1", "http://example.org/x/a.png,1", "http://example.com/y/a.png,0", "http://example.org/b.png,1"]
+    root = lay_out({"all.csv": "\n".join(rows), "images/a.png": 1, "images/b.png": 2})
+    with pytest.raises(InputError, match="all.csv:3: images/a.png has a row already .*all.csv:2.: keep one of them"):
+        read(root)
+    assert units(read(root, on_bad="skip")["all"], "AU1").tolist() == [[1], [1]]
+
+
+def test_empty_cells_at_the_end_of_a_row_between_tabs(lay_out):
+    rows = ["URL\tAU1\tAU2\tAU12", "http://example.org/a.png\t1\t\t", "b.png\t\t\t1", "c.png\t\t\t", "d.png\t0\t0\t0\t"]
+    root = lay_out({"all.txt": "\r\n".join(rows)} | {f"images/{name}.png": i for i, name in enumerate("abcd")})
+    found = units(read(root)["all"], "AU1", "AU2", "AU12")
+    np.testing.assert_array_equal(found, [[1, np.nan, np.nan], [np.nan, np.nan, 1], [0, 0, 0]])
+
+
+def test_only_columns_that_spell_au_tell_whose_a_folder_is(lay_out, tmp_path):
+    files = {"folds.csv": "file,1,2\na.png,0,1\n", "a.png": 1}
+    root = lay_out(files)
+    assert not is_emotionet(root) and not is_emotionet(root / "folds.csv") and len(read(root)["all"]) == 1
+    lay_out({"units.csv": "file,AU1\na.png,1\n"})
+    assert is_emotionet(root)
+    for labels in ({"train/happy/b.png": 2}, {"metadata.csv": "file_name\na.png\n"}, {"images/metadata.jsonl": ""}):
+        folder = lay_out(files | {"units.csv": "file,AU1\na.png,1\n"} | labels, tmp_path / next(iter(labels))[:5])
+        assert not is_emotionet(folder) and is_emotionet(folder / "units.csv")

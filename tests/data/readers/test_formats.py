@@ -110,3 +110,10 @@ def test_data_without_any_label_are_refused(lay_out):
     root = lay_out({"metadata.csv": f"file_name,split,note\n{rows}\n"} | {f"{i}.png": i for i in range(4)})
     with pytest.raises(InputError, match="train: no usable label: give faces with one of expression, compound"):
         split(root, require_expression=False)
+
+
+@pytest.mark.parametrize("stray", ["landmarks.pts", "a.csv", "embeddings.parquet"])
+def test_a_stray_file_does_not_turn_an_image_folder_into_another_set(lay_out, stray):
+    contents = {"landmarks.pts": LAYOUTS["300w"]["afw/1.pts"], "a.csv": "file,AU1\nx.png,1\n"}
+    root = lay_out(LAYOUTS["image_folder"] | {stray: contents.get(stray, b"PAR1")})
+    assert detect_format(root) == "image_folder" and list(read(root)) == ["train"]

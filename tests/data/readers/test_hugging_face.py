@@ -220,3 +220,15 @@ def test_a_split_without_labels_has_faces_without_them(datasets, tmp_path):
     tables = read(tmp_path / "set")
     assert tables["train"].counts() == {"happiness": 1, "fear": 2}
     assert tables["test"].expression.tolist() == [-1, -1]
+
+
+def test_a_folder_with_labels_of_its_own_is_an_image_folder_unless_options_are_given(datasets, tmp_path):
+    for name, label in {"classes": "train/happy", "metadata": "metadata.csv", "hidden": "._x.parquet"}.items():
+        make(datasets, ["fear"]).to_parquet(tmp_path / name / "embeddings.parquet")
+        assert detect_format(tmp_path / name) == "huggingface"
+        if name == "classes":
+            (tmp_path / name / label).mkdir(parents=True)
+        else:
+            (tmp_path / name / label).write_bytes(b"file_name\n")
+        assert detect_format(tmp_path / name) == ("huggingface" if name == "hidden" else "image_folder")
+        assert read(f"{tmp_path / name}?label=label")["all"].classes == ("fear",)

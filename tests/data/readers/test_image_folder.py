@@ -1,5 +1,6 @@
 import json
 import logging
+import unicodedata
 import zipfile
 
 import pytest
@@ -191,3 +192,30 @@ def test_all_images_bad(folder):
 def test_unknown_on_bad(folder):
     with pytest.raises(InputError, match="on_bad"):
         read(folder({"anger": 1}), on_bad="ignore")
+
+
+@pytest.mark.parametrize(("named", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_apart_from_their_letters(folder, named, stored):
+    root = folder({"happy": 2, "sad": 1})
+    (root / "happy" / "000.png").rename(root / "happy" / unicodedata.normalize(stored, "Renée.png"))
+    name = unicodedata.normalize(named, "happy/Renée.png")
+    (root / "metadata.csv").write_text(f"file_name,subject\n{name},7\n", encoding="utf-8")
+    assert sorted(read(root)["all"].subject.tolist()) == [-1, -1, 7]
+
+
+def test_a_name_means_the_file_that_is_spelled_so(folder, save, faces):
+    root = folder({"sad": 1})
+    for number, form in enumerate(("NFC", "NFD")):
+        save(root / "happy" / unicodedata.normalize(form, "é.png"), faces(1, seed=number)[0])
+    rows = [f"{unicodedata.normalize(form, 'happy/é.png')},{form}" for form in ("NFD", "NFC")]
+    (root / "metadata.csv").write_text("\n".join(["file_name,subject", *rows]), encoding="utf-8")
+    table = read(root)["all"]
+    assert torch.equal(table.images[:2], torch.cat([faces(1, seed=1), faces(1, seed=0)]))
+    assert table.subject.tolist() == [1, 0, -1]
+
+
+def test_pictures_of_other_formats_are_told(folder, caplog):
+    root = folder({"happy": 1, "sad": 1})
+    (root / "sad" / "phone.HEIC").write_bytes(b"photograph")
+    assert len(read(root)["all"]) == 2
+    assert "ignored 1 image files" in caplog.text and "phone.HEIC" in caplog.text

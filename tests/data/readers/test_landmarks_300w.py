@@ -84,3 +84,16 @@ def test_missing_pictures_and_mixed_folders(lay_out, points):
 def test_folders_of_expressions_are_no_landmark_set(lay_out, points):
     root = lay_out({"train/happiness/0.png": 1, "train/happiness/0.pts": pts(points(8, 24)), "train/fear/1.png": 2})
     assert not is_300w(root) and detect_format(root) == "image_folder"
+
+
+@pytest.mark.parametrize(
+    "labels", [{"metadata.csv": "file_name,expression\nimages/0.png,happy\n"}, {"train/metadata.jsonl": ""}]
+)
+def test_a_folder_with_metadata_is_no_landmark_set(lay_out, points, labels):
+    root = lay_out({"images/0.png": 1, "images/0.pts": pts(points(8, 24))})
+    assert is_300w(root)
+    assert not is_300w(lay_out(labels))
+
+
+def test_hidden_files_are_no_landmarks(lay_out):
+    assert not is_300w(lay_out({"images/0.png": 1, "images/._0.pts": b"fork"}))

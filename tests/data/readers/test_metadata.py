@@ -180,3 +180,25 @@ def test_sources_of_edits_are_kept_however_many():
 def test_minus_one_is_nobody(unknown):
     assert numbered([unknown, "3", unknown, "7"]).tolist() == [-1, 3, -1, 7]
     assert numbered([unknown, "Ann", "Bob"]).tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("one", ["1.0", 1.0, "1.", " 1 "])
+def test_a_whole_number_is_one_person_however_it_is_written(one):
+    assert numbered(["1", one, "10.0", None, 7]).tolist() == [1, 1, 10, -1, 7]
+    assert numbered(["Ann", one, "1", "001"]).tolist() == [2, 1, 1, 0]
+    assert len(numbered(["1", "1.5", "01", "001", "1.0a"]).unique()) == 5
+
+
+def test_spellings_of_one_action_unit_fill_each_other():
+    columns = csv_columns("file_name,AU1,AU01,au_1\na.png,0.5,,\nb.png,,0.25,0.25\nc.png,,,1\nd.png,,,\n")
+    known = ~columns["action_units"].isnan()
+    assert columns["action_units"][known].tolist() == [0.5, 0.25, 1]
+    assert known[:, ACTION_UNITS.index("AU1")].tolist() == [True, True, True, False] and int(known.sum()) == 3
+    rows = {"AU1": 0.5, "AU01": 0.7}, {"AU1": 0.5, "AU01": 0.5}, {"AU01": 0}
+    with pytest.raises(
+        InputError, match="metadata.jsonl:1: AU01 is 0.7, AU1 is 0.5, which are one action unit: correct"
+    ):
+        jsonl_columns(*rows)
+    said = []
+    units = jsonl_columns(*rows, complain=said.append)["action_units"][:, ACTION_UNITS.index("AU1")]
+    assert len(said) == 1 and units[0].isnan() and units[1:].tolist() == [0.5, 0]

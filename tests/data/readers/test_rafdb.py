@@ -76,3 +76,11 @@ def test_pictures_that_are_not_aligned_are_missing(lay_out):
         read(root, on_bad="skip")
     with pytest.raises(InputError, match="on_bad must be error or skip"):
         read(root, on_bad="ignore")
+
+
+def test_a_picture_has_one_row(lay_out):
+    root = lay_out(part("basic", [("train_1.jpg", 1), ("train_1_aligned.jpg", 4), ("train_3.jpg", 3)]))
+    with pytest.raises(InputError, match="label.txt:2: basic/Image/aligned/train_1_aligned.jpg has a row already .*:1"):
+        read(root)
+    table = read(root, on_bad="skip")["train"]
+    assert [table.classes[i] for i in table.expression.tolist()] == [RAFDB_CODES[1], RAFDB_CODES[3]]
