@@ -19,6 +19,7 @@ def task_losses(
     class_weighted: bool = False,
     label_smoothing: float = 0.0,
     unit_weighted: bool = False,
+    unit_threshold: float = 0.5,
     landmarks: Literal["wing", "l1"] = "wing",
 ) -> dict[str, nn.Module]:
     """A loss for each of ``tasks``, names of ``labels.TASKS``, for :class:`HeterogeneousLoss`.
@@ -29,9 +30,10 @@ def task_losses(
         class_weighted: weigh expressions by their inverse frequency.
         label_smoothing: of expressions and compound expressions.
         unit_weighted: weigh the positive labels of rare action units.
+        unit_threshold: intensity from which a unit counts as active there, see :func:`unit_prevalence`.
         landmarks: kind of :class:`LandmarkLoss`.
     """
-    prevalence = unit_prevalence(table.action_units).tolist() if unit_weighted else None
+    prevalence = unit_prevalence(table.action_units, unit_threshold).tolist() if unit_weighted else None
     counts = list(table.counts().values())
     makers = {
         "expression": lambda: ExpressionLoss(counts, label_smoothing=label_smoothing, class_weighted=class_weighted),

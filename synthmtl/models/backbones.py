@@ -1,5 +1,6 @@
 """Networks of torchvision as trunks."""
 
+import copy
 from urllib.error import URLError
 
 import torch
@@ -62,10 +63,10 @@ class TorchvisionTrunk(nn.Module):
         normalize_across_processes(self.features)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
-        self.features.eval()
+        # Shapes need no numbers, and there are none while ``from_pretrained`` builds a network that it then fills.
+        probe = copy.deepcopy(self.features).to("meta").eval()
         with torch.no_grad():
-            shape = self.features(torch.zeros(1, 3, image_size, image_size)).shape
-        self.features.train()
+            shape = probe(torch.zeros(1, 3, image_size, image_size, device="meta")).shape
         self.channels, self.map_size = shape[1], shape[2]
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], None]:

@@ -1,8 +1,9 @@
 """Layers that the systems are built of."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,17 +11,27 @@ from .cross_process import CrossProcessBatchNorm2d
 
 
 @contextmanager
-def unrecorded_statistics(model: nn.Module) -> Iterator[None]:
-    """Within it, batch normalization in ``model`` leaves its running statistics alone, for batches of made faces."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
+def copied_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it the own buffers of ``modules`` are copies, so that nothing a forward pass writes to them remains."""
+    places = [(module, name, buffer) for module in modules for name, buffer in module._buffers.items()]
+    copies = {id(buffer): buffer.clone() for _, _, buffer in places if buffer is not None}
     try:
+        for module, name, buffer in places:
+            module._buffers[name] = None if buffer is None else copies[id(buffer)]
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+        for module, name, buffer in places:
+            module._buffers[name] = buffer
+
+
+def unrecorded_statistics(model: nn.Module) -> AbstractContextManager[None]:
+    """Within it, every normalization in ``model`` that keeps running statistics leaves them as they are."""
+    return copied_buffers(m for m in model.modules() if getattr(m, "track_running_stats", False))
+
+
+def in_precision_of(module: nn.Module, x: Tensor) -> Tensor:
+    """``x`` in the precision of a module's weights; ``ModelMixin.dtype`` walks through the whole model for it."""
+    return x.to(next(module.parameters()).dtype)
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
@@ -35,6 +46,14 @@ def normalization(kind: str, channels: int) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     raise ValueError(f"unknown normalization {kind!r}: use batch, instance, group or none")
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in float32, whatever autocast says and the dtype of its input and weights is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
 
 
 class ConvNorm(nn.Sequential):

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from synthmtl.errors import InputError
 from synthmtl.models.backbones import TorchvisionTrunk
+from synthmtl.models.blocks import Float32Linear
 from synthmtl.models.gcn import AFFECT, EmotionGraph, read_word_vectors
 from synthmtl.models.heads import checked_tasks
 from synthmtl.models.multitask import MultiTaskModel
@@ -137,7 +138,7 @@ class EmotionGCN(MultiTaskModel):
         count = len(classes) + len(AFFECT)
         if head == "linear":
             outputs = {"expression": len(classes), "valence_arousal": len(AFFECT)}
-            self.linear = nn.ModuleDict({t: nn.Linear(channels, outputs[t]) for t in tasks if t in GRAPH_TASKS})
+            self.linear = nn.ModuleDict({t: Float32Linear(channels, outputs[t]) for t in tasks if t in GRAPH_TASKS})
         else:
             nodes = _node_vectors(node_vectors, classes, node_dim, node_seed)
             if node_vectors not in _KINDS:

@@ -13,6 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
+from synthmtl.models.blocks import in_precision_of
 from synthmtl.models.conditions import check_condition, code_width, target_code
 from synthmtl.models.decoder import Edit, EditDecoder
 from synthmtl.models.encoder import Encoded, ExpressionHead, TwoBranchEncoder
@@ -187,7 +188,7 @@ class FERSNet(ModelMixin, ConfigMixin):
 
     def encode(self, images: Tensor) -> Encoded:
         """Features of faces (B, C, H, W) in [-1, 1] for both tasks."""
-        return self.encoder(images)
+        return self.encoder(in_precision_of(self.encoder, images))
 
     def classify(self, encoded: Encoded) -> Tensor:
         """Logits (B, K), float32."""
@@ -203,8 +204,10 @@ class FERSNet(ModelMixin, ConfigMixin):
         Targets are expressions (B,) int64, or action units (B, 22) or valence and arousal (B, 2) as the network is
         conditioned, of which NaN is free.
         """
-        code = target_code(self.config.condition, len(self.classes), target)
-        return self.decoder(encoded.synthesis, encoded.skips, source, code, style)
+        code = target_code(self.config.condition, len(self.classes), target.to(source.device))
+        return self.decoder(
+            encoded.synthesis, encoded.skips, source, code, in_precision_of(self.decoder, style.to(source.device))
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K), float32, of faces (B, C, H, W) in [-1, 1]."""
@@ -252,6 +255,7 @@ class FERSNet(ModelMixin, ConfigMixin):
         """
         if not expression.is_floating_point() and len(expression) and int(expression.min()) < 0:
             raise InputError("an edit needs the expression that is wanted, and -1 names none")
+        expression = expression.to(images.device)
         if style is None:
             noise = draw_noise((len(images), self.style.dim), generator, images.device)
             style = self.style.draw(self.style.prior(expression), spread * noise)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSION_ALIASES
+from synthmtl.models.blocks import Float32Linear
 
 AFFECT = ("valence", "arousal")
 """The nodes that come after the expressions."""
@@ -135,10 +136,11 @@ class EmotionGraph(nn.Module):
         else:
             self.register_buffer("nodes", nodes)
         self.register_buffer("adjacency", adjacency, persistent=False)  # it is in the network's configuration
-        self.first = nn.Linear(nodes.shape[1], hidden_channels, bias=False)
-        self.second = nn.Linear(hidden_channels, features, bias=False)
+        self.first = Float32Linear(nodes.shape[1], hidden_channels, bias=False)
+        self.second = Float32Linear(hidden_channels, features, bias=False)
 
     def forward(self) -> Tensor:
         with torch.autocast(self.nodes.device.type, enabled=False):
-            hidden = F.leaky_relu(self.adjacency @ self.first(self.nodes), 0.2)
-            return self.adjacency @ self.second(hidden)
+            adjacency = self.adjacency.float()
+            hidden = F.leaky_relu(adjacency @ self.first(self.nodes), 0.2)
+            return adjacency @ self.second(hidden)

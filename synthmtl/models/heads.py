@@ -1,11 +1,11 @@
 """What reads a task's prediction from its features."""
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS, COMPOUND_EXPRESSIONS, TASKS
+from synthmtl.models.blocks import Float32Linear
 from synthmtl.models.encoder import ExpressionHead
 
 LANDMARKS = 68
@@ -22,11 +22,10 @@ class LandmarkHead(nn.Module):
 
     def __init__(self, in_channels: int, map_size: int):
         super().__init__()
-        self.linear = nn.Linear(in_channels * map_size**2, 2 * LANDMARKS)
+        self.linear = Float32Linear(in_channels * map_size**2, 2 * LANDMARKS)
 
     def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            return rearrange(self.linear(features.float().flatten(1)).sigmoid(), "b (point xy) -> b point xy", xy=2)
+        return rearrange(self.linear(features.flatten(1)).sigmoid(), "b (point xy) -> b point xy", xy=2)
 
 
 def build_head(

@@ -9,6 +9,7 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
+from synthmtl.models.blocks import in_precision_of
 from synthmtl.models.heads import build_head, read_prediction
 from synthmtl.models.trunk import MultiTaskTrunk
 
@@ -74,7 +75,7 @@ class MultiTaskModel(ModelMixin, ConfigMixin):
 
     def read(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Outputs of ``heads`` for faces (B, C, H, W) in [-1, 1], and the features (B, C, h, w) of every task."""
-        features, penalty = self.trunk(images)
+        features, penalty = self.trunk(in_precision_of(self.trunk, images))
         features = dict(zip(self.tasks, features, strict=True))
         outputs = {task: head(features[task]) for task, head in self.heads.items()}
         return outputs if penalty is None else outputs | {"penalty": penalty}, features

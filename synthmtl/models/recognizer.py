@@ -7,7 +7,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from synthmtl.models.blocks import ResidualBlock, Stage, Stem
+from synthmtl.models.blocks import ResidualBlock, Stage, Stem, in_precision_of
 from synthmtl.models.encoder import ExpressionHead
 
 
@@ -51,7 +51,7 @@ class Recognizer(ModelMixin, ConfigMixin):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps after the stem, each stage and the last block, shallow to deep."""
-        maps = [self.stem(images)]
+        maps = [self.stem(in_precision_of(self.stem, images))]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         return [*maps, self.last(maps[-1])]

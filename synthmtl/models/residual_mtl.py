@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
+from synthmtl.models.blocks import in_precision_of
 from synthmtl.models.heads import LANDMARKS, LandmarkHead, checked_tasks
 from synthmtl.models.multitask import MultiTaskModel
 
@@ -68,7 +69,8 @@ class LandmarksToExpression(nn.Module):
         centered = landmarks - landmarks.mean(1, keepdim=True)
         # Points that are still all in one place must not be blown up to a shape.
         size = (centered.square().sum(2).mean(1) + 1e-4).sqrt()
-        return self.layers((centered / size[:, None, None]).flatten(1)).float()
+        shape = (centered / size[:, None, None]).flatten(1)
+        return self.layers(in_precision_of(self.layers, shape)).float()
 
 
 class ExpressionToLandmarks(nn.Module):
@@ -88,8 +90,8 @@ class ExpressionToLandmarks(nn.Module):
         nn.init.zeros_(self.moves.weight)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        moved = rearrange(self.moves(logits.softmax(1)).float(), "b (point xy) -> b point xy", xy=2)
-        return self.head(features) + moved
+        moved = self.moves(in_precision_of(self.moves, logits.softmax(1))).float()
+        return self.head(features) + rearrange(moved, "b (point xy) -> b point xy", xy=2)
 
 
 class ResidualMTL(MultiTaskModel):

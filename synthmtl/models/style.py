@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from synthmtl.models.blocks import in_precision_of
 from synthmtl.models.conditions import code_width, target_code
 
 
@@ -53,12 +54,12 @@ class ExpressionStyle(nn.Module):
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (B, S) of the style that faces (B, C, H, W) in [-1, 1] show."""
-        return self._moments(self.posterior_moments(self.encoder(images)))
+        return self._moments(self.posterior_moments(self.encoder(in_precision_of(self.encoder, images))))
 
     def prior(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (B, S) of the styles of targets: classes (B,), or vectors (B, 22) or (B, 2)."""
         if self.condition != "expression":
-            target = target_code(self.condition, self.classes, target)
+            target = in_precision_of(self.prior_moments, target_code(self.condition, self.classes, target))
         return self._moments(self.prior_moments(target))
 
     @staticmethod

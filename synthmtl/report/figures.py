@@ -55,6 +55,11 @@ METRIC_TITLES = {
 """How a metric is written for readers."""
 
 
+def written(value: float, form: str) -> str:
+    """A number as readers see it, by a format such as ``+.3f``: with a true minus sign."""
+    return format(value, form).replace("-", "−")
+
+
 def contact_sheet(
     images: np.ndarray,
     row_titles: Sequence[str] | None,

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from synthmtl.report.figures import BLUE, INK, ORANGE, PURPLE, STYLE, VERMILION, save_figure
+from synthmtl.report.figures import BLUE, INK, ORANGE, PURPLE, STYLE, VERMILION, save_figure, written
 from synthmtl.report.panels import legend_below, panels
 from synthmtl.report.score_figures import LOWER_IS_BETTER
 
@@ -116,7 +116,7 @@ def interventions_figure(entries: Sequence[Mapping], metric: str, path: Path) ->
         axes.imshow(sign * image, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
         for i, j in zip(*np.nonzero(~np.isnan(image)), strict=True):
             color = INK if abs(image[i, j]) < 0.6 * limit else "white"
-            text = f"{image[i, j]:+.1f}".replace("-", "−")
+            text = written(image[i, j], "+.1f")
             axes.text(j, i, text, ha="center", va="center", fontsize=7.5, color=color)
         axes.set_xticks(
             range(len(shown)), [e["method"] for e in shown], rotation=40, ha="right", rotation_mode="anchor"

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from synthmtl.files import write_text
-from synthmtl.report.figures import METRIC_TITLES
+from synthmtl.report.figures import METRIC_TITLES, written
 from synthmtl.report.schema import validate_report
 
 METHOD_NOTES = {
@@ -84,6 +84,7 @@ def write_page(report: dict, out: Path, figures: Mapping[str, Path] | None = Non
         method_notes=METHOD_NOTES,
         generation=_flat({key: value for key, value in report["generation"].items() if key != "quality"}),
         quality=quality_table(report["generation"].get("quality")),
+        further_tasks={task for scores in report.get("tasks", {}).values() for task in scores},
     )
     out = Path(out)
     out = out / "report.html" if out.is_dir() else out
@@ -141,7 +142,7 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {"score": _score, "interval": _interval, "signed": _signed, "plain": _plain}
-    environment.filters["verdict"] = verdict
+    environment.filters |= {"written": written, "verdict": verdict}
     return environment.get_template(name)
 
 
@@ -217,8 +218,7 @@ def summary(report: dict) -> list[str]:
                 f"{_interval(entry['gap_ci95'], signed=True)}), so no share of it can be stated for {entry['method']}."
             )
         else:
-            low, high = (f"{100 * value:.0f}".replace("-", "−") for value in entry["ci95"])
-            share = f"{100 * entry['share']:.0f}".replace("-", "−")
+            share, low, high = (written(100 * value, ".0f") for value in (entry["share"], *entry["ci95"]))
             sentences.append(
                 f"{entry['method']} recovered {share} % [{low}, {high}] of what true renders would have "
                 f"brought in {_lower(title)} ({_signed(entry['gap'])})."
@@ -248,8 +248,10 @@ def _verdict(compared: dict, focus: str, title: str, every: int) -> list[str]:
         elif len(others) <= 3:
             said.append(f"{wording} {named}")
         else:
-            whom = f"all {every} other methods (the oracle aside)" if len(rivals) == every else _joined(others)
-            said.append(f"{wording} {whom}, by the least {over} {others[0]} ({texts[others[0]]})")
+            whom, least = _joined(others), others[0]
+            if len(rivals) == every:
+                whom, least = f"all {every} other methods (the oracle aside)", rivals[0]
+            said.append(f"{wording} {whom}, by the least {over} {least} ({texts[least]})")
     return [f"In {_lower(title)}, {focus} {'; it '.join(said)}."] if said else []
 
 
@@ -278,17 +280,17 @@ def _flat(tree: Mapping, path: str = "") -> dict[str, object]:
 
 
 def _score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None else written(value, ".3f")
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    return written(value, "+.3f")
 
 
-def _interval(pair: list[float] | None, *, signed: bool = False) -> str:
-    if pair is None:
-        return ""
-    return "[" + ", ".join(_signed(v) if signed else f"{v:.3f}".replace("-", "−") for v in pair) + "]"
+def _interval(pair: list[float] | None, *, signed: bool = False, plain: bool = False) -> str:
+    """An interval, written as the value beside it."""
+    write = _signed if signed else _plain if plain else _score
+    return "" if pair is None else f"[{', '.join(map(write, pair))}]"
 
 
 def _plain(value: object) -> str:
@@ -297,9 +299,9 @@ def _plain(value: object) -> str:
         return ", ".join(_plain(item) for item in value)
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int | float):
+        return written(value, "," if isinstance(value, int) else ".4g")
+    return str(value)
 
 
 def _joined(items: list[str]) -> str:

@@ -4,9 +4,10 @@ The contract, with ``?`` for keys that may be left out; further keys are allowed
 
 - ``data``: ``classes`` [name, ...]; ``train_counts``, ``validation_counts``, ``test_counts`` {class: faces}.
 - ``methods`` {name: {``accuracy``, ``macro_f1``, ``balanced_accuracy``, ``per_class_recall`` {class: value},
-  ``per_class_f1`` {class: value}, ``ci95`` {metric: [low, high]}, ``seeds`` [int, ...],
-  ``per_seed`` [{metric: value}, ...], ``seconds``, ``minority_recall``?, ``confusion``? K x K}}. Scores are means over
-  seeds in [0, 1]; the value of a class without a face in the split is null; ``confusion`` has true classes in rows.
+  ``per_class_f1`` {class: value}, ``ci95`` {metric: [low, high]}, ``seeds`` [int, ...], ``per_seed`` [{``accuracy``,
+  ``macro_f1``, ``balanced_accuracy``, ``minority_recall``?}, ...], ``seconds``, ``minority_recall``?, ``confusion``?
+  K x K}}. Scores are means over seeds in [0, 1]; the value of a class without a face in the split is null;
+  ``confusion`` has true classes in rows.
 - ``comparisons`` [{``a``, ``b``, ``metric``, ``difference``, ``ci95`` [low, high], ``paired_by`` "seed"}], a minus b.
 - ``balance``: ``strategy`` name or {class: count}; ``requested``, ``kept``, ``rejected`` {class: faces}; ``mistaken``?
   {class: share of the other classes' real validation faces that the filter would let pass as it}.
@@ -127,7 +128,7 @@ _METHOD = object_of(
         "per_class_f1": mapping_of(or_null(_SCORE)),
         "ci95": object_of(dict.fromkeys(SCORES, interval(0, 1)), {"minority_recall": interval(0, 1)}),
         "seeds": list_of(integer, filled=True),
-        "per_seed": list_of(object_of(dict.fromkeys(SCORES, _SCORE))),
+        "per_seed": list_of(object_of(dict.fromkeys(SCORES, _SCORE), {"minority_recall": or_null(_SCORE)})),
         "seconds": number(0),
     },
     {"minority_recall": or_null(_SCORE), "confusion": list_of(list_of(count))},

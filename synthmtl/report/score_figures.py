@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from synthmtl.report.figures import BLUE, GRAY, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, save_figure
+from synthmtl.report.figures import BLUE, GRAY, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, save_figure, written
 from synthmtl.report.panels import legend_below
 
 TITLES = {
@@ -118,7 +118,7 @@ def pairs_figure(entries: Sequence[Mapping], comparisons: Sequence[Mapping], met
         for i, j in zip(*np.nonzero(~np.isnan(matrix)), strict=True):
             light = abs(matrix[i, j]) < 0.6 * limit
             axes.text(
-                j, i, f"{matrix[i, j]:+.1f}".replace("-", "−"), ha="center", va="center", fontsize=7.5,
+                j, i, written(matrix[i, j], "+.1f"), ha="center", va="center", fontsize=7.5,
                 color=INK if light else "white", weight="bold" if clear[i, j] else "normal",
             )  # fmt: skip
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")

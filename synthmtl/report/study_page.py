@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from synthmtl.files import write_text
+from synthmtl.report.figures import written
 from synthmtl.report.page import embedded, template, verdict
 from synthmtl.report.score_figures import LOWER_IS_BETTER, TITLES
 from synthmtl.report.study_figures import StudyFigure, by_condition, condition_title
@@ -156,7 +157,7 @@ def _best(task: dict, entries: Sequence[Mapping], rows: dict) -> str:
         return ""
     best = (min if lower else max)(having, key=lambda entry: entry["metrics"][metric]["mean"])
     title = TITLES[metric][0].lower() + TITLES[metric][1:]
-    said = f"the {'lowest' if lower else 'highest'} mean {title} was {best['metrics'][metric]['mean']:.3f}"
+    said = f"the {'lowest' if lower else 'highest'} mean {title} was {written(best['metrics'][metric]['mean'], '.3f')}"
     said += f" ({best['method']})"
     sides = ("below", "above") if lower else ("above", "below")
     return f"{said}, where {FOCUS} {_told(rows, metric, sides)}" if rows else said

@@ -54,6 +54,8 @@ def test_positive_weights_balance_a_unit():
 def test_prevalence_is_over_the_labelled_faces():
     column = torch.tensor([[1.0, 0.2], [0.5, torch.nan], [0.4, torch.nan], [torch.nan, torch.nan]])
     torch.testing.assert_close(unit_prevalence(column), torch.tensor([2 / 3, 0.0]))
+    for grade in range(1, 6):  # of 5, of which each stands in the column once
+        assert unit_prevalence(torch.arange(6.0)[:, None] / 5, grade / 5) == pytest.approx((6 - grade) / 6)
     assert unit_prevalence(torch.full((3, 2), torch.nan)).isnan().all()
     assert unit_prevalence(torch.zeros(3, 1)) == 0 and ActionUnitLoss([0.0]).positive_weights == 10
 

@@ -7,12 +7,32 @@ from torch import nn
 from synthmtl.models.blocks import (
     AdaptiveInstanceNorm,
     ConvNorm,
+    Float32Linear,
     ResidualBlock,
     Stage,
     Stem,
+    copied_buffers,
     normalization,
     unrecorded_statistics,
 )
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_float32_layer_computes_in_float32(bias):
+    torch.manual_seed(0)
+    plain, layer = nn.Linear(5, 3, bias=bias), Float32Linear(5, 3, bias=bias)
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(4, 5)
+    exact = plain(x)
+    assert torch.equal(layer(x), exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), exact)
+    layer.bfloat16()
+    plain.load_state_dict(layer.state_dict())
+    found = layer(x.bfloat16())
+    assert found.dtype == torch.float32 and torch.equal(found, plain(x.bfloat16().float()))
+    found.sum().backward()
+    assert all(p.grad.dtype == torch.bfloat16 for p in layer.parameters())
 
 
 def test_statistics_are_not_recorded_within_the_context():
@@ -26,6 +46,41 @@ def test_statistics_are_not_recorded_within_the_context():
     assert torch.equal(model(x), inside)
     after = [b for name, b in model.named_buffers() if "running" in name]
     assert not any(torch.equal(a, b) for a, b in zip(recorded, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.BatchNorm1d(3),
+        nn.BatchNorm2d(3, momentum=None),
+        nn.BatchNorm3d(3, affine=False),
+        nn.InstanceNorm1d(3, track_running_stats=True),
+        nn.InstanceNorm2d(3, track_running_stats=True),
+    ],
+)
+def test_no_normalization_records_within_the_context(layer):
+    dimensions = int(type(layer).__name__[-2])
+    x = 2 + torch.randn(4, 3, *[5] * dimensions, generator=torch.Generator().manual_seed(0))
+    layer(x)
+    buffers = dict(layer.named_buffers())
+    before = {name: buffer.clone() for name, buffer in buffers.items()}
+    with unrecorded_statistics(nn.Sequential(layer)):
+        layer(3 * x)
+    assert len(before) == 3 and all(torch.equal(buffers[name], value) for name, value in before.items())
+    assert all(layer.get_buffer(name) is buffer for name, buffer in buffers.items())
+    layer(3 * x)
+    assert not any(torch.equal(buffers[name], before[name]) for name in ("running_mean", "running_var"))
+
+
+def test_copied_buffers_are_put_back_after_an_error_and_a_shared_one_stays_shared():
+    one, other = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+    other.running_mean = one.running_mean
+    own = one.running_mean
+    with pytest.raises(KeyError), copied_buffers([one, other]):
+        assert one.running_mean is other.running_mean is not own
+        one.running_mean += 1
+        raise KeyError
+    assert one.running_mean is other.running_mean is own and (own == 0).all()
 
 
 @pytest.mark.parametrize("kind", ["batch", "instance", "group"])

@@ -110,6 +110,28 @@ def test_linear_control(pooling):
     assert graph.trunk.state_dict().keys() == model.trunk.state_dict().keys()
 
 
+@pytest.mark.parametrize("head", ["gcn", "linear"])
+def test_classifiers_of_half_precision_weights_compute_in_float32(head):
+    half, exact = tiny(head=head, adjacency=PATH).bfloat16(), tiny(head=head, adjacency=PATH)
+    exact.load_state_dict(half.state_dict())
+    x = half.trunk(faces().bfloat16())[0][0].amax((2, 3)).float()
+    if head == "linear":
+        expected = exact.linear["expression"](x)
+    else:
+        assert half.graph().dtype == torch.float32 and torch.equal(half.graph(), exact.graph())
+        expected = x @ exact.graph()[:3].T
+    assert torch.equal(half(faces())["expression"], expected)
+
+
+def test_half_precision_backbones_take_float32_faces(tmp_path):
+    torch.manual_seed(0)
+    model = EmotionGCN(CLASSES, backbone="resnet18", image_size=32, hidden_channels=16).eval()
+    model.save_pretrained(tmp_path)
+    half = EmotionGCN.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and half.recognize(faces()).dtype == torch.float32
+    torch.testing.assert_close(half.recognize(faces()), model.recognize(faces()), atol=0.1, rtol=0)
+
+
 @pytest.mark.parametrize(("option", "known"), [("head", "gcn or linear"), ("pooling", "max or average")])
 def test_unknown_options(option, known):
     with pytest.raises(InputError, match=f"{option} is 'none': use {known}"):
@@ -131,8 +153,13 @@ def test_torchvision_backbones(name, channels, tmp_path):
     kinds = {type(m) for m in model.trunk.modules() if isinstance(m, nn.BatchNorm2d)}
     assert kinds == {CrossProcessBatchNorm2d}
     model.save_pretrained(tmp_path)
-    loaded = load_network(tmp_path)
-    assert torch.equal(loaded(faces(2, size=64))["expression"], outputs["expression"])
+    for loaded in (
+        load_network(tmp_path),
+        EmotionGCN.from_pretrained(tmp_path),  # builds the network without memory for its weights, and then fills it
+        EmotionGCN.from_pretrained(tmp_path, low_cpu_mem_usage=False),
+    ):
+        assert not loaded.training and (loaded.trunk.channels, loaded.trunk.map_size) == (channels, 2)
+        assert torch.equal(loaded(faces(2, size=64))["expression"], outputs["expression"])
     assert model.recognition_parameters() == sum(p.numel() for p in model.parameters()) - sum(
         p.numel() for p in model.heads.parameters()
     )
@@ -152,6 +179,15 @@ def test_a_backbone_computes_what_torchvision_does():
     normalized = (pixels - mean[:, None, None]) / deviation[:, None, None]
     torch.testing.assert_close(first.mean((2, 3)), whole(normalized), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(trunk(gray.repeat(1, 3, 1, 1))[0][0], first)
+
+
+def test_a_backbone_is_as_it_was_drawn_after_its_map_was_measured():
+    torch.manual_seed(0)
+    trunk = TorchvisionTrunk("resnet18", tasks=1, image_size=64, pretrained=False)
+    torch.manual_seed(0)
+    whole = torchvision.models.resnet18(weights=None).state_dict()
+    assert trunk.training and all(m.training for m in trunk.modules())
+    assert all(torch.equal(value, whole[name]) for name, value in trunk.features.state_dict().items())
 
 
 def test_pretrained_weights_are_taken_once(monkeypatch, tmp_path):

@@ -85,6 +85,27 @@ def test_saved_and_loaded(sharing, tmp_path):
     assert torch.equal(synthesize(loaded), synthesize(model))
 
 
+@pytest.mark.parametrize("output", ["flow", "direct"])
+@pytest.mark.parametrize("condition", ["expression", "action_units", "valence_arousal"])
+def test_half_precision_weights_take_float32_faces(output, condition, tmp_path):
+    tasks = ("expression", "synthesis", "landmarks", "action_units")
+    model = tiny(output=output, condition=condition, tasks=tasks)
+    model.save_pretrained(tmp_path)
+    half = FERSNet.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    wanted = (
+        WANTED if condition == "expression" else torch.rand(3, {"action_units": 22, "valence_arousal": 2}[condition])
+    )
+    edited = synthesize(half, wanted=wanted)
+    predicted = half.predict(faces())
+    for values in (edited, half.recognize(faces()), *predicted.values(), *half.style.posterior(faces())):
+        assert values.dtype == torch.float32 and values.isfinite().all()
+    torch.testing.assert_close(edited, synthesize(model, wanted=wanted), atol=0.05, rtol=0)
+    torch.testing.assert_close(half.recognize(faces()), model.recognize(faces()), atol=0.05, rtol=0)
+    if output == "flow":  # an edit that changes nothing loses nothing of the face, whatever the weights' precision
+        torch.testing.assert_close(edited, faces(), atol=1e-5, rtol=0)
+
+
 def test_published_size():
     model = FERSNet.sized("published", classes=EXPRESSIONS_7, image_channels=3).eval()
     images = faces(1, 3, 96)
@@ -218,6 +239,16 @@ def test_decoder_of_its_own_width():
 def test_unknown_decoder_output():
     with pytest.raises(ValueError, match="unknown decoder output 'gan'"):
         EditDecoder(in_channels=4, skip_channels=(4,), image_channels=1, code_dim=2, style_dim=2, output="gan")
+
+
+@pytest.mark.parametrize("condition", ["expression", "valence_arousal"])
+def test_wanted_targets_follow_the_faces_to_their_device(condition):
+    with torch.device("meta"):  # stands for any device but that of the targets
+        net = tiny(condition=condition)
+        images = torch.zeros(3, 1, 32, 32)
+    wanted = WANTED if condition == "expression" else torch.zeros(3, 2)
+    assert net.synthesize(images, wanted).device.type == "meta"
+    assert net.decode(net.encode(images), images, wanted, torch.zeros(3, 16)).image.device.type == "meta"
 
 
 def test_an_edit_to_nothing_is_refused():

@@ -140,5 +140,10 @@ def test_graph_is_its_formula():
     assert sum(p.numel() for p in graph.parameters()) == 3 * 4 + 4 * 6
     trained = EmotionGraph(nodes, adjacency, trained=True, hidden_channels=4, features=6)
     assert sum(p.numel() for p in trained.parameters()) == 3 * 4 + 4 * 6 + 5 * 3
+    exact = graph()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(graph(), graph().float())
+        assert torch.equal(graph(), exact)
+    half = trained.bfloat16()
+    assert half.nodes.dtype == torch.bfloat16 and half().dtype == torch.float32
+    half.adjacency = adjacency  # as where loading rounds what it loads and nothing else
+    assert half().dtype == torch.float32

@@ -62,6 +62,15 @@ def test_landmarks_are_in_the_image_and_keep_their_precision_under_autocast():
         torch.testing.assert_close(head(features().bfloat16()), exact, atol=1e-6, rtol=0)
 
 
+def test_landmarks_are_computed_in_float32_with_weights_of_half_precision():
+    torch.manual_seed(0)
+    half = LandmarkHead(6, 3).bfloat16()
+    exact = LandmarkHead(6, 3)
+    exact.load_state_dict(half.state_dict())
+    found = half(features().bfloat16())
+    assert found.dtype == torch.float32 and torch.equal(found, exact(features().bfloat16().float()))
+
+
 def test_tasks_are_checked():
     assert checked_tasks(["landmarks", "expression"]) == ("landmarks", "expression")
     with pytest.raises(InputError, match="unknown task 'age': use some of expression, compound, "):

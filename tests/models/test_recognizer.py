@@ -34,3 +34,6 @@ def test_saved_and_loaded(tmp_path):
     loaded = Recognizer.from_pretrained(tmp_path, use_safetensors=True)
     assert not loaded.training and loaded.classes == CLASSES
     assert torch.equal(loaded(faces()), model(faces()))
+    half = Recognizer.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and half.recognize(faces()).dtype == torch.float32
+    torch.testing.assert_close(half.recognize(faces()), model.recognize(faces()), atol=0.02, rtol=0)

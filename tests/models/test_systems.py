@@ -102,6 +102,19 @@ def test_one_and_three_tasks(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_weights_take_float32_faces(kind, tmp_path):
+    model = trained(kind, tasks=TASKS, sharing="leaky")
+    model.save_pretrained(tmp_path)
+    half = kind.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    outputs, exact = half(faces()), model(faces())
+    assert outputs.keys() == exact.keys()
+    for values in (*outputs.values(), *half.predict(faces()).values(), half.recognize(faces())):
+        assert values.dtype == torch.float32 and values.isfinite().all()
+    torch.testing.assert_close(half.recognize(faces()), model.recognize(faces()), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_recognition_parameters_are_those_that_recognition_needs(kind):
     for sharing in ("none", "hard", "leaky"):
         model = tiny(kind, sharing=sharing)

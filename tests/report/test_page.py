@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from synthmtl.metrics.action_units import THRESHOLD
 from synthmtl.report import contact_sheet, draw_gate_figures, draw_report_figures, summary, write_page
 from synthmtl.report.page import best_of
 
@@ -80,7 +81,7 @@ def test_the_page_shows_the_quality_card(report, card, faces, tmp_path):
         "Quality card",
         "label agreement",
         "0.3125",
-        "[0.100, 0.900]",
+        "[0.1, 0.9]",
         "right in 0.688",
         "the nearest other one: 0.438",
         card["notes"][0],
@@ -90,6 +91,42 @@ def test_the_page_shows_the_quality_card(report, card, faces, tmp_path):
     assert "quality ·" not in page.text  # not among the other numbers once more
     card["per_expression"]["fear"]["kid"] = {"absent": "one face"}
     assert "kid of fear: one face" in rendered(report, tmp_path).text
+
+
+def rows_of(page: str, heading: str) -> list[list[tuple[str, str]]]:
+    """The rows of the table that has ``heading``, as (tag, text) of their cells."""
+    (table,) = [table for table in re.findall(r"<table.*?</table>", page, re.DOTALL) if heading in table]
+    body = table.partition("<tbody>")[2]
+    rows = [re.findall(r"<(th|td)[^>]*>(.*?)</", row.replace("<br>", " "), re.DOTALL) for row in body.split("<tr>")[1:]]
+    return [[(tag, re.sub(r"<[^>]*>", "", text).strip()) for tag, text in cells] for cells in rows]
+
+
+def test_what_stays_in_sight_on_a_phone_says_which_row_it_is(report, tmp_path):
+    page = write_page(report, tmp_path).read_text(encoding="utf-8")
+    heads = [cells[0] for cells in rows_of(page, 'class="difference"')]
+    compared = dict.fromkeys((one["a"], one["b"]) for one in report["comparisons"])
+    assert heads == [("th", f"{a} against {b}") for a, b in compared]
+    shares = [cells[0] for cells in rows_of(page, "share of the oracle's gain")]
+    assert shares == [("th", one["method"]) for one in report["share_of_gap"]]
+
+
+def test_intervals_of_the_card_are_as_exact_as_its_values(report, card, tmp_path):
+    card["overall"]["kid"] = {"value": 0.000312, "ci95": [-0.0001014, 0.0004823]}
+    report["generation"] = {"quality": card, "shift": -0.25}
+    page = rendered(report, tmp_path).text
+    assert "0.000312[−0.0001014, 0.0004823]" in page
+    card["overall"]["kid"] = {"value": -0.0000312, "ci95": [-0.0000401, 0]}
+    page = rendered(report, tmp_path).text
+    assert "−3.12e−05[−4.01e−05, 0]" in page
+    assert "−0.25" in page and not re.search(r"(?<![\w-])-\d", page)
+
+
+def test_the_cut_of_action_units_is_said_where_their_score_is(report, tmp_path):
+    score = {"metric": "nme", "value": 0.1, "ci95": [0.1, 0.2], "per_seed": [0.1], "faces": 9}
+    report["tasks"] = {"gated": {"landmarks": score}}
+    assert "from an intensity of" not in rendered(report, tmp_path).text
+    report["tasks"]["gated"]["action_units"] = score | {"metric": "mean_f1"}
+    assert f"active from an intensity of {THRESHOLD}, in labels" in rendered(report, tmp_path).text
 
 
 def test_the_page_shows_the_gates_where_there_are_any(report, tmp_path):
@@ -169,6 +206,21 @@ def test_the_summary_claims_all_others_only_when_all_were_compared(report):
     pair(report, "gated_balanced", "diluted", "macro_f1", 0.01, [-0.02, 0.04])
     macro_f1 = next(sentence for sentence in summary(report) if sentence.startswith("In macro-F1"))
     assert "all 8" not in macro_f1 and "could not be told from diluted" in macro_f1
+
+
+@pytest.mark.parametrize(("sign", "side", "over"), [(1, "above", "over"), (-1, "below", "under")])
+def test_the_least_difference_to_all_others_is_not_that_to_the_oracle(report, sign, side, over):
+    report["comparisons"] = []
+    for name in report["methods"].keys() - {"gated_balanced"}:
+        size = 0.02 if name == "oracle" else 0.3 if name != "diluted" else 0.05
+        ends = sorted((sign * (size - 0.01), sign * (size + 0.01)))
+        pair(report, "gated_balanced", name, "macro_f1", sign * size, ends)
+    text = next(sentence for sentence in summary(report) if sentence.startswith("In macro-F1"))
+    assert f"was {side} all 8 other methods (the oracle aside), by the least {over} diluted (" in text
+    assert "oracle (" not in text
+    report["comparisons"] = [one for one in report["comparisons"] if one["b"] != "plain"]
+    text = next(sentence for sentence in summary(report) if sentence.startswith("In macro-F1"))
+    assert "all 8" not in text and f"by the least {over} oracle (" in text
 
 
 def test_few_seeds_and_an_unclear_oracle_are_admitted(report):

@@ -64,6 +64,7 @@ def test_every_part_of_the_contract_is_required(report, key):
         (("methods", "plain", "ci95"), {}, r"methods\.plain\.ci95\.accuracy: missing"),
         (("methods", "plain", "per_class_f1", "anger"), 2, r"methods\.plain\.per_class_f1\.anger"),
         (("methods", "plain", "seeds"), [0, 1], r"methods\.plain\.per_seed: 3 entries for 2 seeds"),
+        (("methods", "plain", "per_seed", 0, "minority_recall"), 2, r"methods\.plain\.per_seed\[0\]\.minority_recall"),
         (("methods", "plain", "seeds"), [], r"methods\.plain\.seeds: is empty"),
         (("methods", "plain", "confusion"), [[1, 2], [3, 4]], r"methods\.plain\.confusion: must be 8 rows"),
         (("comparisons", 0, "b"), "magic", r"comparisons\[0\]\.b: 'magic' is not one of the methods"),
