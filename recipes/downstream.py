@@ -26,16 +26,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthmtl.balance import dilution
+from synthmtl.balance.scored import homes_of, sources_of
 from synthmtl.cli import say_errors_in_one_line
 from synthmtl.commands.options import recipe_options, recipe_parser
 from synthmtl.data import FaceTable
 from synthmtl.data.augmentation import AugmentationConfig
-from synthmtl.data.load import SPLITS, read_tables
+from synthmtl.data.load import SPLITS, Splits, read_tables
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment import check_out, claim, describe_data, open_out, write_json
+from synthmtl.experiment.checks import check_faces
 from synthmtl.experiment.config import FaceOptions
 from synthmtl.experiment.stages import load_data
 from synthmtl.experiment.workspace import Unit
@@ -94,17 +96,23 @@ class Logits(nn.Module):
         return self.model(images)["expression"]
 
 
-def synthesized_faces(options: Options, classes: tuple[str, ...]) -> FaceTable:
-    """The synthesized faces of the balanced set."""
+def synthesized_faces(options: Options, splits: Splits) -> FaceTable:
+    """The synthesized faces of the balanced set; none may be an edit of a face that is held out."""
     size, channels = options.faces.image_size, options.faces.channels
     tables = read_tables(options.balanced, image_size=size, channels=channels).values()
-    table = FaceTable.concatenate([table.replace(attributes={}) for table in tables])
+    table = FaceTable.concatenate(list(tables))
     table = table.select(torch.where(table.synthetic & (table.expression >= 0))[0])
     if not len(table):
         raise InputError(f"{options.balanced}: no face is marked synthetic: give what synthmtl balance wrote")
-    if unknown := set(table.classes) - set(classes):
+    homes = homes_of(sources_of(options.balanced, table), [splits.train, splits.validation, splits.test])
+    if edits := int((homes > 0).sum()):
+        raise InputError(
+            f"{options.balanced}: {edits} of {len(table)} synthesized faces are edits of faces that are held out here: "
+            "give the --faces options of the run that made them"
+        )
+    if unknown := set(table.classes) - set(splits.classes):
         raise InputError(f"{options.balanced}: has {', '.join(sorted(unknown))}, which the original faces have not")
-    return table.with_classes(classes)
+    return table.replace(attributes={}).with_classes(splits.classes)
 
 
 def training_sets(original: FaceTable, made: FaceTable) -> dict[str, FaceTable]:
@@ -118,18 +126,19 @@ def training_sets(original: FaceTable, made: FaceTable) -> dict[str, FaceTable]:
 def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict:
     """Train every recognizer, score the split, write ``results.json`` and a figure below ``out``."""
     check_seed("training", options.training)
+    check_faces(options.faces, FaceOptions())
     if options.preset == "smoke":
         options.training = dataclasses.replace(options.training, steps=4, batch_size=16, log_every=2)
     if not options.seeds or len(set(options.seeds)) < len(options.seeds):
         raise InputError(f"--seeds is {options.seeds}: give at least one, each once")
     accelerator = build_accelerator(precision=options.precision)
     if accelerator.is_main_process:
-        check_out(out, resume=resume, overwrite=overwrite)
+        check_out(out, resume=resume, overwrite=overwrite, options=dataclasses.asdict(options))
 
     # 1. Faces; nothing is replaced before they are read.
     splits, _ = load_data(options.faces)
     held_out = getattr(splits, options.score)
-    made = synthesized_faces(options, splits.classes)
+    made = synthesized_faces(options, splits)
     tables = {name: getattr(splits, name) for name in SPLITS} | {"synthesized": made}
     check_same_data(accelerator, tables)
     if accelerator.is_main_process:
@@ -197,7 +206,9 @@ def scored(outputs: dict[str, Tensor], table: FaceTable, train: FaceTable, secon
         each = [recognition_metrics(one, table.expression, classes) for one in probabilities]
         mean = {m: sum(getattr(r, m) for r in each) / len(each) for m in ("accuracy", "macro_f1", "balanced_accuracy")}
         methods[name] = mean | {
-            "ci95": bootstrap_intervals(probabilities, table.expression, classes, minority=minority),
+            "ci95": bootstrap_intervals(
+                probabilities, table.expression, classes, subject=table.subject, minority=minority
+            ),
             "per_seed": [{"macro_f1": result.macro_f1} for result in each],
             "per_class_recall": {
                 k: sum(result.per_class_recall[k] or 0.0 for result in each) / len(each) for k in classes
@@ -208,7 +219,13 @@ def scored(outputs: dict[str, Tensor], table: FaceTable, train: FaceTable, secon
     for other in TRAINED_ON[:2]:
         for metric in ("macro_f1", "accuracy", *(["minority_recall"] if minority else [])):
             found = compare_paired(
-                outputs["balanced"], outputs[other], table.expression, classes, metric=metric, minority=minority
+                outputs["balanced"],
+                outputs[other],
+                table.expression,
+                classes,
+                subject=table.subject,
+                metric=metric,
+                minority=minority,
             )
             comparisons.append(found.as_dict("balanced", other))
     return {"minority": minority, "methods": methods, "comparisons": comparisons}

@@ -71,7 +71,9 @@ def build_report(
         each = [recognition_metrics(probabilities, test.expression, classes) for probabilities in outputs[name]]
         methods[name] = _mean_scores(each, minority) | {
             "about": METHODS[name].about,
-            "ci95": bootstrap_intervals(outputs[name], test.expression, classes, minority=minority),
+            "ci95": bootstrap_intervals(
+                outputs[name], test.expression, classes, subject=test.subject, minority=minority
+            ),
             "seeds": [result["seed"] for result in results],
             "seconds": sum(result["seconds"] for result in results) / len(results),
             "parameters": results[0]["parameters"],
@@ -85,7 +87,13 @@ def build_report(
                 continue
             for metric in compared:
                 difference = compare_paired(
-                    outputs[focus], outputs[other], test.expression, classes, metric=metric, minority=minority
+                    outputs[focus],
+                    outputs[other],
+                    test.expression,
+                    classes,
+                    subject=test.subject,
+                    metric=metric,
+                    minority=minority,
                 )
                 comparisons.append(difference.as_dict(focus, other))
     if {"plain", "oracle"} <= set(cells):
@@ -95,7 +103,7 @@ def build_report(
             for metric in ("macro_f1", "minority_recall") if minority else ("macro_f1",):
                 share = share_of_gap(
                     outputs[name], outputs["plain"], outputs["oracle"], test.expression, classes,
-                    metric=metric, minority=minority,
+                    subject=test.subject, metric=metric, minority=minority,
                 )  # fmt: skip
                 shares.append(share.as_dict(name))
     return {
@@ -128,10 +136,12 @@ def _mean_scores(each: list, minority: list[str]) -> dict:
     scores: dict[str, Any] = {name: mean([getattr(result, name) for result in each]) for name in _METRICS}
     for name in ("per_class_recall", "per_class_f1"):
         scores[name] = {key: mean([getattr(result, name)[key] for result in each]) for key in getattr(each[0], name)}
-    if minority:
-        scores["minority_recall"] = mean([scores["per_class_recall"][name] for name in minority])
     scores["confusion"] = np.sum([result.confusion for result in each], axis=0).tolist()
     scores["per_seed"] = [{name: getattr(result, name) for name in _METRICS} for result in each]
+    if minority:
+        for seed, result in zip(scores["per_seed"], each, strict=True):
+            seed["minority_recall"] = mean([result.per_class_recall[name] for name in minority])
+        scores["minority_recall"] = mean([seed["minority_recall"] for seed in scores["per_seed"]])
     return scores
 
 

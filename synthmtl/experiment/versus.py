@@ -64,7 +64,9 @@ def compare_runs(job: Job, rival: Job) -> dict:
             continue
         ours, theirs = (torch.stack([cell_predictions(one, method, seed) for seed in seeds]) for one in (job, rival))
         for metric in ("macro_f1", "minority_recall") if minority else ("macro_f1",):
-            found = compare_paired(ours, theirs, test.expression, classes, metric=metric, minority=minority)
+            found = compare_paired(
+                ours, theirs, test.expression, classes, subject=test.subject, metric=metric, minority=minority
+            )
             comparisons.append(found.as_dict(a, b) | {"method": method, "seeds": seeds})
     return {"runs": entries, "comparisons": comparisons}
 

@@ -52,8 +52,8 @@ def affect_metrics(output: Tensor, valence_arousal: Tensor) -> AffectResult:
     Raises:
         InputError: if the shapes disagree, an output is NaN, or no face has a label.
     """
-    statistics, count = _statistics(output, valence_arousal)
-    sums = statistics[0].sum(0)
+    statistics, labelled = _statistics(output, valence_arousal)
+    sums, count = statistics[0].sum(0), int(labelled.sum())
     scores = {"ccc": _ccc(sums), "pearson": _pearson(sums), "rmse": _rmse(sums)}
     per_dimension = {
         name: {key: or_none(values[i]) for key, values in scores.items()} | {"count": int(_split(sums)[i, 0])}
@@ -70,12 +70,11 @@ def affect_metrics(output: Tensor, valence_arousal: Tensor) -> AffectResult:
 
 def affect_sums(outputs: Tensor, valence_arousal: Tensor) -> FaceSums:
     """The mean CCC of outputs (S, N, 2) as a score of sums. Errors as :func:`affect_metrics`."""
-    statistics, _ = _statistics(outputs, valence_arousal)
-    return FaceSums(statistics, lambda sums: mean_of_defined(_ccc(sums)))
+    return FaceSums(*_statistics(outputs, valence_arousal), lambda sums: mean_of_defined(_ccc(sums)))
 
 
-def _statistics(outputs: Tensor | np.ndarray, labels: Tensor) -> tuple[np.ndarray, int]:
-    """1, x, y, x², y², xy of both dimensions, 0 where a label is missing: (S, N', 12); and the labelled faces N'."""
+def _statistics(outputs: Tensor | np.ndarray, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """1, x, y, x², y², xy of both dimensions, 0 where a label is missing: (S, N', 12); and which N' have a label."""
     outputs, truth = matched_arrays(outputs, labels, "valence and arousal")
     if truth.shape[1:] != (2,):
         raise InputError(f"valence and arousal must be (faces, 2), not {truth.shape}")
@@ -86,7 +85,7 @@ def _statistics(outputs: Tensor | np.ndarray, labels: Tensor) -> tuple[np.ndarra
     x, y = np.broadcast_arrays(outputs[:, labelled], truth[labelled])
     parts = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], -1)
     parts = np.where(present[labelled][..., None], parts, 0.0)
-    return parts.reshape(*parts.shape[:2], -1), int(labelled.sum())
+    return parts.reshape(*parts.shape[:2], -1), labelled
 
 
 def _split(sums: np.ndarray) -> np.ndarray:

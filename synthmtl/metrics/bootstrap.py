@@ -1,7 +1,8 @@
-"""Intervals of scores over other test faces and other training seeds (percentile bootstrap: Efron, Tibshirani, 1993).
+"""Intervals of scores over other test people and other training seeds (percentile bootstrap: Efron, Tibshirani, 1993).
 
 A score here reads nothing but sums over faces (a confusion matrix, moments, a sum of errors), so that scoring a drawn
-sample is a matter of how many times each face was drawn.
+sample is a matter of how many times each face was drawn. Faces of one person are alike in how hard they are, so that
+drawing them one by one would promise more than another test set holds: a person is drawn with all of their faces.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,10 @@ from torch import Tensor
 
 from synthmtl.errors import InputError
 
-_REPLICATE_CELLS = 4_000_000  # face counts held at once while resampling: 16 MB
+PEOPLE = 10
+"""Fewer test people than these are no sample of people: then faces are drawn."""
+
+_REPLICATE_CELLS = 4_000_000  # counts held at once while resampling: 16 MB
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,12 @@ class FaceSums:
 
     Attributes:
         statistics: (S, N, F), F numbers of N faces under S training seeds, that are added up over faces.
+        scored: (A,) bool, which N of the split's A faces these are.
         score: sums (..., F) → scores (...), NaN where a sample has none.
     """
 
     statistics: np.ndarray
+    scored: np.ndarray
     score: Callable[[np.ndarray], np.ndarray]
 
     @property
@@ -34,18 +40,23 @@ class FaceSums:
         return self.score(self.statistics.sum(1, dtype=np.float64))
 
 
-def resampled_sums(statistics: np.ndarray, *, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bootstrap replicates of M methods' sums on the same drawn faces, and the drawn seeds.
+def resampled_sums(
+    statistics: np.ndarray, *, samples: int, seed: int, subject: Tensor | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap replicates of M methods' sums on the same drawn people, and the drawn seeds.
 
     Args:
         statistics: (M, S, N, F) of M methods, S seeds, N faces, F numbers.
         samples: replicates.
         seed: of the resampling.
+        subject: (N,) whose face it is, see :func:`people`; None: faces are drawn.
 
     Returns:
         Sums (M, samples, S, F), of the statistics' dtype, and the seeds (samples, S) of each replicate, see
-        :func:`mean_over_seeds`. Faces and seeds are drawn with replacement.
+        :func:`mean_over_seeds`. People and seeds are drawn with replacement.
     """
+    if subject is not None:
+        statistics = _sums_of_people(statistics, people(subject))
     methods, seeds, count, width = statistics.shape
     rng = np.random.default_rng(seed)
     drawn_seeds = rng.integers(seeds, size=(samples, seeds))
@@ -59,6 +70,24 @@ def resampled_sums(statistics: np.ndarray, *, samples: int, seed: int) -> tuple[
             for one in range(seeds):
                 sums[method, start : start + rows, one] = times @ statistics[method, one]
     return sums, drawn_seeds
+
+
+def people(subject: Tensor | np.ndarray) -> np.ndarray:
+    """Numbers 0 ... P - 1 of the people whose faces are drawn together, (N,), given subjects (N,), -1 = unknown.
+
+    Who is unknown counts as somebody else each time; with fewer than :data:`PEOPLE` every face does.
+    """
+    known = torch.as_tensor(subject).cpu().numpy()
+    alone = np.arange(len(known)) + known.max(initial=-1) + 1
+    numbers = np.unique(np.where(known < 0, alone, known), return_inverse=True)[1]
+    return numbers if numbers.max(initial=-1) + 1 >= PEOPLE else np.arange(len(known))
+
+
+def _sums_of_people(statistics: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """(..., N, F) of faces as (..., P, F) of people."""
+    order = np.argsort(numbers, kind="stable")
+    starts = np.searchsorted(numbers[order], np.arange(numbers.max() + 1))
+    return np.add.reduceat(statistics[..., order, :], starts, axis=-2)
 
 
 def mean_over_seeds(scores: np.ndarray, drawn_seeds: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Whether one method is better than another: differences paired by training seed and by test face.
 
-Two methods that saw the same test faces share most of the luck of the draw; resampling faces jointly takes it out of
+Two methods that saw the same test faces share most of the luck of the draw; resampling people jointly takes it out of
 their difference, which two separate intervals cannot do (paired bootstrap: Efron and Tibshirani, 1993, and for
 comparing systems Koehn, EMNLP 2004). The intervals are not corrected for the number of comparisons made.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from synthmtl.errors import InputError
 from synthmtl.metrics.bootstrap import interval
-from synthmtl.metrics.recognition import labelled_predictions, minority_index, resampled_scores, score
+from synthmtl.metrics.recognition import labelled_predictions, minority_index, of_labelled, resampled_scores, score
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def compare_paired(
     expression: Tensor,
     classes: Sequence[str],
     *,
+    subject: Tensor | None = None,
     metric: str = "macro_f1",
     minority: Sequence[str] = (),
     samples: int = 1000,
@@ -92,15 +93,17 @@ def compare_paired(
 ) -> Comparison:
     """Difference a - b of a score, with its bootstrap interval.
 
-    Each replicate draws faces with replacement, the same ones for both methods and all seeds, and seeds with
-    replacement, the same ones for both methods. As in ``bootstrap_intervals``, few seeds make it too narrow where seeds
-    matter more than faces: in a simulation with 3 seeds whose scores had a standard deviation of 0.02, the nominal 95 %
-    were 94 % on 640 test faces and 81 % on 3,500; with a standard deviation of 0.01 they were at least 94 % on both.
+    Each replicate draws people with replacement, the same ones for both methods and all seeds, with all of their faces,
+    and seeds with replacement, the same ones for both methods. As in ``bootstrap_intervals``, few seeds make it too
+    narrow where seeds matter more than faces: in a simulation with 3 seeds whose scores had a standard deviation of
+    0.02, the nominal 95 % were 94 % on 640 test faces and 81 % on 3,500; with a standard deviation of 0.01 they were at
+    least 94 % on both.
 
     Args:
         a, b: predicted classes (S, N) of the two methods, integers, or probabilities (S, N, K), floating; row i of
             both was trained with the same seed, column j of both is the same face.
         expression: (N,) int64, -1 = missing.
+        subject: (N,) int64, -1 = unknown; None: faces are drawn.
         metric: one of ``recognition.METRICS``.
         minority: the classes of ``minority_recall``, see ``minority_classes``.
         samples: replicates.
@@ -111,7 +114,14 @@ def compare_paired(
         InputError: if the shapes differ, the metric is unknown, or no minority class is in the split.
     """
     points, replicates, faces = _scores_together(
-        {"a": a, "b": b}, expression, classes, metric=metric, minority=minority, samples=samples, seed=seed
+        {"a": a, "b": b},
+        expression,
+        classes,
+        subject=subject,
+        metric=metric,
+        minority=minority,
+        samples=samples,
+        seed=seed,
     )
     per_seed = points[0] - points[1]
     return Comparison(
@@ -130,6 +140,7 @@ def share_of_gap(
     expression: Tensor,
     classes: Sequence[str],
     *,
+    subject: Tensor | None = None,
     metric: str = "macro_f1",
     minority: Sequence[str] = (),
     samples: int = 1000,
@@ -145,6 +156,7 @@ def share_of_gap(
         {"method": method, "plain": plain, "oracle": oracle},
         expression,
         classes,
+        subject=subject,
         metric=metric,
         minority=minority,
         samples=samples,
@@ -178,6 +190,7 @@ def _scores_together(
     expression: Tensor,
     classes: Sequence[str],
     *,
+    subject: Tensor | None,
     metric: str,
     minority: Sequence[str],
     samples: int,
@@ -199,6 +212,13 @@ def _scores_together(
     confusion = np.stack([np.bincount(row, minlength=size * size) for row in cells])
     points = score(confusion.reshape(*stacked.shape[:2], size, size), metric, minority=rare)
     replicates = resampled_scores(
-        stacked, truth, classes, metrics=[metric], minority=minority, samples=samples, seed=seed
+        stacked,
+        truth,
+        classes,
+        subject=of_labelled(subject, expression),
+        metrics=[metric],
+        minority=minority,
+        samples=samples,
+        seed=seed,
     )
     return points, replicates[metric], len(truth)

@@ -63,8 +63,8 @@ def landmark_metrics(output: Tensor, landmarks: Tensor, *, threshold: float = 0.
 
 def landmark_sums(outputs: Tensor, landmarks: Tensor) -> FaceSums:
     """The NME of outputs (S, N, 68, 2) as a score of sums. Errors as :func:`landmark_metrics`."""
-    errors, _, _ = _errors(outputs, landmarks)
-    return FaceSums(np.stack([errors, np.ones_like(errors)], -1), lambda sums: sums[..., 0] / sums[..., 1])
+    errors, scored, _ = _errors(outputs, landmarks)
+    return FaceSums(np.stack([errors, np.ones_like(errors)], -1), scored, lambda sums: sums[..., 0] / sums[..., 1])
 
 
 def _errors(outputs: Tensor | np.ndarray, landmarks: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

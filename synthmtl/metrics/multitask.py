@@ -10,7 +10,7 @@ from torch import Tensor
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.labels import COMPOUND_EXPRESSIONS
-from synthmtl.metrics.action_units import action_unit_metrics, action_unit_sums
+from synthmtl.metrics.action_units import THRESHOLD, action_unit_metrics, action_unit_sums
 from synthmtl.metrics.affect import affect_metrics, affect_sums
 from synthmtl.metrics.bootstrap import FaceSums, interval, mean_over_seeds, resampled_sums
 from synthmtl.metrics.comparison import Comparison
@@ -24,7 +24,11 @@ HEADLINES = {
     "landmarks": "nme",
     "valence_arousal": "ccc",
 }
-"""The score of each task that intervals and comparisons are about; of ``nme`` less is better."""
+"""The score of each task that intervals and comparisons are about; of ``nme`` less is better.
+
+``mean_f1`` is that of units from an intensity of 0.5 unless ``unit_threshold`` says otherwise, and so comparable with
+published numbers of DISFA or CK+ only by their thresholds (``action_units.THRESHOLD``).
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class Headline:
         return asdict(self)
 
 
-def task_metrics(outputs: Mapping[str, Tensor], table: FaceTable) -> dict[str, dict]:
+def task_metrics(
+    outputs: Mapping[str, Tensor], table: FaceTable, *, unit_threshold: float = THRESHOLD
+) -> dict[str, dict]:
     """All scores of each task that the network predicts and the split has labels of: ``{task: {metric: value}}``.
 
     Each task's entry also has ``count``, the faces scored, and ``missing``, those without its label.
@@ -58,6 +64,7 @@ def task_metrics(outputs: Mapping[str, Tensor], table: FaceTable) -> dict[str, d
         outputs: what ``predict`` gives for the N faces, by task: probabilities (N, K) of ``expression`` and (N, 12) of
             ``compound``, intensities (N, 22), landmarks (N, 68, 2), valence and arousal (N, 2); others are ignored.
         table: the faces.
+        unit_threshold: intensity from which an action unit counts as active, as for :func:`action_unit_metrics`.
 
     Raises:
         InputError: if there is no task to score, or a task's outputs and labels disagree.
@@ -68,7 +75,7 @@ def task_metrics(outputs: Mapping[str, Tensor], table: FaceTable) -> dict[str, d
         if task in ("expression", "compound"):
             results[task] = recognition_metrics(output, label, _classes(task, table)).as_dict()
         elif task == "action_units":
-            results[task] = action_unit_metrics(output, label).as_dict()
+            results[task] = action_unit_metrics(output, label, threshold=unit_threshold).as_dict()
         elif task == "landmarks":
             results[task] = landmark_metrics(output, label).as_dict()
         else:
@@ -80,19 +87,20 @@ def task_intervals(
     outputs: Sequence[Mapping[str, Tensor]],
     table: FaceTable,
     *,
+    unit_threshold: float = THRESHOLD,
     samples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Headline]:
-    """Headline score of each task, with its bootstrap interval over faces and training seeds.
+    """Headline score of each task, with its bootstrap interval over people and training seeds.
 
     A task whose score is undefined on the split (no unit is active on any face, affect does not vary) is left out.
-    Faces and seeds are drawn as in ``recognition.bootstrap_intervals``, and few seeds make the interval too narrow as
+    People and seeds are drawn as in ``recognition.bootstrap_intervals``, and few seeds make the interval too narrow as
     there.
 
     Args:
         outputs: one mapping for each training seed, as for :func:`task_metrics`.
-        table: the faces.
+        table, unit_threshold: as there.
         samples: replicates.
         confidence: coverage in (0, 1).
         seed: of the resampling.
@@ -101,11 +109,11 @@ def task_intervals(
         InputError: as :func:`task_metrics`; or if the seeds' tasks differ.
     """
     headlines = {}
-    for task, sums in _sums(outputs, table).items():
+    for task, sums in _sums(outputs, table, unit_threshold).items():
         points = sums.points
         if np.isnan(points).any():
             continue
-        (replicates,) = _replicates([sums], samples, seed)
+        (replicates,) = _replicates([sums], table, samples, seed)
         headlines[task] = Headline(
             metric=HEADLINES[task],
             value=float(points.mean()),
@@ -121,25 +129,26 @@ def compare_tasks(
     b: Sequence[Mapping[str, Tensor]],
     table: FaceTable,
     *,
+    unit_threshold: float = THRESHOLD,
     samples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Comparison]:
     """Difference a - b of the headline score of each task that both predict, paired by seed and by face.
 
-    A task whose score is undefined on the split is left out. The bootstrap of ``comparison.compare_paired``: faces and
-    seeds are drawn jointly for both. Below zero a is better in ``nme``, above zero in all others.
+    A task whose score is undefined on the split is left out. The bootstrap of ``comparison.compare_paired``: people
+    and seeds are drawn jointly for both. Below zero a is better in ``nme``, above zero in all others.
 
     Args:
         a, b: as for :func:`task_intervals`; entry i of both was trained with the same seed.
-        table, samples, confidence, seed: as there.
+        table, unit_threshold, samples, confidence, seed: as there.
 
     Raises:
         InputError: as there; if one has more seeds than the other, or they have no task in common.
     """
     if len(a) != len(b):
         raise InputError(f"a paired comparison needs the same seeds of both: a has {len(a)}, b has {len(b)}")
-    first, second = _sums(a, table), _sums(b, table)
+    first, second = _sums(a, table, unit_threshold), _sums(b, table, unit_threshold)
     common = [task for task in first if task in second]
     if not common:
         raise InputError(f"nothing to compare: a predicts {', '.join(first)} and b {', '.join(second)}")
@@ -149,7 +158,7 @@ def compare_tasks(
         per_seed = both[0].points - both[1].points
         if np.isnan(per_seed).any():
             continue
-        replicates = _replicates(both, samples, seed)
+        replicates = _replicates(both, table, samples, seed)
         comparisons[task] = Comparison(
             metric=HEADLINES[task],
             difference=float(per_seed.mean()),
@@ -176,7 +185,7 @@ def headline_replicates(
     """
     sums = [_sums(outputs, table) for outputs in methods]
     tasks = [task for task in sums[0] if all(task in one for one in sums)]
-    return {task: _replicates([one[task] for one in sums], samples, seed) for task in tasks}
+    return {task: _replicates([one[task] for one in sums], table, samples, seed) for task in tasks}
 
 
 def scored_tasks(outputs: Mapping[str, Tensor], table: FaceTable) -> list[str]:
@@ -211,7 +220,9 @@ def _classes(task: str, table: FaceTable) -> Sequence[str]:
     return table.classes if task == "expression" else COMPOUND_EXPRESSIONS
 
 
-def _sums(outputs: Sequence[Mapping[str, Tensor]], table: FaceTable) -> dict[str, FaceSums]:
+def _sums(
+    outputs: Sequence[Mapping[str, Tensor]], table: FaceTable, unit_threshold: float = THRESHOLD
+) -> dict[str, FaceSums]:
     """What the headline scores need, by task."""
     if not outputs:
         raise InputError("nothing can be scored: there are no outputs of any seed")
@@ -224,7 +235,7 @@ def _sums(outputs: Sequence[Mapping[str, Tensor]], table: FaceTable) -> dict[str
         if task in ("expression", "compound"):
             sums[task] = _macro_f1(stacked, label, _classes(task, table))
         elif task == "action_units":
-            sums[task] = action_unit_sums(stacked, label)
+            sums[task] = action_unit_sums(stacked, label, threshold=unit_threshold)
         elif task == "landmarks":
             sums[task] = landmark_sums(stacked, label)
         else:
@@ -239,10 +250,12 @@ def _macro_f1(probabilities: Tensor, label: Tensor, classes: Sequence[str]) -> F
     def macro_f1(sums: np.ndarray) -> np.ndarray:
         return score(sums.reshape(*sums.shape[:-1], size, size), "macro_f1")
 
-    return FaceSums(confusion_statistics(predictions, truth, size), macro_f1)
+    return FaceSums(confusion_statistics(predictions, truth, size), (label >= 0).cpu().numpy(), macro_f1)
 
 
-def _replicates(methods: Sequence[FaceSums], samples: int, seed: int) -> np.ndarray:
+def _replicates(methods: Sequence[FaceSums], table: FaceTable, samples: int, seed: int) -> np.ndarray:
     """Bootstrap replicates (M, samples) of methods that saw the same faces."""
-    sums, drawn_seeds = resampled_sums(np.stack([one.statistics for one in methods]), samples=samples, seed=seed)
+    statistics = np.stack([one.statistics for one in methods])
+    subject = table.subject[torch.from_numpy(methods[0].scored)]
+    sums, drawn_seeds = resampled_sums(statistics, samples=samples, seed=seed, subject=subject)
     return mean_over_seeds(methods[0].score(sums), drawn_seeds)

@@ -82,6 +82,7 @@ def bootstrap_intervals(
     expression: Tensor,
     classes: Sequence[str],
     *,
+    subject: Tensor | None = None,
     minority: Sequence[str] = (),
     samples: int = 1000,
     confidence: float = 0.95,
@@ -89,14 +90,16 @@ def bootstrap_intervals(
 ) -> dict[str, list[float]]:
     """Percentile bootstrap interval of each score: ``{metric: [low, high]}``.
 
-    Each replicate draws N faces with replacement, the same ones for every seed, and S training seeds with replacement;
-    its value is the mean score over the drawn seeds. So the interval covers another test set of the same kind *and*
-    another set of training seeds. With one seed it covers the faces only. With few seeds it is too narrow:
-    the bootstrap of a mean of S values has (S - 1) / S of its variance.
+    Each replicate draws people with replacement, the same ones for every seed, with all of their faces, and S training
+    seeds with replacement; its value is the mean score over the drawn seeds. So the interval covers another test set of
+    the same kind *and* another set of training seeds. With one seed it covers the people only. With few seeds it is
+    too narrow: the bootstrap of a mean of S values has (S - 1) / S of its variance.
 
     Args:
         outputs: probabilities (N, K) or (S, N, K), floating; or predicted classes (N,) or (S, N), integers.
         expression: (N,) int64, -1 = missing.
+        subject: (N,) int64, -1 = unknown, see :func:`~synthmtl.metrics.bootstrap.people`; None: faces are drawn, which
+            makes the interval too narrow where several show one person.
         minority: classes of ``minority_recall``; without them that metric is left out.
         samples: replicates.
         confidence: coverage in (0, 1).
@@ -108,7 +111,14 @@ def bootstrap_intervals(
     predictions, truth, _ = labelled_predictions(outputs, expression, classes)
     metrics = [name for name in METRICS if name != "minority_recall" or minority]
     replicates = resampled_scores(
-        predictions[None], truth, classes, metrics=metrics, minority=minority, samples=samples, seed=seed
+        predictions[None],
+        truth,
+        classes,
+        subject=of_labelled(subject, expression),
+        metrics=metrics,
+        minority=minority,
+        samples=samples,
+        seed=seed,
     )
     return {name: interval(values[0], confidence) for name, values in replicates.items()}
 
@@ -118,20 +128,22 @@ def resampled_scores(
     truth: np.ndarray,
     classes: Sequence[str],
     *,
+    subject: Tensor | None = None,
     metrics: Sequence[str],
     minority: Sequence[str] = (),
     samples: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Bootstrap replicates of M methods on the same drawn faces and the same drawn seeds: ``{metric: (M, samples)}``.
+    """Bootstrap replicates of M methods on the same drawn people and the same drawn seeds: ``{metric: (M, samples)}``.
 
     Args:
         predictions: (M, S, N) predicted classes of M methods, S seeds, N faces.
         truth: (N,) true classes, none missing.
+        subject: (N,) of the same faces, see :func:`of_labelled`; None: faces are drawn.
     """
     rare = minority_index(minority, classes, truth) if "minority_recall" in metrics else None
     confusion, drawn_seeds = resampled_sums(
-        confusion_statistics(predictions, truth, len(classes)), samples=samples, seed=seed
+        confusion_statistics(predictions, truth, len(classes)), samples=samples, seed=seed, subject=subject
     )
     confusion = confusion.reshape(*confusion.shape[:-1], len(classes), len(classes))
     return {name: mean_over_seeds(score(confusion, name, minority=rare), drawn_seeds) for name in metrics}
@@ -190,6 +202,19 @@ def minority_index(minority: Sequence[str], classes: Sequence[str], truth: np.nd
     if not np.isin(truth, index).any():
         raise InputError(f"no face of the minority classes ({', '.join(minority) or 'none given'}) is in the split")
     return index
+
+
+def of_labelled(subject: Tensor | None, expression: Tensor) -> Tensor | None:
+    """Subjects of the faces that have an expression, of the subjects (N,) and expressions (N,) of all.
+
+    Raises:
+        InputError: if they are not as many.
+    """
+    if subject is None:
+        return None
+    if len(subject) != len(expression):
+        raise InputError(f"{len(subject)} subjects do not fit {len(expression)} labels")
+    return torch.as_tensor(subject)[torch.as_tensor(expression) >= 0]
 
 
 def labelled_predictions(

@@ -1,10 +1,10 @@
-"""Bootstrap replicates of what cells predicted: the same seeds, test faces and held-out people for all methods."""
+"""Bootstrap replicates of what cells predicted: the same seeds, test people and held-out people for all methods."""
 
 import numpy as np
 from torch import Tensor
 
 from synthmtl.metrics.multitask import HEADLINES, headline_replicates
-from synthmtl.metrics.recognition import labelled_predictions, resampled_scores
+from synthmtl.metrics.recognition import labelled_predictions, of_labelled, resampled_scores
 from synthmtl.study.job import StudyJob
 from synthmtl.study.measures import SCORES
 from synthmtl.study.series import SAMPLES, drawn_seeds
@@ -14,14 +14,14 @@ Arrays = list[list[dict[str, Tensor]]]
 
 
 def replicates_of_editing(job: StudyJob, arrays: Arrays) -> dict[str, np.ndarray]:
-    """Metric → replicates (M, samples) of scores, seeds and test faces drawn, and of the synthesis error, people."""
+    """Metric → replicates (M, samples) of scores and of the synthesis error, seeds and people drawn."""
     scores = _scores(job, [[found["test"] for found in method] for method in arrays])
     errors = np.stack([[found["synthesis_error"].double().numpy() for found in method] for method in arrays])
     return scores | {"synthesis_error": _errors(job, errors)}
 
 
 def replicates_of_heads(job: StudyJob, arrays: Arrays) -> dict[str, np.ndarray]:
-    """Metric → replicates (M, samples) of each task's scores, seeds and test faces drawn; undefined ones left out."""
+    """Metric → replicates (M, samples) of each task's scores, seeds and people drawn; undefined ones left out."""
     methods = [[{task: found[f"test/{task}"] for task in job.config.tasks} for found in method] for method in arrays]
     found = headline_replicates(methods, job.splits.test, samples=SAMPLES)
     scores = {HEADLINES[task]: values for task, values in found.items() if not np.isnan(values).all()}
@@ -37,7 +37,9 @@ def _scores(job: StudyJob, probabilities: list[list[Tensor]]) -> dict[str, np.nd
         for method in probabilities
     ]
     labelled = test.expression[test.expression >= 0].numpy()
-    return resampled_scores(np.stack(predictions), labelled, test.classes, metrics=SCORES, samples=SAMPLES, seed=0)
+    people = of_labelled(test.subject, test.expression)
+    given = np.stack(predictions), labelled, test.classes
+    return resampled_scores(*given, subject=people, metrics=SCORES, samples=SAMPLES, seed=0)
 
 
 def _errors(job: StudyJob, errors: np.ndarray) -> np.ndarray:

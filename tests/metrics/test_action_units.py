@@ -92,8 +92,44 @@ def test_sums_give_the_same_score():
     assert action_unit_sums(outputs, truth).points.tolist() == pytest.approx(expected)
 
 
+GRADES = torch.arange(6.0).repeat_interleave(22).reshape(-1, 22) / 5
+
+
+@pytest.mark.parametrize(("threshold", "least"), [(0.2, 1), (0.4, 2), (0.6, 3), (0.8, 4), (1.0, 5)])
+def test_published_rules_are_thresholds_of_grades(threshold, least):
+    active = (torch.arange(6.0) >= least).float()[:, None].expand(6, 22)
+    for perfect in (GRADES, active):
+        result = action_unit_metrics(perfect, GRADES, threshold=threshold)
+        assert (result.mean_f1, result.threshold) == (1.0, threshold)
+    none_found = action_unit_metrics(torch.zeros_like(GRADES), GRADES, threshold=threshold)
+    assert none_found.mean_f1 == 0 and none_found.without_positives == []
+    below = action_unit_metrics(GRADES[:least], GRADES[:least], threshold=threshold)
+    assert below.mean_f1 is None and len(below.without_positives) == 22
+
+
+def test_the_threshold_of_sums_is_that_of_the_metrics():
+    output, truth = example()
+    default = action_unit_metrics(output, truth)
+    assert default == action_unit_metrics(output, truth, threshold=0.5) and default.threshold == 0.5
+    for threshold in (0.3, 0.7):
+        result = action_unit_metrics(output, truth, threshold=threshold)
+        expected = f1_score(truth >= threshold, output >= threshold, average="macro")
+        assert result.mean_f1 == pytest.approx(expected) != default.mean_f1
+        assert action_unit_sums(output, truth, threshold=threshold).points.tolist() == pytest.approx([expected])
+        assert result.mean_icc == default.mean_icc
+
+
+def test_a_label_at_the_threshold_is_active():
+    for tenth in range(1, 11):
+        labels = torch.full((1, 22), tenth / 10)
+        assert action_unit_metrics(labels, labels, threshold=tenth / 10).mean_f1 == 1
+
+
 def test_bad_input_is_named():
     output, truth = example()
+    for threshold in (0.0, -1.0, 1.1, float("nan")):
+        with pytest.raises(InputError, match=r"the threshold of action units lies in \(0, 1\], not "):
+            action_unit_metrics(output, truth, threshold=threshold)
     with pytest.raises(InputError, match="do not fit"):
         action_unit_metrics(output[:, :5], truth)
     with pytest.raises(InputError, match="22"):

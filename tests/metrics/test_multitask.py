@@ -122,6 +122,18 @@ def test_headlines_are_the_metrics_and_lie_in_their_intervals():
     assert task_intervals(seeds, TABLE, samples=300, seed=1) != headlines
 
 
+def test_the_threshold_of_units_reaches_every_score():
+    a, b = ([predict(TABLE, error, seed) for seed in range(2)] for error in (0.5, 0.9))
+    default = task_metrics(a[0], TABLE)
+    lower = task_metrics(a[0], TABLE, unit_threshold=0.4)
+    expected = action_unit_metrics(a[0]["action_units"], TABLE.action_units, threshold=0.4)
+    assert lower == default | {"action_units": expected.as_dict()} and default["action_units"]["threshold"] == 0.5
+    headlines = [task_intervals(seeds, TABLE, unit_threshold=0.4, samples=20)["action_units"] for seeds in (a, b)]
+    assert headlines[0].per_seed[0] == pytest.approx(expected.mean_f1) != default["action_units"]["mean_f1"]
+    compared = compare_tasks(a, b, TABLE, unit_threshold=0.4, samples=20)["action_units"]
+    assert compared.difference == pytest.approx(headlines[0].value - headlines[1].value)
+
+
 def test_expression_has_the_interval_and_comparison_of_recognition():
     a, b = ([predict(TABLE, error, seed) for seed in range(3)] for error in (0.5, 0.7))
     stacked = [torch.stack([one["expression"] for one in seeds]) for seeds in (a, b)]
@@ -129,6 +141,26 @@ def test_expression_has_the_interval_and_comparison_of_recognition():
     assert task_intervals(a, TABLE, samples=200, seed=3)["expression"].ci95 == expected
     expected = compare_paired(*stacked, TABLE.expression, EXPRESSIONS_7, metric="macro_f1", samples=200, seed=3)
     assert compare_tasks(a, b, TABLE, samples=200, seed=3)["expression"] == expected
+
+
+def test_people_are_drawn_with_all_of_their_faces():
+    # Twice as many faces, each of them there twice, promise nothing more when they are known to show the same people.
+    table = faces(60)
+    twice = table.select(torch.arange(60).repeat(2))
+    known = twice.replace(subject=torch.arange(60).repeat(2))
+    outputs = predict(table, 0.5)
+    doubled = {task: output.repeat(2, *[1] * (output.ndim - 1)) for task, output in outputs.items()}
+    alone, of_faces, of_people = (
+        task_intervals([values], rows) for values, rows in ((outputs, table), (doubled, twice), (doubled, known))
+    )
+    for task in HEADLINES:
+        widths = [high - low for low, high in (found[task].ci95 for found in (alone, of_faces, of_people))]
+        assert widths[1] < 0.9 * widths[0] and widths[2] == pytest.approx(widths[0], rel=0.15)
+    other = predict(table, 0.7, seed=1)
+    pair = {task: output.repeat(2, *[1] * (output.ndim - 1)) for task, output in other.items()}
+    assert compare_tasks([doubled], [pair], known)["expression"].ci95 == pytest.approx(
+        compare_tasks([outputs], [other], table)["expression"].ci95, abs=0.05
+    )
 
 
 def test_comparison_finds_the_better_network_and_nothing_between_equals():
