@@ -17,6 +17,7 @@ from synthmtl.errors import InputError
 from synthmtl.exchange import process_mean
 from synthmtl.interference.gradients import task_gradients, task_losses
 from synthmtl.interference.recorder import Recorder, step_of
+from synthmtl.models.blocks import copied_buffers
 
 
 @dataclass(frozen=True)
@@ -168,14 +169,6 @@ def _point_to(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
 @contextmanager
 def _same_start(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Within it buffers are copies and the random generators forks, so that nothing of a forward pass remains."""
-    places = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
-    copies = {id(buffer): buffer.clone() for _, _, buffer in places if buffer is not None}
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            for module, name, buffer in places:
-                module._buffers[name] = None if buffer is None else copies[id(buffer)]
-            yield
-        finally:
-            for module, name, buffer in places:
-                module._buffers[name] = buffer
+    with torch.random.fork_rng(devices=devices), copied_buffers(model.modules()):
+        yield

@@ -26,9 +26,10 @@ class PairConflict:
     """Two tasks in one group of parameters.
 
     Attributes:
-        shared: share of the group's numbers that both tasks send a gradient to, in [0, 1]. The measures are taken over
-            these alone: what only one task trains can neither help nor harm the other.
-        cosine: in [-1, 1]; None where nothing is shared, or a gradient is not finite.
+        shared: share of the group's numbers that both tasks send a gradient other than zero to, in [0, 1]. The measures
+            are taken over these alone, number by number, so that a tensor may have rows of one task only: what only one
+            task trains can neither help nor harm the other.
+        cosine: in [-1, 1]; None where nothing is shared, or a gradient is not finite or too small to be squared.
         magnitude_similarity: in (0, 1]; None as ``cosine``.
     """
 
@@ -103,30 +104,34 @@ def gradient_conflict(
     names = list(losses)
     if not parameters:
         return {group: {(names[a], names[b]): PairConflict(0.0, None, None) for a, b in pairs} for group in groups}
-    # Products are additive over parameters: one small Gram matrix each serves all groups, fetched together.
-    products = []
+    # All sums are additive over parameters: three small matrices each serve all groups, fetched together.
+    sums = []
     with torch.autocast(parameters[0].device.type, enabled=False):  # a forward hook stands inside the caller's
         for rows in zip(*gradients, strict=True):
             flat = torch.stack([row.reshape(-1) for row in rows])
-            products.append(flat @ flat.T)
+            there = flat.clone().ne_(0)
+            sums.append(torch.stack([flat @ flat.T, flat.square_() @ there.T, there @ there.T]))
     positions = {id(p): i for i, p in enumerate(parameters)}
-    grams = torch.stack(products).cpu().double()
-    sizes = torch.tensor([p.numel() for p in parameters], dtype=torch.float64)
+    of_each = torch.stack(sums).cpu().double()
     found: dict[str, dict[tuple[str, str], PairConflict]] = {}
     for group, members in groups.items():
-        index = [positions[id(p)] for p in members]
-        found[group] = {(names[a], names[b]): _pair(grams[index], sizes[index], a, b) for a, b in pairs}
+        of_group, size = of_each[[positions[id(p)] for p in members]].sum(0), sum(p.numel() for p in members)
+        found[group] = {(names[a], names[b]): _pair(of_group, size, a, b) for a, b in pairs}
     return found
 
 
-def _pair(grams: Tensor, sizes: Tensor, a: int, b: int) -> PairConflict:
-    """Tasks ``a`` and ``b`` from the Gram matrices (P, T, T) of P parameters of the given ``sizes``."""
-    reached = (grams[:, a, a] != 0) & (grams[:, b, b] != 0)
-    shared = float(sizes[reached].sum() / sizes.sum().clamp(min=1))
-    dot, first, second = (grams[reached, i, j].sum() for i, j in ((a, b), (a, a), (b, b)))
-    if not reached.any() or not torch.stack([dot, first, second]).isfinite().all():
-        return PairConflict(shared, None, None)
+def _pair(sums: Tensor, size: int, a: int, b: int) -> PairConflict:
+    """Tasks ``a`` and ``b`` from sums (3, T, T) over the ``size`` numbers of a group.
+
+    Row i, column j: products of i's and j's gradients, i's squares where j's gradient is not zero, and how many numbers
+    both reach.
+    """
+    dots, squares, counts = sums
+    shared = float(counts[a, b]) / max(size, 1)
+    dot, first, second = dots[a, b], squares[a, b], squares[b, a]
     product = (first * second).sqrt()
+    if not product > 0 or not torch.stack([dot, first, second]).isfinite().all():
+        return PairConflict(shared, None, None)
     return PairConflict(shared, float((dot / product).clamp(-1, 1)), float(2 * product / (first + second)))
 
 

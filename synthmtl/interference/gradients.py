@@ -27,7 +27,7 @@ def task_losses(results: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def task_gradients(
     losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter], *, retain_graph: bool = True
 ) -> list[list[Tensor]]:
-    """Gradient of each loss with respect to each parameter, float32, zeros where there is none.
+    """Gradient of each loss with respect to each parameter, float32 and dense, zeros where there is none.
 
     Gradients are averaged over the processes, as data-parallel training does. Nothing is added to ``.grad``, no hook
     of a data-parallel wrapper is called, and with ``retain_graph`` the graph is left for the training step.
@@ -60,7 +60,8 @@ def task_gradients(
         with torch.autocast(kind, enabled=False):
             scaled = loss * scale if half else loss
             found = torch.autograd.grad(scaled, trained, retain_graph=keep, allow_unused=True) if trained else ()
-        by_id = {id(p): g for p, g in zip(trained, found, strict=True) if g is not None}
+        # The gradient of an embedding may be sparse.
+        by_id = {id(p): g.to_dense() for p, g in zip(trained, found, strict=True) if g is not None}
         row = [
             by_id[id(p)].float() / scale if id(p) in by_id else torch.zeros_like(p, dtype=torch.float32)
             for p in parameters

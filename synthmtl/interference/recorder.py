@@ -14,6 +14,8 @@ from synthmtl.exchange import several_processes
 class Recorder:
     """What every recorder has in common. None of them changes what it looks at: training goes on as without it.
 
+    In half precision it may round differently at a look: sharing units that are looked into run uncompiled.
+
     Args:
         every: steps between two looks, from step 0.
 
@@ -29,8 +31,8 @@ class Recorder:
         self._file: Path | None = None
 
     def due(self, step: int) -> bool:
-        """Whether to look at ``step``; not at one that comes again, as another player's repeats do."""
-        seen = bool(self.records) and self.records[-1]["step"] == step
+        """Whether to look at ``step``; not at one that comes again, as in another player's turn on the same batches."""
+        seen = bool(self.records) and self.records[-1]["step"] >= step
         return step % self.every == 0 and not seen
 
     def keep(self, records: Sequence[dict[str, Any]]) -> None:

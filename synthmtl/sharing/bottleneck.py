@@ -64,7 +64,7 @@ class BottleneckPair(GatedPair):
             fixed_take=not direct,
         )
         super().__init__(gates, fixed_take=None if direct else 1.0)
-        self.rate, self.direct = rate, direct
+        self.rate, self.direct, self.noisy = rate, direct, rate > 0
         self.squeeze = nn.Conv2d(channels if direct else 2 * channels, width, 1, bias=False)
         self.spread = nn.Conv2d(width, channels, 1, bias=False)
         self.own = nn.Conv2d(channels, channels, 1, bias=False) if direct else None

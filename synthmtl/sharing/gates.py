@@ -145,8 +145,8 @@ def compile_units(model: nn.Module, compiled: bool = True) -> None:
     """Let ``torch.compile`` fuse what the gated pairs in ``model`` compute, or let it be.
 
     The first pass at each shape takes seconds and needs a C++ compiler (Triton on CUDA). Uncompiled run pairs in full
-    precision on a CPU, where compiling does not pay, and pairs whose gates are hooked: compiled code would pass the
-    hook by.
+    precision on a CPU, where compiling does not pay, pairs whose gates are hooked: compiled code would pass the hook
+    by, and in training those that are ``noisy``: it would draw other numbers than they do when they are hooked.
     """
     for module in model.modules():
         if isinstance(module, GatedPair):
@@ -163,7 +163,10 @@ class GatedPair(nn.Module, ABC):
         forced_pass: None, or a number in [0, 1] that replaces r.
         penalty: what the last forward pass adds to the loss, or None.
         compiled: run compiled, see :func:`compile_units`.
+        noisy: random numbers are drawn in training.
     """
+
+    noisy = False
 
     def __init__(self, gates: Gates, *, fixed_pass: float | None = None, fixed_take: float | None = None):
         super().__init__()
@@ -182,7 +185,7 @@ class GatedPair(nn.Module, ABC):
         self.penalty = None
         if self.forced_take == 0:
             return receiver
-        if self.compiled and not is_hooked(self.gates):
+        if self.compiled and not is_hooked(self.gates) and not (self.noisy and self.training):
             return self.compiled_forward(receiver, donor)
         return _step(self, receiver, donor)
 

@@ -30,10 +30,13 @@ class ConvFLU(GatedPair):
         kernel_size: k, 1 or 3.
         gate_bias: None as published; else the gates get biases, of this start value for z (-2 starts near the
             identity).
-        pass_bias: start value of r's bias, if there are biases.
+        pass_bias: start value of r's bias; it needs a ``gate_bias``.
         gating, pass_reads: as in :class:`Gates`.
         normalize: group normalization in one group in front of the tanh, which else saturates at deep stages.
         fixed_pass, fixed_take: constants instead of r and z.
+
+    Raises:
+        InputError: if a constant is not in [0, 1], or r is to have a bias and the gates have none.
     """
 
     gates_class = Gates
@@ -51,6 +54,11 @@ class ConvFLU(GatedPair):
         fixed_pass: float | None = None,
         fixed_take: float | None = None,
     ):
+        if pass_bias and gate_bias is None:
+            raise InputError(
+                f"sharing_options: pass_bias of the leaky unit is {pass_bias}, but its gates have no biases without a "
+                "gate_bias: give one too"
+            )
         for name, value in (("fixed_pass", fixed_pass), ("fixed_take", fixed_take)):
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"sharing_options: {name} of the leaky unit is {value}, use a number in [0, 1]")

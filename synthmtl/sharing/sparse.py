@@ -57,6 +57,7 @@ class SparsePair(ConvFLU):
     """
 
     gates_class = HardConcreteGates
+    noisy = True
 
     def __init__(
         self,

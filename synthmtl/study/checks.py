@@ -15,6 +15,7 @@ from synthmtl.sharing import SHARING_UNITS
 from synthmtl.study.config import SINGLE, StudyConfig, network_options, preset, unit_of_row
 from synthmtl.study.heads import head_network
 from synthmtl.study.tasks import EDITING, HEADS, is_editing
+from synthmtl.training import TrainingConfig, check_seed
 from synthmtl.training.aggregation import check_aggregator
 from synthmtl.training.turns import PLAIN
 
@@ -54,9 +55,7 @@ def check_study(config: StudyConfig) -> None:
     check(config.model.sharing == "leaky", "model.sharing", config.model.sharing, "in --grid.sharing")
     check(not config.model.sharing_options, "model.sharing_options", config.model.sharing_options, "in --unit_options")
     check(not faces.nuisance_correlation, "faces.nuisance_correlation", faces.nuisance_correlation, "in --grid.rho")
-    for name in ("joint", "recognition"):
-        given = getattr(config, name).aggregator
-        check(given is None, f"{name}.aggregator", given, "in --grid.aggregators")
+    check_trainings(config)
     if "two_step" in grid.schedules and any(a not in PLAIN for a in grid.aggregators):
         raise InputError(
             "--grid.aggregators must be [sum] with --grid.schedules two_step: the tasks are never trained together"
@@ -80,6 +79,32 @@ def check_study(config: StudyConfig) -> None:
                 network_options(config, sharing).build(EXPRESSIONS, faces)
             else:
                 head_network(config, sharing, EXPRESSIONS, config.tasks)
+
+
+def check_trainings(config: StudyConfig) -> None:
+    """Stop at settings of trainings that a study has in other places, or that none of its trainings could heed.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name in ("joint", "recognition"):
+        training: TrainingConfig = getattr(config, name)
+        check(training.aggregator is None, f"{name}.aggregator", training.aggregator, "in --grid.aggregators")
+        check(training.precision == "auto", f"{name}.precision", training.precision, "in --precision")
+        check_seed(name, training)
+    heads, alone = not is_editing(config.tasks), "joint" not in config.grid.schedules
+    for name in ("evaluate_every", "patience"):
+        if getattr(config.joint, name) is None:
+            continue
+        if heads:
+            raise InputError(
+                f"--joint.{name} is for --tasks [{', '.join(EDITING)}]: heads keep the weights of the last step, so "
+                "leave it out"
+            )
+        if alone:
+            raise InputError(
+                f"--joint.{name} is for --grid.schedules joint: in two steps, it is --recognition.{name} that counts"
+            )
 
 
 def check_tasks(config: StudyConfig) -> None:

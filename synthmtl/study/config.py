@@ -116,7 +116,8 @@ class StudyConfig:
         tracker: what follows the curves, by the names of accelerate (``tensorboard``, ``wandb``, ...), or ``none``; it
             writes into ``tracking`` and asks no server unless its own environment variables say so.
         faces, model, synthesis, augmentation, measures: see there; the network's sharing unit is the grid's.
-        joint: training of both tasks, of synthesis in two steps, and of single tasks.
+        joint: training of both tasks, of synthesis in two steps, and of single tasks. Weights are selected by how well
+            they recognize; synthesis alone trains all steps, whatever the ``patience``.
         recognition: training of recognition in two steps.
         preset: what the defaults were taken from.
     """

@@ -111,6 +111,6 @@ def _train(job: StudyJob, cell: Cell, model: SJMT, directory: Path, seed: int) -
     weights = {task: config.model.task_weights.get(task, 1.0) for task in model.tasks}
     loss = HeterogeneousLoss(losses, weights, normalization="per_task")
     objective = MultiTaskObjective(model, loss, sharing_weight=config.synthesis.weights.sharing)
-    with recorded(config.measures, model, objective, training, directory, together=together) as looks:
-        seconds = fit_cell(job, objective, stream, training, directory, cell, seed)
+    with recorded(config.measures, model, objective, stream, training, directory, together=together) as (seen, looks):
+        seconds = fit_cell(job, objective, seen, training, directory, cell, seed)
     return seconds, looks

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +30,23 @@ def recorded(
     measures: MeasureOptions,
     model: FERSNet | MultiTaskModel,
     objective: nn.Module,
+    stream: Callable[[int], Any],
     training: TrainingConfig,
     directory: Path,
     *,
     together: bool,
-) -> Iterator[Looks]:
-    """Within it, a cell's training is looked at; what it yields is filled when it is left.
+) -> Iterator[tuple[Callable[[int], Any], Looks]]:
+    """Within it, a cell's training is looked at: on the stream that it yields, besides looks to be filled at the end.
 
     Every look is written to ``directory`` too, and goes on there with the training's last checkpoint. The weights
-    become what they would have become without.
+    become what they would have become without; in half precision a look may round differently, since sharing units
+    that are looked into run uncompiled.
 
     Args:
         measures: what is looked at, and how often.
         model: the network.
         objective: what trains it.
+        stream: its batches, by micro-step.
         training: its settings.
         directory: of the training.
         together: the objective returns the losses of both tasks; else there is nothing but gates to look at.
@@ -62,18 +64,43 @@ def recorded(
     checkpoint = latest(directory / "checkpoints")
     before = 0 if checkpoint is None else int(checkpoint.name.split("-")[-1]) * training.accumulation
     looks: Looks = {}
+    numbered = NumberedStream(stream, training.accumulation)
     with ExitStack() as stack:
         for name, recorder in recorders.items():
             recorder.keep_in(directory / f"{name}.jsonl", before=before)
-            stack.enter_context(recorder.watching(objective, step=_counted(before)))
-        yield looks
+            stack.enter_context(recorder.watching(objective, step=numbered.step_of))
+        yield numbered, looks
     looks |= {name: recorder.records for name, recorder in recorders.items()}
 
 
-def _counted(before: int) -> Callable[[Any], int]:
-    """Numbers of the micro-steps from ``before`` on, since a ``FaceBatch`` does not know its own."""
-    passes = count(before)
-    return lambda batch: next(passes)
+class NumberedStream:
+    """A stream that knows which micro-step its batches are of, since a ``FaceBatch`` does not.
+
+    The training loop asks for all batches of a step, puts them on its device, and then passes them on in their order,
+    each of them twice for an aggregator that looks back.
+
+    Args:
+        stream: micro-step → batch.
+        accumulation: micro-steps per step.
+    """
+
+    def __init__(self, stream: Callable[[int], Any], accumulation: int):
+        self.stream, self.accumulation = stream, accumulation
+        self.first = 0
+        self.passed: list[Any] = []
+
+    def __call__(self, step: int) -> Any:
+        if step % self.accumulation == 0:
+            self.first, self.passed = step, []
+        return self.stream(step)
+
+    def step_of(self, batch: Any) -> int:
+        """The micro-step of a batch that the objective is given."""
+        known = [i for i, other in enumerate(self.passed) if other is batch]
+        if known:
+            return self.first + known[0]
+        self.passed.append(batch)
+        return self.first + len(self.passed) - 1
 
 
 def trunk_of(model: FERSNet | MultiTaskModel) -> tuple[str, MultiTaskTrunk]:

@@ -121,8 +121,8 @@ def train_recognition(
     """Train recognition alone; returns the seconds it took and what was recorded."""
     stream, loss = _labelled(job, training.batch_size, cell, seed)
     objective = RecognitionObjective(model, loss, sharing=job.config.synthesis.weights.sharing)
-    with recorded(job.config.measures, model, objective, training, directory, together=False) as looks:
-        seconds = fit_cell(job, objective, stream, training, directory, cell, seed, select=model)
+    with recorded(job.config.measures, model, objective, stream, training, directory, together=False) as (seen, looks):
+        seconds = fit_cell(job, objective, seen, training, directory, cell, seed, select=model)
     return seconds, looks
 
 
@@ -139,8 +139,8 @@ def train_together(job: StudyJob, model: FERSNet, directory: Path, cell: Cell, s
     training = aggregated(job.config, cell)
     stream, loss = _edits(job, training.batch_size, cell, seed)
     objective = FERSNetObjective(model, loss, job.config.synthesis.weights)
-    with recorded(job.config.measures, model, objective, training, directory, together=True) as looks:
-        seconds = fit_cell(job, objective, stream, training, directory, cell, seed, select=model)
+    with recorded(job.config.measures, model, objective, stream, training, directory, together=True) as (seen, looks):
+        seconds = fit_cell(job, objective, seen, training, directory, cell, seed, select=model)
     return seconds, looks
 
 
@@ -185,13 +185,16 @@ def fit_cell(
 ) -> float:
     """Train a part of a cell; the weights stay that recognize best on the validation split, if there is ``select``.
 
+    Without, there is nothing that patience could wait for, and all steps are trained.
+
     Returns:
         Seconds.
     """
+    patience = None if select is None else training.patience
     result = fit(
         players=[Player("network", objective)],
         stream=stream,
-        config=dataclasses.replace(training, seed=seed),
+        config=dataclasses.replace(training, seed=seed, patience=patience),
         accelerator=job.accelerator,
         directory=directory,
         evaluate=None if select is None else lambda: validation_scores(job, select),

@@ -9,6 +9,7 @@ from synthmtl.errors import InputError
 from synthmtl.labels import TASKS
 from synthmtl.systems.objectives import LossOptions
 from synthmtl.training import TrainingConfig, check_seed
+from synthmtl.training.kinds import fitted
 
 Options = TypeVar("Options", bound="SystemOptions")
 
@@ -136,7 +137,7 @@ def check_options(options: SystemOptions) -> None:
     """Check what does not depend on the data.
 
     Raises:
-        InputError: if a name is unknown, or a list that must have entries is empty.
+        InputError: if a name is unknown, a list that must have entries is empty, or an option would not be read.
     """
     if not options.data:
         raise InputError("data: give at least one data set")
@@ -158,13 +159,38 @@ def check_options(options: SystemOptions) -> None:
         if name not in options.variants:
             raise InputError(f"only: unknown variant {name!r}: use one of {', '.join(options.variants)}")
     check_seed("training", options.training)
+    check_training(options.training)
+    if not options.variants:
+        raise InputError("variants: give at least one row of the table")
+    if not chosen_variants(options):
+        raise InputError("only: name at least one variant, or leave it out for all")
     for variant, changes in options.variants.items():
         if not variant.replace("_", "").replace("-", "").isalnum():
             raise InputError(f"variants: {variant!r} names a folder: use letters, digits, - and _")
         for name in changes:
             if name == "training.seed" or name.split(".")[0] in JOB_WIDE:
                 raise InputError(f"variants.{variant}: {name} is the same for all variants: give it beside them")
-        override(options, changes, where=f"variants.{variant}")
+        check_training(override(options, changes, where=f"variants.{variant}").training, f"variants.{variant}: ")
+
+
+def check_training(training: TrainingConfig, where: str = "") -> None:
+    """Stop at settings that no training of a system reads.
+
+    Args:
+        training: of all variants, or of one.
+        where: in front of the option's name.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for name in ("evaluate_every", "patience"):
+        if getattr(training, name) is not None:
+            raise InputError(
+                f"{where}training.{name} is {getattr(training, name)}: a system keeps the weights of its last step, so "
+                "nothing is evaluated on the way: leave it out"
+            )
+    if training.precision != "auto":
+        raise InputError(f"{where}training.precision is {training.precision!r}: leave it out, and give precision")
 
 
 def smoke(options: Options) -> Options:
@@ -207,37 +233,45 @@ def override(options: Options, changes: dict[str, Any], *, where: str = "options
     Raises:
         InputError: if there is no option of a name, or its value is of another kind.
     """
-    for name, value in changes.items():
-        options = _replaced(options, name.split("."), value, f"{where}: {name}")
-    return options
+    return _replaced(options, type(options), [(f"{where}: {name}", name.split("."), changes[name]) for name in changes])
 
 
-def _choices(hint: Any) -> list[str]:
-    """The strings that a type like ``Literal["a", "b"] | None`` takes; none if it takes any."""
-    if get_origin(hint) is Literal:
-        return [value for value in get_args(hint) if isinstance(value, str)]
-    if str in get_args(hint):
-        return []
-    return [name for part in get_args(hint) for name in _choices(part)]
+def _replaced(node: Any, hint: Any, changes: list[tuple[str, list[str], Any]]) -> Any:
+    """An option, annotated by ``hint``, after changes: (where it was named, path from here, value) each.
+
+    Those in one group of options are made together, since they may need each other.
+    """
+    by_head: dict[str, list[tuple[str, list[str], Any]]] = {}
+    for where, path, value in changes:
+        if not path:
+            node = _fitted(where, value, hint)
+        else:
+            by_head.setdefault(path[0], []).append((where, path[1:], value))
+    new = {}
+    for head, inner in by_head.items():
+        old, kind = _inner(node, hint, head, inner[0][0])
+        new[head] = _replaced(old, kind, inner)
+    if not new:
+        return node
+    return node | new if isinstance(node, dict) else dataclasses.replace(node, **new)
 
 
-def _replaced(node: Any, path: list[str], value: Any, where: str) -> Any:
-    head, *rest = path
+def _inner(node: Any, hint: Any, name: str, where: str) -> tuple[Any, Any]:
+    """The value called ``name`` in a group of options, and its annotation."""
     if isinstance(node, dict):
-        if head not in node:
-            raise InputError(f"{where}: there is no {head!r}, only {', '.join(node)}")
-        return node | {head: _replaced(node[head], rest, value, where) if rest else value}
+        if name not in node:
+            raise InputError(f"{where}: there is no {name!r}, only {', '.join(node)}")
+        kinds = [get_args(kind) for kind in (hint, *get_args(hint)) if get_origin(kind) is dict]
+        return node[name], kinds[0][1] if kinds else Any
     known = [f.name for f in dataclasses.fields(node)] if dataclasses.is_dataclass(node) else []
-    if head not in known:
-        raise InputError(f"{where}: there is no option {head!r}" + (f", only {', '.join(known)}" if known else ""))
-    old = getattr(node, head)
-    if rest:
-        return dataclasses.replace(node, **{head: _replaced(old, rest, value, where)})
-    if isinstance(value, str) and (names := _choices(get_type_hints(type(node))[head])) and value not in names:
-        raise InputError(f"{where}: is {value!r}, it must be one of {', '.join(names)}")
-    numbers = (int, float)
-    alike = type(value) is type(old) or (type(value) in numbers and type(old) in numbers) or None in (old, value)
-    sequences = (list, tuple)
-    if not alike and not (isinstance(value, sequences) and isinstance(old, sequences)):
-        raise InputError(f"{where}: is {value!r}, it must be a {type(old).__name__} such as {old!r}")
-    return dataclasses.replace(node, **{head: type(old)(value) if type(old) in sequences else value})
+    if name not in known:
+        raise InputError(f"{where}: there is no option {name!r}" + (f", only {', '.join(known)}" if known else ""))
+    return getattr(node, name), get_type_hints(type(node))[name]
+
+
+def _fitted(where: str, value: Any, hint: Any) -> Any:
+    """``value`` as the annotation has it; a group of options is no value."""
+    if dataclasses.is_dataclass(hint) and not isinstance(value, hint):  # type: ignore[arg-type]
+        first = dataclasses.fields(hint)[0].name
+        raise InputError(f"{where} is {value!r}: it is a group, whose options have names of their own, as .{first}")
+    return fitted(where, value, hint)

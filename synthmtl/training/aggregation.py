@@ -103,7 +103,9 @@ class NashMTL(TaskWeighting):
     def weights(self, gramian: Tensor, losses: Tensor, seed: int) -> Tensor:
         there = gramian.diagonal() > 0
         if not there.all():  # the bargain is among all tasks: the others keep what they had
-            return torch.as_tensor(self.bargain.weighting.prvs_alpha, dtype=gramian.dtype) * there
+            alpha = torch.as_tensor(self.bargain.weighting.prvs_alpha, dtype=gramian.dtype) * there
+            norm, most = float((alpha @ gramian @ alpha).sqrt()), self.bargain.max_norm
+            return alpha * (most / max(norm, most))
         values, vectors = torch.linalg.eigh(gramian)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are solving a parameterized problem that is not DPP")

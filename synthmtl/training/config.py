@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_type_hints
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from synthmtl.errors import InputError
 from synthmtl.training.accelerator import Precision
 from synthmtl.training.aggregation import check_aggregator
+from synthmtl.training.kinds import fitted
 
 
 @dataclass
@@ -25,7 +27,7 @@ class TrainingConfig:
         schedule: ``one_cycle`` (cosine up from 1/25 and down to 1e-4 of that; Smith and Topin, 2019), ``cosine``
             (linear warm-up, cosine to 0), ``constant`` and ``multistep`` (linear warm-up, then steps).
         warmup: share of the steps in which the learning rate rises.
-        milestones: shares of the steps at which ``multistep`` multiplies the learning rate by ``gamma``.
+        milestones: ascending shares of the steps at which ``multistep`` multiplies the learning rate by ``gamma``.
         gamma: the factor of ``multistep``.
         optimizer: ``adamw``, ``adam`` or ``sgd`` (Nesterov, momentum = ``betas[0]``).
         betas: decay of the gradient's first and second moment.
@@ -72,23 +74,21 @@ class TrainingConfig:
     aggregator_options: dict[str, float] | None = None
 
     def __post_init__(self):
-        choices = {
-            "schedule": ("one_cycle", "cosine", "constant", "multistep"),
-            "optimizer": ("adamw", "adam", "sgd"),
-            "precision": ("auto", "no", "bf16", "fp16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"training {name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
+        for name, hint in get_type_hints(type(self)).items():
+            setattr(self, name, fitted(f"training {name}", getattr(self, name), hint))
         counts = ("steps", "batch_size", "accumulation", "log_every", "keep_checkpoints")
         for name in (*counts, "evaluate_every", "patience", "checkpoint_every_steps"):
             value = getattr(self, name)
-            if (value is None and name in counts) or (value is not None and value < 1):
+            if value is not None and value < 1:
                 raise InputError(f"training {name} must be at least 1, not {value}")
-        for name in ("learning_rate", "weight_decay", "clip_norm", "checkpoint_every_minutes"):
+        for name in ("learning_rate", "weight_decay", "gamma", "checkpoint_every_minutes"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise InputError(f"training {name} must be a finite number from 0 up, not {value}")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise InputError(f"training clip_norm must be a finite number above 0, or null, not {self.clip_norm}")
+        if any(not before < after for before, after in pairwise((0, *self.milestones, 1))):
+            raise InputError(f"training milestones are ascending shares of the steps in (0, 1), not {self.milestones}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"training betas must lie in [0, 1), not {self.betas}")
         if not 0 <= self.warmup < 1:
@@ -97,6 +97,11 @@ class TrainingConfig:
             raise InputError(f"training ema_decay must lie in [0, 1), not {self.ema_decay}")
         if self.aggregator is not None:
             check_aggregator(self.aggregator, self.aggregator_options)
+        elif self.aggregator_options:
+            raise InputError(
+                f"training aggregator_options are {self.aggregator_options}, and there is no aggregator to read them: "
+                "leave them out"
+            )
 
     def checkpoint_due(self, step: int, seconds: float) -> bool:
         """Whether a checkpoint is due after ``step`` steps, ``seconds`` after the last one."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from synthmtl.data.randomness import derive_seed
 from synthmtl.errors import InputError
 from synthmtl.exchange import average_gradients, averages_in_memory, process_mean
-from synthmtl.models.blocks import unrecorded_statistics
+from synthmtl.models.blocks import copied_buffers
 from synthmtl.training.config import TrainingConfig, build_optimizer
 from synthmtl.training.layout import put_channels_last
 from synthmtl.training.task_gradients import TASK, TaskGradients
@@ -143,7 +143,7 @@ class Turn:
         for k, batch in enumerate(batches):
             self._seed(step, repeat, k)
             # With gradients, as the losses before the step: without, a loss is the mean of one process's own labels.
-            with torch.enable_grad(), unrecorded_statistics(self.objective):
+            with torch.enable_grad(), copied_buffers(self.objective.modules()):
                 self._add(total, self.module(batch), len(batches))
         self.tasks.look_back(self._own(total))
 

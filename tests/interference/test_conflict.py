@@ -14,6 +14,7 @@ from torch import nn
 from synthmtl.errors import InputError
 from synthmtl.interference import ConflictRecorder, gradient_conflict, parameter_groups, task_losses
 from synthmtl.models import FERSNet
+from synthmtl.sharing import build_sharing
 
 PAIR = ("a", "b")
 
@@ -49,10 +50,10 @@ def test_a_task_against_itself_scaled(factor):
 
 def test_hand_computed_angle():
     theta = nn.Parameter(torch.zeros(2))
-    losses = {"a": theta @ torch.tensor([1.0, 0.0]), "b": theta @ torch.tensor([1.0, 1.0])}
+    losses = {"a": theta @ torch.tensor([1.0, 2.0]), "b": theta @ torch.tensor([1.0, -1.0])}
     value = gradient_conflict(losses, {"theta": [theta]})["theta"][PAIR]
-    assert value.cosine == pytest.approx(0.5**0.5)
-    assert value.magnitude_similarity == pytest.approx(2 * 2**0.5 / 3)
+    assert value.cosine == pytest.approx(-1 / 10**0.5)
+    assert value.magnitude_similarity == pytest.approx(2 * 10**0.5 / 7)
 
 
 def test_independent_parameters_are_not_shared():
@@ -74,6 +75,40 @@ def test_what_one_task_alone_trains_does_not_dilute_a_group():
     trunk = gradient_conflict(model(inputs()), {"all": list(model.trunk.parameters())})["all"][PAIR]
     assert whole.cosine == pytest.approx(trunk.cosine)
     assert whole.shared == pytest.approx(59 / 69)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_rows_of_one_task_within_a_tensor_do_not_dilute_it(rows):
+    torch.manual_seed(0)
+    common, own = torch.randn(2, 5, 4), torch.randn(2, rows, 4)
+    one, fused = nn.Parameter(torch.zeros(5, 4)), nn.Parameter(torch.zeros(5 + 2 * rows, 4))
+    nothing = torch.zeros(rows, 4)
+    parts = [torch.cat([common[0], own[0], nothing]), torch.cat([common[1], nothing, own[1]])]
+    plain = gradient_conflict({"a": (one * common[0]).sum(), "b": (one * common[1]).sum()}, {"t": [one]})["t"][PAIR]
+    value = gradient_conflict({"a": (fused * parts[0]).sum(), "b": (fused * parts[1]).sum()}, {"t": [fused]})["t"][PAIR]
+    assert value.cosine == pytest.approx(plain.cosine, abs=1e-6)
+    assert value.magnitude_similarity == pytest.approx(plain.magnitude_similarity, abs=1e-6)
+    assert value.shared == pytest.approx(5 / (5 + 2 * rows))
+
+
+@pytest.mark.parametrize("per", ["channel", "unit"])
+def test_a_cross_stitch_after_the_last_stage_is_shared_by_nobody(per):
+    unit = build_sharing("cross_stitch", 4, options={"per": per})
+    one, other = unit([torch.rand(2, 4, 3, 3), torch.rand(2, 4, 3, 3)])
+    losses = {"a": one.square().mean(), "b": (other - 1).square().mean()}
+    assert vars(gradient_conflict(losses, parameter_groups(unit))["alpha"][PAIR]) == {
+        "shared": 0.0, "cosine": None, "magnitude_similarity": None,
+    }  # fmt: skip
+
+
+def test_a_sparse_embedding_is_as_a_dense_one():
+    found = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        words = nn.Embedding(10, 3, sparse=sparse)
+        losses = {"a": words(torch.arange(4)).square().sum(), "b": (words(torch.arange(2, 6)) - 1).square().sum()}
+        found.append(gradient_conflict(losses, {"words": list(words.parameters())})["words"][PAIR])
+    assert found[0] == found[1] and found[0].shared == pytest.approx(2 / 10)
 
 
 def test_looking_changes_nothing_in_the_step():
@@ -114,7 +149,8 @@ def test_what_the_branches_of_fersnet_share(sharing, shared):
     found = gradient_conflict(losses, parameter_groups(encoder, depth=1))
     values = {part: pairs["recognition", "synthesis"] for part, pairs in found.items()}
     assert {part for part, value in values.items() if value.cosine is not None} == shared
-    assert all(values[part].shared == 1 for part in shared)
+    # The joint block is split between the tasks at its end, and few rectified features of late stages are always zero.
+    assert all(values[part].shared > (0.2 if part == "joint" else 0.8) for part in shared)
 
 
 def test_groups_by_depth_and_by_mapping():

@@ -90,6 +90,14 @@ def test_affinity_is_that_of_the_coming_step():
     assert len(own) == 6 and all(value > 0 for value in own)
 
 
+def test_batches_of_a_step_that_come_again_are_not_looked_at_again():
+    recorder = Recorder(2)
+    for step in (0, 1, 2, 3, 0, 1, 2, 3, 4):
+        if recorder.due(step):
+            recorder.keep([{"step": step}])
+    assert [record["step"] for record in recorder.records] == [0, 2, 4]
+
+
 def test_an_interrupted_pass_leaves_nothing_behind():
     objective = Objective()
     recorder = GateRecorder(objective, every=1)

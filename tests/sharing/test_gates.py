@@ -103,6 +103,29 @@ def test_full_precision_is_not_compiled_on_a_cpu(monkeypatch):
     assert pair(x.bfloat16(), y.bfloat16()) == "compiled"
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "noisy"),
+    [("sparse", {}, True), ("bottleneck", {"rate": 0.1}, True), ("bottleneck", {}, False), ("replace", {}, False)],
+)
+def test_what_draws_noise_is_not_compiled_in_training(name, options, noisy, monkeypatch):
+    # Compiled code draws other numbers than the same unit does when it is hooked, and so runs uncompiled.
+    monkeypatch.setattr(gates, "_compiled_step", lambda: lambda pair, x, y: "compiled")
+    unit, (x, y) = build_sharing(name, 4, options=options), features()
+    pair = unit.units["0_to_1"]
+    compile_units(unit)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (pair.train()(x, y) != "compiled") is noisy
+        assert pair.eval()(x, y) == "compiled"
+        if noisy:
+            outs = []
+            for watch in (False, True):
+                torch.manual_seed(0)
+                handle = pair.gates.register_forward_hook(lambda *_: None) if watch else None
+                outs.append(pair.train()(x, y))
+            handle.remove()
+            assert torch.equal(*outs)
+
+
 def test_a_wide_convolution_is_the_same_as_a_matrix_product():
     layer = torch.nn.Conv2d(gates.WIDE, 3, 1).bfloat16()
     x = torch.randn(2, gates.WIDE, 4, 5).bfloat16().to(memory_format=torch.channels_last)

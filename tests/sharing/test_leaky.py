@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from synthmtl.sharing import ConvFLU, LeakySharing
+from synthmtl.errors import InputError
+from synthmtl.sharing import ConvFLU, LeakySharing, build_sharing
 
 
 def faces(count=2, channels=5, size=6, seed=1):
@@ -55,6 +56,14 @@ def test_parameters_as_counted(channels, kernel_size):
     for tasks in (2, 3):
         units = LeakySharing(channels, tasks, kernel_size=kernel_size)
         assert sum(p.numel() for p in units.parameters()) == tasks * (tasks - 1) * published
+
+
+def test_a_pass_bias_without_biases_is_refused():
+    with pytest.raises(InputError, match="pass_bias of the leaky unit is 4.0, .* without a gate_bias: give one too"):
+        build_sharing("leaky", 4, options={"pass_bias": 4.0})
+    unit(pass_bias=0.0)
+    bias = unit(gate_bias=-2.0, pass_bias=4.0).gates.of_both.bias
+    assert bias.unique().tolist() == [-2.0, 4.0]
 
 
 def test_gates_per_channel_read_the_means_over_space():

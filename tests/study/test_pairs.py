@@ -162,6 +162,8 @@ def test_interrupted_cell_goes_on_as_if_nothing_had_been(landmarks, tmp_path, in
         ("expression,landmarks", ["--recognition.steps", "3"], "--recognition.steps is for --tasks"),
         ("expression,landmarks", ["--model.prediction", "flow"], "--model.prediction is for --tasks"),
         ("expression,landmarks", ["--model.task_weights", "{landmark: 1}"], "--model.task_weights is 'landmark'"),
+        ("expression,landmarks", ["--joint.patience", "2"], "--joint.patience is for --tasks [expression, synthesis]"),
+        ("expression,landmarks", ["--joint.evaluate_every", "2"], "heads keep the weights of the last step"),
         ("action_units,landmarks", ["--label_smoothing", "0.1"], "--label_smoothing is for the task expression"),
         ("expression,landmarks", ["--grid.schedules", "[two_step]"], "it must be [joint] without synthesis"),
         ("expression,landmarks", ["--grid.labels_per_class", "[2]"], "it must be [null] without synthesis"),

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from synthmtl.cli import main
 from synthmtl.models.inference import load_network
 from synthmtl.report.study_schema import validate_study
 from synthmtl.study import cells, preset, training
+from synthmtl.study.checks import check_study
 from synthmtl.study.config import Condition, grid_cells, network_options
 from synthmtl.study.job import load_study
 from synthmtl.training import build_accelerator
@@ -127,6 +129,24 @@ def test_recording_changes_nothing(tmp_path):
             else {"gates": {0, 2}}
         ) and looks[1] == {}  # fmt: skip
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.mark.parametrize("sharing", ["none", "hard"])
+def test_patience_is_for_what_is_selected(monkeypatch, tmp_path, sharing):
+    config, found = preset("smoke"), {}
+    config.grid.sharing, config.grid.rho, config.grid.seeds = [sharing], [0.0], [0]
+    config.joint = dataclasses.replace(config.joint, evaluate_every=1, patience=2)
+    check_study(config)
+    job = load_study(config, tmp_path, build_accelerator(precision="no"))
+
+    def train(*, config, directory, select_by, **rest):
+        found[directory.name] = (select_by, config.patience)
+        return SimpleNamespace(seconds=0.0)
+
+    monkeypatch.setattr(training, "fit", train)
+    training.train_cell(job, grid_cells(config.grid)[0], tmp_path)
+    selected = ("macro_f1", 2)
+    assert found == ({"recognition": selected, "synthesis": (None, None)} if sharing == "none" else {"joint": selected})
 
 
 @pytest.mark.parametrize("schedule", ["joint", "two_step"])
@@ -278,6 +298,12 @@ def test_few_labels_are_the_same_for_every_unit_and_of_every_class():
         (["--variants", "{open: {unit: leaky}}"], "--variants is 'open': it must be one of those in the grid"),
         (["--unit_options", "{leaky: {kernel: 3}}"], "unit 'leaky' has no option 'kernel'"),
         (["--joint.aggregator", "dwa"], "--joint.aggregator is 'dwa': it must be in --grid.aggregators"),
+        (["--joint.aggregator_options", "{c: 0.3}"], "no aggregator to read them: leave them out"),
+        (["--joint.precision", "bf16"], "--joint.precision is 'bf16': it must be in --precision"),
+        (["--recognition.precision", "no"], "--recognition.precision is 'no': it must be in --precision"),
+        (["--joint.seed", "3"], "--joint.seed is 3: every training has a seed of its own, leave it out"),
+        (["--recognition.seed", "3"], "--recognition.seed is 3: every training"),
+        (["--grid.schedules", "[two_step]", "--joint.patience", "2"], "it is --recognition.patience that counts"),
         (["--grid.sharring", "[leaky]"], "grid.sharring"),
         (["--model.generator", "diffusion"], "--model.generator is 'diffusion': it must be gan in a study"),
         (["--preset", "smole"], "unknown preset 'smole': use smoke, quick or full"),

@@ -46,13 +46,37 @@ def test_override_keeps_kinds_of_sequences():
         ({"modell": 1}, "no option 'modell'"),
         ({"model.sharing.x": 1}, "no option 'x'"),
         ({"data.fer.train": False}, "no 'fer', only rendered"),
-        ({"model.sharing": 3}, "must be a str"),
-        ({"model.tasks": "expression"}, "must be a list"),
+        ({"model.sharing": 3}, "model.sharing is 3: it must be text"),
+        ({"model.tasks": "expression"}, "must be a list, each text"),
+        ({"training.learning_rate": None}, "training.learning_rate is None: it must be a number"),
+        ({"training.patience": "many"}, "training.patience is 'many': it must be a whole number or null"),
+        ({"training.batch_size": 32.5}, "it must be a whole number"),
+        ({"training.betas": [0.9]}, "it must be a list of 2: a number, a number"),
+        ({"losses": None}, "losses is None: it is a group"),
+        ({"mirror": 1}, "it must be true or false"),
+        ({"sampling": {"rendered": "all"}}, "one of size, equal, temperature or a mapping, each value a number"),
+        ({"losses.weights.landmarks": "much"}, "losses.weights.landmarks is 'much': it must be a number"),
     ],
 )
 def test_override_names_what_it_does_not_know(change, said):
     with pytest.raises(InputError, match=f"variants.v: .*{said}"):
         override(Options(), change, where="variants.v")
+
+
+def test_override_takes_every_kind_that_an_option_may_have():
+    options = override(Options(sources=["rendered"]), {"sampling": {"rendered": 1.0}, "sources": None})
+    assert options.sampling == {"rendered": 1.0} and options.sources is None
+    changed = override(options, {"sampling": "equal", "sources": ("rendered",), "training.patience": 3})
+    assert changed.sampling == "equal" and changed.sources == ["rendered"] and changed.training.patience == 3
+    changed = override(changed, {"training.patience": None, "losses.weights.landmarks": 1})
+    assert changed.training.patience is None and changed.losses.weights == {"landmarks": 1}
+
+
+def test_changes_that_need_each_other_are_made_together():
+    changes = {"training.aggregator_options": {"learning_rate": 0.1}, "training.aggregator": "famo"}
+    for order in (changes, dict(reversed(changes.items()))):
+        training = override(Options(), order).training
+        assert training.aggregator == "famo" and training.aggregator_options == {"learning_rate": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +95,14 @@ def test_override_names_what_it_does_not_know(change, said):
         ({"variants": {"v": {"data.rendered.per_class": 9}}}, "data.rendered.per_class is the same for all"),
         ({"variants": {"v": {"training.seed": 9}}}, "training.seed is the same for all variants"),
         ({"training": TrainingConfig(seed=3)}, "--training.seed is 3: every training has a seed of its own"),
-        ({"variants": {"v": {"labelled": "al"}}}, "labelled: is 'al', it must be one of any, all"),
+        ({"variants": {"v": {"labelled": "al"}}}, "labelled is 'al': it must be one of any, all"),
+        ({"variants": {}}, "variants: give at least one row"),
+        ({"variants": {"v": {}}, "only": []}, "only: name at least one variant"),
+        ({"training": TrainingConfig(patience=3)}, "^training.patience is 3: .*: leave it out"),
+        ({"training": TrainingConfig(evaluate_every=3)}, "^training.evaluate_every is 3: .*: leave it out"),
+        ({"training": TrainingConfig(precision="bf16")}, "^training.precision is 'bf16': leave it out, and give prec"),
+        ({"variants": {"v": {"training.patience": 3}}}, "^variants.v: training.patience is 3"),
+        ({"variants": {"v": {"training.precision": "no"}}}, "^variants.v: training.precision is 'no'"),
         ({"variants": {"v": {"sampling": "evenly"}}}, "it must be one of size, equal, temperature"),
         ({"variants": {"v": {"model.shared": 1}}}, "variants.v: model.shared: there is no option 'shared'"),
     ],

@@ -383,6 +383,16 @@ def test_a_task_without_a_label_in_the_batch_holds_nobody_back(name):
     assert all(each.isfinite().all() for each in later)
 
 
+@pytest.mark.parametrize("length", [0.01, 1.0, 100.0])
+def test_the_step_of_a_bargain_is_clipped_with_a_task_absent_too(length):
+    rows, rule = length * jacobian(2), build_weighting("nash_mtl", "ab", {"max_norm": 0.5})
+    alpha = torch.as_tensor(rule.state_dict()["alpha"]).double()
+    weights = weigh("nash_mtl", rows * torch.tensor([[1.0], [0.0]], dtype=torch.float64), rule=rule)
+    expected = min(0.5, float((alpha[0] * rows[0]).norm()))
+    assert weights[1] == 0 and float((weights @ rows).norm()) == pytest.approx(expected)
+    assert not weigh("nash_mtl", 0 * rows, rule=rule).any()
+
+
 def test_a_period_without_a_task_is_not_taken_for_progress():
     rule = build_weighting("dwa", "ab", {"period": 1})
     for losses in ([1.0, 0.0], [1.0, 0.0], [1.0, 2.0], [1.0, 2.0]):

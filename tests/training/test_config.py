@@ -63,12 +63,30 @@ def test_vectors_do_not_decay(optimizer):
         {"learning_rate": -1e-3},
         {"weight_decay": float("nan")},
         {"clip_norm": float("inf")},
+        {"clip_norm": 0.0},
+        {"milestones": (150, 400)},
+        {"milestones": (0.8, 0.5)},
+        {"milestones": (0.0, 0.5)},
+        {"gamma": -0.1},
+        {"steps": 3.5},
+        {"steps": True},
+        {"steps": None},
+        {"learning_rate": None},
+        {"patience": "many"},
+        {"betas": (0.9,)},
+        {"aggregator_options": {"c": 0.5}},
         {"betas": (0.9, 1.0)},
     ],
 )
 def test_bad_settings_are_named(settings):
     with pytest.raises(InputError, match=next(iter(settings))):
         TrainingConfig(**settings)
+
+
+def test_what_the_settings_allow():
+    config = TrainingConfig(clip_norm=None, milestones=[], gamma=0, betas=[0.5, 0.999], aggregator_options={})
+    assert config.milestones == () and config.betas == (0.5, 0.999)
+    TrainingConfig(aggregator="famo", aggregator_options={"learning_rate": 1})
 
 
 def test_checkpoints_are_due_by_steps_or_by_time():
