@@ -80,8 +80,8 @@ def action_unit_metrics(
 
 def action_unit_sums(outputs: Tensor, action_units: Tensor, *, threshold: float = THRESHOLD) -> FaceSums:
     """The mean F1 of outputs (S, N, A) as a score of sums. Threshold and errors as :func:`action_unit_metrics`."""
-    *pair, labelled = _labelled(outputs, action_units, range(action_units.shape[-1]))
-    return FaceSums(_counts(*pair, threshold), labelled, lambda sums: mean_of_defined(_f1(sums)))
+    given, truth, labelled = _labelled(outputs, action_units, range(action_units.shape[-1]))
+    return FaceSums(_counts(given, truth, threshold), labelled, lambda sums: mean_of_defined(_f1(sums)))
 
 
 def consistency(x: np.ndarray, y: np.ndarray) -> float:

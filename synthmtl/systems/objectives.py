@@ -30,6 +30,7 @@ class LossOptions:
         class_weighted: weigh expressions by their inverse frequency.
         label_smoothing: of expressions and compound expressions.
         unit_weighted: weigh the positive labels of rare action units.
+        unit_threshold: intensity from which a unit counts as active in that.
         landmarks: ``wing`` or ``l1``.
         association: weight of association learning; 0 turns it off.
         association_warmup: share of the steps over which its consistency terms grow to their weight.
@@ -41,6 +42,7 @@ class LossOptions:
     class_weighted: bool = False
     label_smoothing: float = 0.0
     unit_weighted: bool = False
+    unit_threshold: float = 0.5
     landmarks: Literal["wing", "l1"] = "wing"
     association: float = 0.0
     association_warmup: float = 0.3
@@ -62,6 +64,7 @@ def build_objective(model: MultiTaskModel, options: LossOptions, table: FaceTabl
         class_weighted=options.class_weighted,
         label_smoothing=options.label_smoothing,
         unit_weighted=options.unit_weighted,
+        unit_threshold=options.unit_threshold,
         landmarks=options.landmarks,
     )
     weights = {name: weight for name, weight in options.weights.items() if name in losses}

@@ -45,7 +45,10 @@ def build_results(job: SystemJob, title: str) -> dict:
         for where, table in job.scored.items()
         if set(_tasks(outputs[first][0][where], table)) & set(_tasks(outputs[other][0][where], table))
         for task, compared in compare_tasks(
-            [each[where] for each in outputs[first]], [each[where] for each in outputs[other]], table
+            [each[where] for each in outputs[first]],
+            [each[where] for each in outputs[other]],
+            table,
+            unit_threshold=_unit_threshold(job, where),
         ).items()
     ]
     return {
@@ -71,15 +74,20 @@ def _tasks(outputs: dict[str, Tensor], table: FaceTable) -> list[str]:
 
 def _scores(job: SystemJob, outputs: Sequence[dict[str, dict[str, Tensor]]], where: str) -> dict:
     """{task: headline with interval, and all metrics of each seed} of one variant on one split."""
-    table = job.scored[where]
+    table, threshold = job.scored[where], _unit_threshold(job, where)
     given = [each[where] for each in outputs]
     if not _tasks(given[0], table):
         return {}
-    each = [task_metrics(one, table) for one in given]
+    each = [task_metrics(one, table, unit_threshold=threshold) for one in given]
     return {
         task: headline.as_dict() | {"all": [metrics[task] for metrics in each]}
-        for task, headline in task_intervals(given, table).items()
+        for task, headline in task_intervals(given, table, unit_threshold=threshold).items()
     }
+
+
+def _unit_threshold(job: SystemJob, where: str) -> float:
+    """That of the data set whose split it is."""
+    return job.config.data[where.rpartition("/")[0]].unit_threshold
 
 
 def format_table(results: dict) -> str:

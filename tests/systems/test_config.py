@@ -86,6 +86,7 @@ def test_changes_that_need_each_other_are_made_together():
         ({"data": {"a": Source(labels=["expresion"])}}, "data.a.labels: unknown task 'expresion'"),
         ({"data": {"a": Source(score=["testing"])}}, "data.a.score: unknown split 'testing'"),
         ({"data": {"a": Source(score=[])}}, "nothing would be measured"),
+        ({"data": {"a": Source(unit_threshold=0)}}, r"data.a.unit_threshold lies in \(0, 1\], not 0"),
         ({"sources": ["fer"]}, "sources: no data set 'fer'"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "none twice"),
