@@ -13,6 +13,7 @@ run; ``--preset smoke`` proves the installation. Scores and times: recipes/RESUL
 """
 
 import dataclasses
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,13 +32,16 @@ from synthmtl.data.splits import check_classes
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.errors import InputError
 from synthmtl.experiment import check_out, claim, describe_data, open_out, write_json
+from synthmtl.experiment.checks import check_faces
 from synthmtl.experiment.config import FaceOptions
-from synthmtl.experiment.stages import check_photographs, load_data
+from synthmtl.experiment.stages import load_data
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
 from synthmtl.metrics import bootstrap_intervals, recognition_metrics
 from synthmtl.models import Recognizer
 from synthmtl.models.inference import predict_table, save_network
 from synthmtl.training import Player, TrainingConfig, build_accelerator, check_same_data, check_seed, fit
+
+log = logging.getLogger("synthmtl")
 
 
 @dataclass
@@ -88,7 +92,6 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
     """The splits that the data bring along, or rendered ones."""
     if options.path is None:
         return load_data(options)[0].tables()
-    check_photographs(options)
     tables = read_tables(
         options.path,
         image_size=options.image_size,
@@ -103,24 +106,28 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
     tables = {"train": tables.pop("train")} | {name: table.select(~table.synthetic) for name, table in tables.items()}
     tables, _ = guard(tables, options.on_leak, options.path, reuse=True)
     check_classes(tables["train"], f"{options.path}, train")
+    for name, table in tables.items():
+        if not (table.expression >= 0).any():
+            raise InputError(f"{options.path}: no {name} face has an expression, so nothing can be scored: label some")
     return tables
 
 
 def scores(probabilities: torch.Tensor, table: FaceTable) -> dict:
     """Every score of a split, with intervals over its faces."""
     result = recognition_metrics(probabilities, table.expression, table.classes).as_dict()
-    return result | {"ci95": bootstrap_intervals(probabilities, table.expression, table.classes)}
+    return result | {"ci95": bootstrap_intervals(probabilities, table.expression, table.classes, subject=table.subject)}
 
 
 def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict:
     """Train, score every other split once, write ``model/`` and ``scores.json`` below ``out``."""
     check_seed("training", options.training)
+    check_faces(options.faces, Options().faces)
     if options.preset == "smoke":
         options.training = dataclasses.replace(options.training, steps=4, batch_size=16, log_every=2)
     accelerator = build_accelerator(precision=options.precision)
     placement = {"rank": accelerator.process_index, "world": accelerator.num_processes}
     if accelerator.is_main_process:
-        check_out(out, resume=resume, overwrite=overwrite)
+        check_out(out, resume=resume, overwrite=overwrite, options=dataclasses.asdict(options))
 
     # 1. Faces; nothing is replaced before they are read.
     tables = read(options.faces)
@@ -156,6 +163,8 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
         directory=out,
         description="recognition",
     )
+    if accelerator.is_main_process:
+        save_network(model, out / "model")
     # 4. Scores, with and without the faces that have a look-alike in training.
     report = {
         "preset": options.preset,
@@ -169,12 +178,14 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
             continue
         table = table.with_classes(model.classes)
         outputs = predict_table(model, table, device=accelerator.device, mirror=options.mirror)
-        fresh = torch.ones(len(table), dtype=torch.bool)
+        fresh = table.expression >= 0
         fresh[seen[name]] = False
         rows = torch.where(fresh)[0]
-        report["splits"][name] = scores(outputs, table) | {"without_leaks": scores(outputs[rows], table.select(rows))}
+        if not len(rows):
+            log.warning("%s: every labelled face has a look-alike in train, so there are no scores without them", name)
+        without = scores(outputs[rows], table.select(rows)) if len(rows) else None
+        report["splits"][name] = scores(outputs, table) | {"without_leaks": without}
     if accelerator.is_main_process:
-        save_network(model, out / "model")
         write_json(out / "scores.json", report)
         for name, each in report["splits"].items():
             low, high = each["ci95"]["macro_f1"]

@@ -99,7 +99,7 @@ def _score(
     )
     probabilities = predict_table(model, test, device=accelerator.device)
     scores = recognition_metrics(probabilities, test.expression, test.classes)
-    intervals = bootstrap_intervals(probabilities, test.expression, test.classes)
+    intervals = bootstrap_intervals(probabilities, test.expression, test.classes, subject=test.subject)
     return {name: getattr(scores, name) for name in _SCORES} | {"ci95": {name: intervals[name] for name in _SCORES}}
 
 

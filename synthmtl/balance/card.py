@@ -14,7 +14,7 @@ _COLUMNS = """\
 | `source_file`, `source_row`, `source_expression` | the edited face, its row in the table, what it shows; none if \
 the face is new |
 | `generator` | first 16 hex digits of the SHA-256 of the generator's weights |
-| `seed`, `attempt` | seed of what was drawn, and which attempt it was, from 0 |
+| `seed`, `attempt` | seed of what was drawn (missing for faces of an earlier set), and which attempt it was, from 0 |
 | `agreement` | the judge's probability of `expression`; missing without the filter |
 | `below_threshold` | `true` where the judge rejected every attempt and the best one fills the set up |
 | `filtered` | `false` where faces were taken as they came, without a judge |

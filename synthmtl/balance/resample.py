@@ -33,7 +33,7 @@ class ExpressionBalancer:
         generator, judge, calibration, filter, device, directory: as for
             :func:`~synthmtl.balance.synthesize.synthesize_balancing_set`.
         sampling_strategy: as for :func:`~synthmtl.balance.strategy.resolve_strategy`; with whole numbers as labels, a
-            mapping may have these as keys. A float is for two classes only.
+            mapping may have these as keys. A ratio is for two classes only.
         random_state: seed of everything drawn.
         classes: what whole numbers stand for as labels of arrays, 0 first; None = the generator's classes. Give it
             for data sets with codes of their own.
@@ -93,7 +93,8 @@ class ExpressionBalancer:
         classes = tuple(self.generator.classes)
         if unknown := sorted(set(expressions) - set(classes)):
             raise InputError(f"the generator does not know {unknown[0]}: it makes {', '.join(classes)}")
-        table = FaceTable(images, classes, expression=torch.tensor([classes.index(e) for e in expressions]))
+        indices = torch.tensor([classes.index(e) for e in expressions], dtype=torch.int64)  # also of no face
+        table = FaceTable(images, classes, expression=indices)
         made = self._made(table, _by_name(self.sampling_strategy, names))
         called = {expression: label for expression, label in reversed(list(zip(expressions, labels, strict=True)))}
         wanted = [made.classes[i] for i in made.expression.tolist()]

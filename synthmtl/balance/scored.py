@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -17,8 +17,9 @@ from synthmtl.data.load import read_tables
 from synthmtl.data.readers.formats import detect_format
 from synthmtl.data.readers.hugging_face import is_hugging_face, some_pictures
 from synthmtl.data.readers.image_folder import ALL, SPLITS, contact_sheets, list_faces
+from synthmtl.data.readers.metadata import SOURCE_KEY
 from synthmtl.data.sources import Source
-from synthmtl.data.table import FaceTable
+from synthmtl.data.table import FaceTable, attribute_words
 from synthmtl.errors import InputError
 from synthmtl.labels import ordered_classes
 
@@ -89,12 +90,11 @@ def read_scored_sets(real: str | Path, synthetic: str | Path) -> ScoredSets:
     tables = read_tables(synthetic, image_size=size, channels=channels)
     made = _kind(FaceTable.concatenate([t.replace(attributes={}) for t in tables.values()]), True, synthetic, notes)
     classes = ordered_classes((*photographs.classes, *made.classes))
-    sources = _source_files(synthetic)
     return ScoredSets(
         real=photographs.with_classes(classes),
         synthetic=made.with_classes(classes),
         test=test.with_classes(classes) if test is not None and len(test) else None,
-        source_row=match_files(photographs.files, [sources.get(file) for file in made.files]),
+        source_row=match_files(photographs.files, sources_of(synthetic, made)),
         filtered_by=_filtered_by(synthetic),
         notes=notes,
     )
@@ -150,13 +150,23 @@ def _kind(table: FaceTable, synthetic: bool, path: str | Path, notes: list[str])
     return kept
 
 
+def sources_of(path: str | Path, table: FaceTable) -> list[str | None]:
+    """``source_file`` of each face of a table that was read from a data set, where it has one."""
+    files = _source_files(path)
+    words = attribute_words(table, SOURCE_KEY) if SOURCE_KEY in table.attributes else [None] * len(table)
+    return [files.get(file) or word for file, word in zip(table.files, words, strict=True)]
+
+
 def _source_files(path: str | Path) -> dict[str, str]:
-    """``source_file`` of the faces that have one, by the name of their file."""
+    """``source_file`` of the faces of an image folder that have one, by the name of their file.
+
+    Tables leave it out where each source is there once only.
+    """
     if detect_format(path) != "image_folder":
         return {}
     with Source(path) as source:
         faces = list_faces(source, lambda message: None).faces
-        told = {source.where(face.name): face.record and face.record.get("source_file") for face in faces}
+        told = {source.where(face.name): face.record and face.record.get(SOURCE_KEY) for face in faces}
     return {file: str(name) for file, name in told.items() if name}
 
 
@@ -174,6 +184,23 @@ def match_files(files: list[str], wanted: list[str | None]) -> Tensor:
         same = [row for row in by_name.get(parts[-1], []) if _ends(files[row], parts)] if parts else []
         rows.append(same[0] if len(same) == 1 else -1)
     return torch.tensor(rows, dtype=torch.int64)
+
+
+def homes_of(sources: Sequence[str | None], tables: Sequence[FaceTable]) -> Tensor:
+    """(M,) int64, the number of the table that holds the photograph which each source names; -1 = none or many.
+
+    A photograph goes by its file and, in a balanced set, by its own ``source_file``.
+    """
+    homes, files, own = [], [], []
+    for number, table in enumerate(tables):
+        words = attribute_words(table, SOURCE_KEY) if SOURCE_KEY in table.attributes else [None] * len(table)
+        for row in torch.where(~table.synthetic)[0].tolist():
+            homes.append(number)
+            files.append(table.files[row])
+            own.append(words[row] or "")
+    rows, others = (match_files(names, list(sources)) for names in (files, own))
+    rows = torch.where(rows < 0, others, rows)
+    return torch.tensor([*homes, -1])[rows]
 
 
 def _ends(file: str, parts: tuple[str, ...]) -> bool:

@@ -7,6 +7,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
+from numbers import Real
 
 from synthmtl.errors import InputError
 from synthmtl.labels import canonical_expression
@@ -28,7 +29,7 @@ def resolve_strategy(counts: Mapping[str, int], strategy: Strategy) -> dict[str,
       (blur, grain) gives the rare classes away, and real rare faces, which lack it, are missed.
     - {class: total}: the wanted total of each named class, in any spelling that ``labels`` knows.
     - callable: from the counts to such a mapping.
-    - float in (0, 1], for two classes only: the wanted ratio of the rarer class to the other, rounded to faces.
+    - number in (0, 1], for two classes only: the wanted ratio of the rarer class to the other, rounded to faces.
 
     Strategies by name, and a ratio, look at classes with at least one face: nothing in the data shows the others. A
     mapping may name a class without any, e.g. for a generator that learned it elsewhere.
@@ -61,8 +62,8 @@ def strategy_for_report(counts: Mapping[str, int], strategy: Strategy) -> str | 
     """The strategy as ``report.json`` and ``balance.json`` state it: its name, or the wanted totals."""
     if isinstance(strategy, str):
         return strategy
-    if isinstance(strategy, float):
-        return f"ratio {strategy:g}"
+    if isinstance(strategy, Real):
+        return f"ratio {float(strategy):g}"
     added = resolve_strategy(counts, strategy)
     return {name: count + added[name] for name, count in counts.items()}
 
@@ -77,10 +78,10 @@ def _totals(counts: Mapping[str, int], present: Mapping[str, int], strategy: Str
         if not isinstance(mapping, Mapping):
             raise InputError(f"a callable strategy must return {{class: total}}, not {type(mapping).__name__}")
         return _mapped(counts, mapping)
-    if isinstance(strategy, float):
-        return _ratio(present, strategy)
+    if isinstance(strategy, Real) and not isinstance(strategy, bool):
+        return _ratio(present, float(strategy))
     raise InputError(
-        f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}, {{class: total}}, a callable or a ratio (float)"
+        f"strategy {strategy!r} is none of {', '.join(STRATEGIES)}, {{class: total}}, a callable or a ratio (a number)"
     )
 
 

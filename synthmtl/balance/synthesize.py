@@ -144,7 +144,7 @@ def synthesize_balancing_set(
         InputError: if classes, sizes or channels differ, the judge is the generator or missing, an option is out of
             range or not for this generator, or the directory holds chunks of another job.
     """
-    _check_parts(generator, judge, table)
+    check_parts(generator, judge, table)
     options = sampling_arguments(generator, sampling)
     if not filter:
         judge = calibration = None
@@ -160,7 +160,7 @@ def synthesize_balancing_set(
         plan = make_plan(
             table, plan, seed=seed, sources=sources, candidates=(max_attempts + 1) // 2, max_uses=max_uses, match=match
         )
-    _check_plan(plan, table, generator, sampling)
+    check_plan(plan, table, generator, sampling)
     generator.to(device)
     targets = targets or ClassTargets(generator, table)
     limits = {"min_change": min_change, "min_distance": min_distance, "max_correlation": max_correlation}
@@ -284,8 +284,13 @@ def _turns(count: int, rank: int, world: int) -> list[int]:
     return [*own, *(n for n in reversed(range(count)) if n not in own)]
 
 
-def _check_parts(generator: FaceGenerator, judge: nn.Module | None, table: FaceTable) -> None:
-    if judge is generator:
+def check_parts(generator: FaceGenerator, judge: nn.Module | None, table: FaceTable) -> None:
+    """Stop at networks that do not suit each other, or the faces.
+
+    Raises:
+        InputError: if the judge is the generator, or has its weights, or if classes, sizes or channels differ.
+    """
+    if judge is generator or (judge is not None and weights_hash(judge) == weights_hash(generator)):
         raise InputError("the judge is the generator itself: give a recognizer that did not train with it")
     if generator.classes != table.classes:
         raise InputError(
@@ -300,9 +305,12 @@ def _check_parts(generator: FaceGenerator, judge: nn.Module | None, table: FaceT
             raise InputError(f"the generator wants faces of {wanted} {name}, the data have {found}: read them so")
 
 
-def _check_plan(
-    plan: BalancePlan, table: FaceTable, generator: FaceGenerator, sampling: SamplingOptions | None
-) -> None:
+def check_plan(plan: BalancePlan, table: FaceTable, generator: FaceGenerator, sampling: SamplingOptions | None) -> None:
+    """Stop at a plan that this generator cannot carry out, or that is for other faces.
+
+    Raises:
+        InputError: naming what does not suit.
+    """
     if not plan.edits and not makes_new_faces(generator):
         raise InputError("sources is none, but this generator edits faces: only a diffusion model makes new ones")
     if not plan.edits and sampling and sampling.strength is not None:

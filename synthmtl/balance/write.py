@@ -24,7 +24,8 @@ from synthmtl.balance.formats import (
 )
 from synthmtl.balance.result import BalancingResult
 from synthmtl.balance.sheet import contact_cells, draw_sheet, new_cells, sheet_rows
-from synthmtl.data.table import FaceTable
+from synthmtl.data.readers.metadata import SOURCE_KEY
+from synthmtl.data.table import FaceTable, attribute_words
 from synthmtl.data.writer import metadata_rows
 from synthmtl.errors import InputError
 from synthmtl.files import write_text
@@ -40,6 +41,9 @@ _Named = tuple[str, Tensor, dict | None, dict]
 _PROVENANCE = (
     "source_file", "source_row", "source_expression", "seed", "attempt", "generator", "below_threshold", "filtered",
 )  # fmt: skip
+_FLAGS = ("below_threshold", "filtered")
+_TOLD = (SOURCE_KEY, "source_expression", "generator", *_FLAGS)  # what is read back as words
+_TRUTH = {"True": True, "False": False}
 
 
 def write_balancing_set(
@@ -73,7 +77,8 @@ def write_balancing_set(
         generator: that made the faces, for the contact sheet.
         table: the training faces that were balanced.
         originals: write them too, and what had been synthesized among them, so that the folder is a balanced data set
-            by itself.
+            by itself. What the table says of how these were made is kept, but their seeds, which its numbers do not
+            hold to the last digit; they name their photograph as it is called in this table.
         format: one of :data:`~synthmtl.balance.formats.FORMATS`.
         files: what has written faces of an ``imagefolder`` while they were made.
         license_note: the card's line on the license.
@@ -153,17 +158,42 @@ def _faces(result: BalancingResult, real: FaceTable, table: FaceTable) -> Iterat
     # A set that was balanced before brings such columns along.
     labels.attributes = {name: column for name, column in labels.attributes.items() if name not in _PROVENANCE}
     shorten = shortener(table.files)
+    earlier = _earlier(real, shorten)
     for i, row in enumerate(metadata_rows(labels)):
         made = i - len(real)
-        if made < 0:
-            further: dict[str, Any] = dict.fromkeys(_PROVENANCE) | {"source_file": shorten(real.files[i])}
+        if i in earlier:
             # Faces that an earlier set brought along stay marked, in the picture, too.
-            kind, record = ("earlier", further) if row["synthetic"] else ("original", None)
-            yield f"{kind}-{i:06d}", real.images[i], record, row | further
+            yield f"earlier-{i:06d}", real.images[i], earlier[i], row | earlier[i]
+        elif made < 0:
+            further = dict.fromkeys(_PROVENANCE) | {"source_file": shorten(real.files[i])}
+            yield f"original-{i:06d}", real.images[i], None, row | further
         else:
             record = result.records[made] | {"source_file": shorten(result.records[made]["source_file"])}
             name = PurePosixPath(result.table.files[made]).stem
             yield name, result.table.images[made], record, row | {key: record[key] for key in _PROVENANCE}
+
+
+def _earlier(table: FaceTable, shorten: Callable[[str | None], str | None]) -> dict[int, dict[str, Any]]:
+    """Records of the faces that an earlier set brought along, by row: what the table says of how they were made."""
+    rows = torch.where(table.synthetic)[0].tolist()
+    if not rows:
+        return {}
+    told = {name: attribute_words(table, name) for name in _TOLD if name in table.attributes and name in table.words}
+    own: list[str | None] = told.pop(SOURCE_KEY, [None] * len(table))
+    photographs: dict[str | None, int] = {}
+    for i in torch.where(~table.synthetic)[0].tolist():
+        photographs.setdefault(own[i] or shorten(table.files[i]), i)
+    records = {}
+    for i in rows:
+        record: dict[str, Any] = dict.fromkeys(_PROVENANCE) | {name: words[i] for name, words in told.items()}
+        record |= {name: _TRUTH.get(record[name]) for name in _FLAGS}
+        if "attempt" in table.attributes and not table.attributes["attempt"][i].isnan():
+            record["attempt"] = int(table.attributes["attempt"][i])
+        # The photograph has another name here than in the data that the earlier set was made of.
+        source = photographs.get(own[i]) if own[i] else None
+        record[SOURCE_KEY] = shorten(own[i] if source is None else table.files[source])
+        records[i] = record | {"source_row": source}
+    return records
 
 
 def _claim(result: BalancingResult, directory: Path, originals: bool, format: str) -> bool:

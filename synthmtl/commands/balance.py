@@ -88,6 +88,7 @@ def run_balance(options: Namespace) -> None:
         write_balancing_set,
     )
     from synthmtl.balance.formats import FaceFiles
+    from synthmtl.balance.synthesize import check_parts, check_plan
     from synthmtl.data.load import load_splits
     from synthmtl.experiment import check_out, claim, describe_data, open_out
     from synthmtl.models.inference import load_network
@@ -112,12 +113,16 @@ def run_balance(options: Namespace) -> None:
     )  # fmt: skip
     check_same_data(accelerator, splits.tables())
     table = splits.train
+    # Whatever is wrong with the options is said before the folder is claimed, or emptied.
+    check_parts(generator, judge, table)
     plan = make_plan(
         table, options.strategy, seed=options.seed, candidates=(options.attempts + 1) // 2,
         sources=options.sources, max_uses=options.max_uses, match=options.match,
     )  # fmt: skip
     if not len(plan.target):
         raise InputError(f"{options.data}: strategy {options.strategy} wants no further face: nothing to balance")
+    check_plan(plan, table, generator, sampling)
+    targets = _targets(generator, table, Path(options.model) / "labeler", device)
     calibration = None
     if judge is not None:
         how = {"quantile": options.quantile, "mistaken_at_most": options.mistaken_at_most}
@@ -137,7 +142,7 @@ def run_balance(options: Namespace) -> None:
         judge,
         table,
         plan,
-        targets=_targets(generator, table, Path(options.model) / "labeler", device),
+        targets=targets,
         calibration=calibration,
         filter=judge is not None,
         max_attempts=options.attempts,

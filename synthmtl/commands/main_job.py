@@ -18,6 +18,7 @@ from synthmtl.commands.options import (
 )
 from synthmtl.commands.shared import DATA_HELP
 from synthmtl.commands.talk import add_json_option, add_quiet_option, tell
+from synthmtl.errors import InputError
 
 
 def _main_job_options(parser: ArgumentParser, argv: Sequence[str], *, rendered: bool) -> None:
@@ -40,10 +41,21 @@ def main_job_parser(argv: Sequence[str], *, prog: str) -> ArgumentParser:
 
 
 def main_job_config(options: Namespace) -> Any:
-    """The options of a parsed command line as a ``MainJobConfig``."""
-    from synthmtl.experiment import MainJobConfig
+    """The options of a parsed command line as a ``MainJobConfig``.
 
-    return recipe_options(MainJobConfig, options)
+    Raises:
+        InputError: if two options say where the faces are, or one is for other faces than these.
+    """
+    from synthmtl.experiment import MainJobConfig, preset
+    from synthmtl.experiment.checks import check_faces
+
+    config = recipe_options(MainJobConfig, options)
+    if "data" in options:
+        if config.faces.path not in (None, options.data):
+            raise InputError(f"--faces.path is {config.faces.path}, --data is {options.data}: leave --faces.path out")
+        config.faces.path = options.data
+    check_faces(config.faces, preset(config.preset, rendered=config.faces.path is None).faces)
+    return config
 
 
 def print_scores(report: dict, out: Path | None = None) -> None:
@@ -89,8 +101,6 @@ def run_main_job_command(options: Namespace) -> None:
     from synthmtl.experiment import run_main_job
 
     config = main_job_config(options)
-    if "data" in options:
-        config.faces.path = options.data
     out = Path(options.out)
     report = run_main_job(config, out, resume=options.resume, overwrite=options.overwrite)
     if not _first():

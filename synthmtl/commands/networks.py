@@ -62,8 +62,12 @@ def run_evaluate(options: Namespace) -> None:
     run = as_in_the_run(options)
     seed = run.pop("split_seed", 0) if options.split_seed is None else options.split_seed
     wanted |= {name: value for name, value in run.items() if name != "split_seed"}
-    # A split that is there needs no other one beside it, nor every class.
-    table, notes = read_tables(options.data, **wanted).get(options.split), []
+    # A split that is there needs no other one beside it, nor every class. But what the run held out, for lack of other
+    # splits, was held out of the training faces.
+    tables = read_tables(options.data, **wanted)
+    whole = options.split != "train" or {"validation", "test"} <= tables.keys()
+    table, notes = tables.get(options.split) if whole else None, []
+    del tables  # the faces of other splits need not wait in memory
     if table is None:
         splits = load_splits(options.data, split_seed=seed, **wanted)
         table, notes = getattr(splits, options.split), splits.notes
@@ -73,7 +77,7 @@ def run_evaluate(options: Namespace) -> None:
     device = default_device()
     probabilities = predict_table(model.to(device), table, device=device)
     scores = dataclasses.asdict(recognition_metrics(probabilities, table.expression, table.classes))
-    intervals = bootstrap_intervals(probabilities, table.expression, table.classes)
+    intervals = bootstrap_intervals(probabilities, table.expression, table.classes, subject=table.subject)
     out.parent.mkdir(parents=True, exist_ok=True)
     found = {"split": options.split, "notes": notes, "classes": table.classes} | scores | {"ci95": intervals}
     write_json(out, found)
@@ -153,21 +157,23 @@ def run_synthesize(options: Namespace) -> None:
     how = sampling_arguments(model, sampling) | {"spread": options.spread}
     out, written = None, []
     new = ((number, "new", None) for number in range(options.new or 0))
-    for number, file, image in readable_faces(options.images, model) if options.new is None else new:
-        if out is None:
-            out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
-            claim(out, {"command": "synthesize", "generator": weights_hash(model)} | settings(options))
-        name = out / f"{number:05d}-{Path(file).stem[:_STEM]}-{said}.png"
-        if not name.exists():
-            style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
-            made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
-            with replacing(name) as partial:
-                to_pil_image(to_pixels(made[0]).cpu()).save(partial, "PNG")
-        written.append(str(name))
-        if not options.json:
-            print(name, flush=True)
-    if options.json:
-        print(json.dumps({"out": str(out), "files": written}))
+    try:
+        for number, file, image in readable_faces(options.images, model) if options.new is None else new:
+            if out is None:
+                out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
+                claim(out, {"command": "synthesize", "generator": weights_hash(model)} | settings(options))
+            name = out / f"{number:05d}-{Path(file).stem[:_STEM]}-{said}.png"
+            if not name.exists():
+                style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
+                made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
+                with replacing(name) as partial:
+                    to_pil_image(to_pixels(made[0]).cpu()).save(partial, "PNG")
+            written.append(str(name))
+            if not options.json:
+                print(name, flush=True)
+    finally:  # an image that cannot be read is told of at the end, and those beside it have been edited
+        if options.json and written:
+            print(json.dumps({"out": str(out), "files": written}))
     log.info("%s of %s → %s", counted(len(written), "face"), said, out)
 
 

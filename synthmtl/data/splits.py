@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.duplicates import duplicate_groups
+from synthmtl.data.randomness import derive_seed
 from synthmtl.data.storage import take_faces
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -131,6 +132,7 @@ def _assign(table: FaceTable, shares: np.ndarray, seed: int) -> np.ndarray:
     need = np.outer(shares, totals)
     have = np.zeros_like(need)
     part = np.full(len(counts), -1)
+    seed = seed if seed >= 0 else derive_seed("split", seed)  # NumPy takes none below 0
     random = np.random.default_rng(seed).permutation(len(counts))
     order = random[np.argsort(-(counts[random] / totals).sum(1), kind="stable")]
 

@@ -116,7 +116,8 @@ def metadata_rows(table: FaceTable) -> Iterator[dict[str, Any]]:
         if name in NAMED_KEYS or name in columns:
             raise InputError(f"attribute {name!r} has the name of a label: rename it")
         if name in table.words:  # an empty text is a missing one, so that the column is text all through
-            columns[name] = [word or "" for word in attribute_words(table, name)]
+            words = [word or "" for word in attribute_words(table, name)]
+            columns |= {name: words} if any(words) else {}
         else:
             _add(columns, name, column)
     for i in range(len(table)):

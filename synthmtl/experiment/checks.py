@@ -6,7 +6,7 @@ from synthmtl.balance.plan import SOURCES
 from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.balance.synthesize import FILLS
 from synthmtl.errors import InputError, check
-from synthmtl.experiment.config import MainJobConfig, preset
+from synthmtl.experiment.config import FaceOptions, MainJobConfig, preset
 from synthmtl.labels import EXPRESSIONS, TASKS
 from synthmtl.losses.perceptual import PERCEPTUAL
 from synthmtl.models.conditions import CONDITIONS
@@ -23,6 +23,14 @@ GENERATOR_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 """Options of the parts that one generator has and the other has not."""
+
+RENDERED_ONLY = (
+    "train_counts", "validation_per_class", "test_per_class", "subjects", "render_seed", "nuisance_correlation",
+)  # fmt: skip
+"""Options of faces that are rendered."""
+
+READ_ONLY = ("format", "ferplus", "ferplus_rule", "split_seed", "on_bad_image", "on_leak")
+"""Options of faces that are read from a path."""
 
 
 def check_config(config: MainJobConfig, *, world: int = 1) -> None:
@@ -79,6 +87,22 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
         check_seed(name, getattr(config, name))
     for name, size in parts.items():
         check(size % world == 0, name, size, f"a multiple of the {world} processes")
+
+
+def check_faces(faces: FaceOptions, defaults: FaceOptions) -> None:
+    """Stop at options of rendered faces where faces are read from a path, and at the others' where they are rendered.
+
+    Args:
+        faces: as given on a command line.
+        defaults: what nobody gave, and so nobody misses.
+
+    Raises:
+        InputError: naming the option.
+    """
+    kind, these = ("rendered faces", "read") if faces.path is not None else ("faces that are read", "rendered")
+    for name in RENDERED_ONLY if faces.path is not None else READ_ONLY:
+        if getattr(faces, name) != getattr(defaults, name):
+            raise InputError(f"--faces.{name} is for {kind}, and these are {these}: leave it out")
 
 
 def check_generator(config: MainJobConfig) -> None:

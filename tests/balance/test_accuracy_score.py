@@ -36,6 +36,8 @@ def test_good_faces_teach_and_wrong_labels_mislead():
 def test_without_test_faces_some_real_ones_are_held_out():
     found = classification_accuracy_score(gratings(40, 0, size=24), gratings(10, 2, size=24), steps=1, batch_size=4)
     assert found["test_faces"] == 12 and found["held_out"] == "30 % of the real faces, by image"
+    below = classification_accuracy_score(gratings(40, 0), gratings(10, 2), steps=1, batch_size=4, seed=-1)
+    assert below["test_faces"] == 12 and below["seed"] == -1
 
 
 def test_one_class_teaches_nothing():

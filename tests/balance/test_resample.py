@@ -193,6 +193,7 @@ def test_without_filter_the_first_candidates_are_taken(painter):
         ([[1]], [0], "not list"),
         (np.zeros((2, 9, 9), np.uint8), [0, 1], r"\(2, 9, 9\) do not suit the generator: give \(N, 1, 8, 8\)"),
         (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "do not suit"),
+        (np.zeros((0, 8, 8), np.uint8), np.zeros(0, np.int64), "nothing to balance"),
         (np.zeros((2, 8, 8), np.uint8), [0], "2 faces need as many labels, not 1"),
         (np.zeros((2, 8, 8), np.uint8), None, "as many labels, not 0"),
         (np.zeros((2, 8, 8), np.uint8), [0, 4], "label 4 is no class: use 0 to 3"),

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from synthmtl.balance.scored import match_files, read_scored_sets
-from synthmtl.data.table import FaceTable
+from synthmtl.balance.scored import homes_of, match_files, read_scored_sets, sources_of
+from synthmtl.data.readers.image_folder import read_image_folder
+from synthmtl.data.table import FaceTable, coded_words
 from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
 
@@ -76,6 +77,36 @@ def test_files_match_by_whole_parts_and_only_once():
     wanted = ["train/anger/1.png", "1.png", "fear/11.png", None, "r/1.png", "other/rows.csv:7", "rows.csv:7", ""]
     assert match_files(files, wanted).tolist() == [0, -1, 2, -1, -1, 3, 3, -1]
     assert match_files([], wanted).tolist() == [-1] * 8
+
+
+def photographs(files, *, own=None, synthetic=None):
+    """Faces of these files; ``own`` is their ``source_file``."""
+    column, words = coded_words(own or [None] * len(files))
+    return FaceTable(
+        images=torch.zeros(len(files), 1, 8, 8, dtype=torch.uint8),
+        classes=("anger",),
+        files=files,
+        attributes={"source_file": column} if own else {},
+        words={"source_file": words} if own else {},
+        synthetic=torch.tensor(synthetic) if synthetic else None,
+    )
+
+
+def test_photographs_are_found_by_their_file_or_by_what_they_were_called_before():
+    tables = [
+        photographs(["/d/train/0.png", "/d/train/1.png"], own=["a/x.png", "a/y.png"], synthetic=[False, True]),
+        photographs(["/d/test/0.png"]),
+    ]
+    sources = ["train/0.png", "test/0.png", "a/x.png", "a/y.png", "train/1.png", "0.png", None]
+    assert homes_of(sources, tables).tolist() == [0, 1, 0, -1, -1, -1, -1]
+    assert homes_of([], tables).tolist() == []
+
+
+def test_sources_that_are_there_once_are_known_too(tmp_path):
+    made = photographs(["", ""]).replace(expression=torch.zeros(2, dtype=torch.int64))
+    write_image_folder(made, tmp_path, extra=[{"source_file": name} for name in ("a/0.png", "b/0.png")])
+    read = read_image_folder(tmp_path, image_size=8, channels=1)["train"]
+    assert not read.attributes and sources_of(tmp_path, read) == ["a/0.png", "b/0.png"]
 
 
 def test_nothing_to_read(tmp_path):

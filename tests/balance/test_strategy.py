@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from synthmtl.balance.strategy import resolve_strategy, strategy_for_report
@@ -34,6 +35,15 @@ def test_ratio_is_for_two_classes():
         resolve_strategy({"neutral": 100, "fear": 30}, 0.1)
 
 
+@pytest.mark.parametrize("ratio", [1, 1.0, np.float32(1), np.int64(1)])
+def test_any_number_is_a_ratio(ratio):
+    counts = {"neutral": 10, "fear": 3}
+    assert resolve_strategy(counts, ratio) == {"neutral": 0, "fear": 7}
+    assert strategy_for_report(counts, ratio) == "ratio 1"
+    assert resolve_strategy(counts, np.float32(0.8)) == {"neutral": 0, "fear": 5}
+    assert strategy_for_report(counts, np.float32(0.8)) == "ratio 0.8"
+
+
 def test_equal_classes_need_nothing():
     for strategy in ("auto", "all", "minority", "not minority"):
         assert sum(resolve_strategy({"neutral": 4, "fear": 4}, strategy).values()) == 0
@@ -57,7 +67,9 @@ def test_absent_classes_only_on_request():
         ({"fear": 5, "scared": 6}, "twice"),
         ({"fear": 5.5}, "whole number"),
         (lambda counts: 3, "must return"),
-        (7, "is none of"),
+        (7, "two classes only"),
+        (True, "True is none of"),
+        (None, "is none of"),
     ],
 )
 def test_bad_strategies_are_named(strategy, message):

@@ -255,6 +255,8 @@ def test_bad_parts_are_named(job):
 
     with pytest.raises(InputError, match="generator itself"):
         run(judge=generator)
+    with pytest.raises(InputError, match="generator itself"):
+        run(judge=job.make_generator())  # another object with the same weights
     with pytest.raises(InputError, match="the data neutral, fear"):
         run(table=job.make_faces({"neutral": 6, "fear": 2}))
     with pytest.raises(InputError, match="32 pixels a side, the data have 16"):

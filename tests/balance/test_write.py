@@ -8,8 +8,10 @@ from synthmtl.balance.calibration import calibrate_judge
 from synthmtl.balance.sheet import contact_cells, sheet_rows
 from synthmtl.balance.synthesize import synthesize_balancing_set
 from synthmtl.balance.write import write_balancing_set
+from synthmtl.data.load import load_splits
 from synthmtl.data.readers.image_folder import read_image_folder
-from synthmtl.data.table import FaceTable
+from synthmtl.data.table import FaceTable, attribute_words
+from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
 from synthmtl.models.sampling import SamplingOptions
 
@@ -122,6 +124,77 @@ def test_faces_of_an_earlier_set_count_and_stay_marked(job, parts, tmp_path):
     for file in tmp_path.rglob("train/**/*.png"):
         with Image.open(file) as image:
             assert ("synthetic" in image.text) == (not file.name.startswith("original")), file
+
+
+def balanced_again(generator, data, out, parents, *, seed=0):
+    """Balance the training split of ``data`` into ``out``, and add the pixels of each edit's source to ``parents``."""
+    table = load_splits(data, image_size=32, channels=1, split_seed=seed, on_leak="warn").train
+    total = max(table.counts().values()) + 4
+    plan = dict.fromkeys(table.classes, total)
+    result = synthesize_balancing_set(generator, None, table, plan, filter=False, seed=seed)
+    for image, record in zip(result.table.images, result.records, strict=True):
+        parents[pixels(image)] = pixels(table.images[record["source_row"]])
+    return write_balancing_set(result, out, generator=generator, table=table, originals=True, sheet_faces=1)
+
+
+def pixels(image):
+    return image.numpy().tobytes()
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "train" / "metadata.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def chain(job, tmp_path_factory):
+    """A set that was balanced twice, the set between, and the pixels of each edit's source by its own."""
+    root, generator, parents = tmp_path_factory.mktemp("chain"), job.make_generator(), {}
+    write_image_folder(job.make_faces({"neutral": 24, "happiness": 16, "fear": 10}, subjects=0), root / "faces")
+    once = balanced_again(generator, root / "faces", root / "once", parents)
+    return balanced_again(generator, once, root / "twice", parents, seed=1), once, parents
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_edit_of_a_held_out_photograph_is_trained_on_however_often_a_set_was_balanced(chain, seed):
+    twice, _, parents = chain
+    splits = load_splits(twice, image_size=32, channels=1, split_seed=seed, on_leak="warn")
+    held_out = {pixels(image) for part in (splits.validation, splits.test) for image in part.images}
+    made = splits.train.images[splits.train.synthetic]
+    assert len(made) > 20 and not any(parents[pixels(image)] in held_out for image in made)
+    assert any("they are edits of faces that are held out" in note for note in splits.notes)
+    written = read_image_folder(twice, image_size=32, channels=1)["train"].images
+    assert any(parents.get(pixels(image)) in held_out for image in written)
+
+
+def test_what_an_earlier_set_says_of_its_faces_is_kept(chain):
+    twice, once, parents = chain
+    table = read_image_folder(twice, image_size=32, channels=1)["train"]
+    before = read_image_folder(once, image_size=32, channels=1)["train"]
+    rows, first = rows_of(twice), {pixels(before.images[i]): row for i, row in enumerate(rows_of(once))}
+    called = {pixels(before.images[i]): before.files[i].removeprefix(f"{once}/") for i in range(len(before))}
+    earlier = [i for i, row in enumerate(rows) if row["file_name"].split("/")[1].startswith("earlier")]
+    assert len(earlier) > 10
+    for i in earlier:
+        row, was = rows[i], first[pixels(table.images[i])]
+        for name in ("expression", "source_expression", "generator", "attempt", "below_threshold", "filtered"):
+            assert row[name] == was[name], name
+        assert row["synthetic"] is True and row["seed"] is None
+        # Its photograph is in this table, too, under the name that it has in the set between.
+        source = called[parents[pixels(table.images[i])]]
+        assert row["source_file"] == source and rows[row["source_row"]]["source_file"] == source
+        text = Image.open(twice / "train" / row["file_name"]).text
+        assert text == {"synthetic": "true", "generator": was["generator"], "source_file": source}
+    assert set(attribute_words(table, "filtered")) == {None, "False"}
+
+
+def test_what_an_earlier_set_does_not_say_is_missing(job, parts, tmp_path):
+    result, generator, table = parts
+    earlier = table.replace(synthetic=torch.arange(len(table)) == 3)
+    write_balancing_set(result, tmp_path, generator=generator, table=earlier, originals=True)
+    (row,) = (row for row in rows_of(tmp_path) if row["file_name"].split("/")[1].startswith("earlier"))
+    names = ("source_file", "source_row", "source_expression", "seed", "attempt", "generator", "filtered")
+    assert [row[name] for name in names] == [None] * 7
+    assert Image.open(tmp_path / "train" / row["file_name"]).text == {"synthetic": "true"}
 
 
 def drawn(result, directory, **parts):

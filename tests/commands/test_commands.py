@@ -14,9 +14,12 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 from synthmtl import commands
-from synthmtl.cli import main
+from synthmtl.cli import build_parser, main
+from synthmtl.commands.main_job import main_job_config
 from synthmtl.commands.shared import as_in_the_run
+from synthmtl.data.load import load_splits
 from synthmtl.data.readers.image_folder import read_image_folder
+from synthmtl.errors import InputError
 from synthmtl.experiment import METHODS
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.report import validate_report
@@ -122,6 +125,17 @@ def test_synthesize(finished_run, rendered_folder, tmp_path, capsys):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
 
 
+def test_what_was_made_is_told_though_an_image_cannot_be_read(finished_run, rendered_folder, tmp_path, capsys):
+    face, out = str(next(rendered_folder.rglob("*.png"))), tmp_path / "out"
+    call = ["synthesize", "--model", str(finished_run), "--expression", "happy", "--json", "--out", str(out)]
+    assert main([*call, face, str(tmp_path / "missing.png")]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"out": str(out), "files": [str(path) for path in out.glob("*.png")]}
+    assert "1 of 2 images" in said.err
+    assert main([*call[:-1], str(tmp_path / "none"), str(tmp_path / "missing.png")]) == 2
+    assert capsys.readouterr().out == "" and not (tmp_path / "none").exists()
+
+
 def test_synthesis_goes_on_where_it_ended(finished_run, rendered_folder, tmp_path, capsys):
     faces = sorted(rendered_folder.rglob("*.png"))[:3]
     late, out = tmp_path / "late.png", tmp_path / "out"
@@ -164,14 +178,26 @@ def test_render_and_inspect(rendered_folder, capsys):
 
 
 def test_evaluate_a_split_that_is_there_and_one_that_is_split_off(finished_run, rendered_folder, tmp_path):
-    for split, count in (("train", 96), ("test", None)):
-        out = tmp_path / "new" / f"{split}.json"
-        call = ["evaluate", "--model", str(finished_run), "--data", str(rendered_folder), "--split", split]
+    whole = write_folder(tmp_path / "faces", **{"train/happiness": 6, "train/anger": 5, "test/anger": 2})
+    write_folder(whole, **{"validation/happiness": 3})
+    for data, split, count in ((whole, "train", 11), (whole, "test", 2), (rendered_folder, "test", None)):
+        out = tmp_path / "new" / f"{split}{count}.json"
+        call = ["evaluate", "--model", str(finished_run), "--data", str(data), "--split", split]
         assert main([*call, "--out", str(out)]) == 0
         scores = json.loads(out.read_text())
         assert scores["split"] == split and 0 <= scores["macro_f1"] <= 1
         assert scores["ci95"]["macro_f1"][0] <= scores["ci95"]["macro_f1"][1]
         assert scores["count"] == count if count else 0 < scores["count"] < 30
+
+
+def test_training_faces_are_those_that_the_run_trained_on(finished_run, rendered_folder, tmp_path):
+    """Where only train is there, the run held a part of it out."""
+    splits = load_splits(rendered_folder, image_size=32, channels=1)
+    out = tmp_path / "scores.json"
+    call = ["evaluate", "--model", str(finished_run), "--data", str(rendered_folder), "--split", "train"]
+    assert main([*call, "--out", str(out)]) == 0
+    scores = json.loads(out.read_text())
+    assert scores["count"] == len(splits.train) < 96 - len(splits.test) and scores["notes"] == splits.notes
 
 
 def test_evaluate_a_test_split_alone_with_some_of_the_classes(finished_run, tmp_path):
@@ -219,6 +245,70 @@ def test_balance(finished_run, rendered_folder, tmp_path, capsys):
         path.unlink()
     assert main([*call, "--resume"]) == 0
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == files
+
+
+def test_bad_usage_of_balance_is_found_before_anything_is_replaced(
+    finished_run, rendered_folder, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    write_folder(out, fear=1)
+    (out / "options.json").write_text("{}")
+    before = snapshot(tmp_path)
+    call = ["balance", "--model", str(finished_run), "--data", str(rendered_folder), "--strategy", "{fear: 14}"]
+    for wrong, message in (
+        (["--sources", "none"], "this generator edits faces: only a diffusion model makes new ones"),
+        (["--judge", str(finished_run / "generator")], "the judge is the generator itself"),
+    ):
+        assert main([*call, *wrong, "--out", str(out), "--overwrite"]) == 2
+        assert main([*call, *wrong, "--out", str(tmp_path / "new")]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+        assert snapshot(tmp_path) == before
+
+    def no_labeler(*parts):
+        raise InputError("the network does not predict action_units")
+
+    monkeypatch.setattr("synthmtl.commands.balance._targets", no_labeler)
+    assert main([*call, "--out", str(out), "--overwrite"]) == 2
+    assert "does not predict action_units" in capsys.readouterr().err
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong", "message"),
+    [
+        ("run", ["--faces.path", "others"], "--faces.path is others, --data is faces: leave --faces.path out"),
+        ("run", ["--faces.train_counts", "{fear: 3, anger: 3}"], "--faces.train_counts is for rendered faces"),
+        ("run", ["--faces.validation_per_class", "3"], "--faces.validation_per_class is for rendered faces"),
+        ("run", ["--faces.test_per_class", "3"], "--faces.test_per_class is for rendered faces"),
+        ("run", ["--faces.subjects", "[9,4,4]"], "--faces.subjects is for rendered faces"),
+        ("run", ["--faces.render_seed", "1"], "--faces.render_seed is for rendered faces, and these are read"),
+        ("run", ["--faces.nuisance_correlation", "0.5"], "--faces.nuisance_correlation is for rendered faces"),
+        (
+            "quickstart",
+            ["--faces.format", "rafdb"],
+            "--faces.format is for faces that are read, and these are rendered",
+        ),
+        ("quickstart", ["--faces.ferplus", "votes.csv"], "--faces.ferplus is for faces that are read"),
+        ("quickstart", ["--faces.ferplus_rule", "majority"], "--faces.ferplus_rule is for faces that are read"),
+        ("quickstart", ["--faces.split_seed", "1"], "--faces.split_seed is for faces that are read"),
+        ("quickstart", ["--faces.on_bad_image", "skip"], "--faces.on_bad_image is for faces that are read"),
+        ("quickstart", ["--faces.on_leak", "warn"], "--faces.on_leak is for faces that are read"),
+    ],
+)
+def test_options_of_other_faces_are_refused(tmp_path, capsys, command, wrong, message):
+    data = ["--data", "faces"] if command == "run" else []
+    assert main([command, *data, "--preset", "smoke", "--out", str(tmp_path / "out"), *wrong]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "full"])
+def test_defaults_of_every_preset_suit_all_faces(preset):
+    for command, data in (("run", ["--data", "faces"]), ("quickstart", [])):
+        call = [command, *data, "--preset", preset, "--out", "out"]
+        config = main_job_config(build_parser(call).parse_args(call)[command])
+        assert config.preset == preset and config.faces.path == ("faces" if data else None)
+    call = ["run", "--data", "faces", "--faces.path", "faces", "--faces.on_leak", "warn", "--out", "out"]
+    assert main_job_config(build_parser(call).parse_args(call)["run"]).faces.on_leak == "warn"
 
 
 @pytest.mark.parametrize("command", commands.COMMANDS)

@@ -151,3 +151,15 @@ def test_few_faces_leave_no_part_empty(counts):
     images = torch.randint(0, 256, (len(expression), 1, 16, 16), dtype=torch.uint8)
     parts = split_by_subject(FaceTable(images, ("neutral", "happiness", "fear")[: len(counts)], expression=expression))
     assert all(len(part) for part in parts.values()) and sum(map(len, parts.values())) == len(expression)
+
+
+def test_any_seed_splits_and_those_from_zero_up_as_numpy_draws(table, monkeypatch):
+    whole, drawn = table(COUNTS, 60), []
+    default_rng = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: drawn.append(seed) or default_rng(seed))
+    one, same, other = (split_by_subject(whole, seed=seed) for seed in (-1, -1, -2))
+    assert [one[name].fingerprint() for name in SHARES] == [same[name].fingerprint() for name in SHARES]
+    assert one["test"].fingerprint() != other["test"].fingerprint()
+    assert len(subject_folds(whole, 3, seed=-5)) == 3
+    split_by_subject(whole, seed=0), split_by_subject(whole, seed=7)
+    assert drawn[4:] == [0, 7] and min(drawn) >= 0

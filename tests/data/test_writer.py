@@ -161,3 +161,10 @@ def test_words_are_written_as_words(table, tmp_path):
     write_image_folder(faces, tmp_path)
     read = read_image_folder(tmp_path, image_size=16, channels=1)["train"]
     assert read.words == faces.words and read.fingerprint() == faces.fingerprint()
+
+
+def test_words_that_no_face_has_are_no_column(table):
+    column, words = coded_words([None, "female", "male"])
+    faces = table({"fear": 3}).replace(attributes={"gender": column}, words={"gender": words})
+    assert [row["gender"] for row in metadata_rows(faces)] == ["", "female", "male"]
+    assert list(metadata_rows(faces.select([0]))) == [{"expression": "fear", "synthetic": False}]

@@ -1,9 +1,10 @@
+import dataclasses
 import functools
 
 import pytest
 
 from synthmtl.errors import InputError
-from synthmtl.experiment.checks import check_config
+from synthmtl.experiment.checks import READ_ONLY, RENDERED_ONLY, check_config, check_faces
 from synthmtl.experiment.config import FaceOptions, MainJobConfig, ModelOptions, preset
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import SynthesisWeights
@@ -163,3 +164,17 @@ def test_repeated_seeds_and_uneven_processes():
     with pytest.raises(InputError, match="once only"):
         check_config(config)
     check_config(MainJobConfig())
+
+
+def test_options_of_faces_are_for_rendered_ones_for_read_ones_or_for_both():
+    both = {"path", "image_size", "color"}
+    assert {field.name for field in dataclasses.fields(FaceOptions)} == both | {*RENDERED_ONLY} | {*READ_ONLY}
+    for path, refused in ((None, READ_ONLY), ("faces", RENDERED_ONLY)):
+        for name in (*RENDERED_ONLY, *READ_ONLY):
+            faces = dataclasses.replace(FaceOptions(path=path), **{name: "another"})
+            check_faces(faces, faces)
+            if name in refused:
+                with pytest.raises(InputError, match=f"--faces.{name} is for .*: leave it out"):
+                    check_faces(faces, FaceOptions())
+            else:
+                check_faces(faces, FaceOptions())

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from synthmtl.cli import say_errors_in_one_line
+from synthmtl.data.load import load_splits
 from synthmtl.data.writer import write_image_folder
+from synthmtl.experiment.config import FaceOptions
 from synthmtl.faces import RenderConfig, render_faces
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.models.inference import load_network
@@ -17,8 +19,9 @@ from synthmtl.models.inference import load_network
 RECIPE = Path(__file__).parents[2] / "recipes" / "downstream.py"
 COUNTS = dict.fromkeys(EXPRESSIONS, 12) | {"anger": 8, "fear": 2}
 ADDED = {"anger": 4, "fear": 10}
-OPTIONS = ["--preset", "smoke", "--precision", "no", "--faces.image_size", "32", "--backbone", "mobilenet_v3_small"]
-OPTIONS += ["--seeds", "[0,1]", "--faces.train_counts", json.dumps(COUNTS), "--faces.subjects", "[6,4,4]"]
+BRIEF = ["--preset", "smoke", "--precision", "no", "--faces.image_size", "32", "--backbone", "mobilenet_v3_small"]
+BRIEF += ["--seeds", "[0,1]"]
+OPTIONS = [*BRIEF, "--faces.train_counts", json.dumps(COUNTS), "--faces.subjects", "[6,4,4]"]
 OPTIONS += ["--faces.validation_per_class", "4", "--faces.test_per_class", "2"]
 
 
@@ -64,3 +67,31 @@ def test_real_faces_are_no_balanced_set(tmp_path, monkeypatch, capsys):
     write_image_folder(render_faces(RenderConfig(counts=2, image_size=32, subjects=2)), tmp_path / "real")
     assert run(monkeypatch, "--out", tmp_path / "out", "--balanced", tmp_path / "real", *OPTIONS) == 2
     assert capsys.readouterr().err.strip().endswith("no face is marked synthetic: give what synthmtl balance wrote")
+
+
+def test_edits_of_held_out_faces_are_no_training_faces(tmp_path, monkeypatch, capsys):
+    faces = tmp_path / "faces"
+    write_image_folder(render_faces(RenderConfig(counts=6, image_size=32, subjects=12)), faces)
+    splits = load_splits(faces, image_size=32, channels=1)
+    sources = [*splits.train.files[:5], splits.validation.files[0], *splits.test.files[:2]]
+    made = render_faces(RenderConfig(counts={"fear": 8}, image_size=32, subjects=4, seed=9))
+    made = made.replace(synthetic=torch.ones(8, dtype=torch.bool), attributes={})
+    for name, rows in (("good", range(5)), ("bad", range(8))):
+        extra = [{"source_file": sources[row].removeprefix(f"{tmp_path}/")} for row in rows]
+        write_image_folder(made.select(list(rows)), tmp_path / name, extra=extra)
+    call = ["--out", tmp_path / "out", "--faces.path", faces, *BRIEF, "--balanced"]
+    assert run(monkeypatch, *call, tmp_path / "bad") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "3 of 8 synthesized faces are edits of faces that are held out here: give the --faces options" in said
+    assert not (tmp_path / "out").exists()
+    recipe = runpy.run_path(str(RECIPE), run_name="recipe")
+    good = recipe["Options"](balanced=str(tmp_path / "good"), faces=FaceOptions(path=str(faces), image_size=32))
+    assert recipe["synthesized_faces"](good, splits).counts() == dict.fromkeys(EXPRESSIONS, 0) | {"fear": 5}
+
+
+def test_the_set_in_the_folder_that_is_replaced_stays(balanced, tmp_path, monkeypatch, capsys):
+    (tmp_path / "options.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    assert run(monkeypatch, "--out", tmp_path, "--overwrite", "--balanced", balanced, *OPTIONS) == 2
+    assert f"holds {balanced}, which is read, so it is not replaced" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

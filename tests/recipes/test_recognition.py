@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from synthmtl import metrics
 from synthmtl.cli import main, say_errors_in_one_line
+from synthmtl.errors import InputError
 from synthmtl.models import Recognizer
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "recognition.py"
@@ -103,3 +105,47 @@ def test_the_format_reaches_the_reader(tmp_path, monkeypatch, capsys):
     assert "no faces found: give the folder of RAF-DB" in capsys.readouterr().err
     assert run(monkeypatch, *where, "--faces.format", "raf", *OPTIONS) == 2
     assert "unknown format 'raf': use one of " in capsys.readouterr().err
+
+
+def test_data_in_the_folder_that_is_replaced_stay(faces, tmp_path, monkeypatch, capsys):
+    (tmp_path / "options.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    assert run(monkeypatch, "--out", tmp_path, "--overwrite", "--faces.path", faces, *OPTIONS) == 2
+    assert f"holds {faces}, which is read, so it is not replaced" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_split_that_training_has_seen_whole_has_no_scores_without_it(faces, tmp_path, monkeypatch, capsys):
+    shutil.rmtree(faces / "validation")
+    shutil.copytree(faces / "train", faces / "validation")
+    out = tmp_path / "run"
+    assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS) == 0
+    validation = json.loads((out / "scores.json").read_text())["splits"]["validation"]
+    assert validation["count"] == 56 and validation["without_leaks"] is None
+    assert "validation: every labelled face has a look-alike in train" in capsys.readouterr().err
+
+
+def test_a_trained_network_outlives_what_goes_wrong_with_its_scores(faces, tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise InputError("no intervals today")
+
+    monkeypatch.setattr(metrics, "bootstrap_intervals", broken)
+    assert run(monkeypatch, "--out", tmp_path / "run", "--faces.path", faces, *OPTIONS) == 2
+    assert Recognizer.from_pretrained(tmp_path / "run/model", low_cpu_mem_usage=False).classes
+    assert not (tmp_path / "run/scores.json").exists()
+
+
+def test_a_split_without_an_expression_is_refused_before_training(faces, tmp_path, monkeypatch, capsys):
+    (faces / "validation").rename(tmp_path / "labelled")
+    (faces / "validation/unlabeled").mkdir(parents=True)
+    for number, file in enumerate((tmp_path / "labelled").rglob("*.png")):
+        shutil.copy(file, faces / f"validation/unlabeled/{number}.png")
+    assert run(monkeypatch, "--out", tmp_path / "run", "--faces.path", faces, *OPTIONS) == 2
+    assert "no validation face has an expression, so nothing can be scored" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_read_faces_are_refused_where_they_are_rendered(tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "--out", tmp_path / "run", *OPTIONS, "--faces.on_leak", "drop") == 2
+    assert "--faces.on_leak is for faces that are read, and these are rendered" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
