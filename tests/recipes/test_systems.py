@@ -120,7 +120,7 @@ def test_mixture_configs_name_data_and_options_that_exist():
         (["--losses.weights", "{landmark: 2}"], "unknown task 'landmark'"),
         (["--losses.normalization", "none"], "normalization"),
         (["--only", "[all]"], "unknown variant 'all'"),
-        (["--variants", "{a: {model.size: huge}}"], "model.size: is 'huge', it must be one of published, cpu, tiny"),
+        (["--variants", "{a: {model.size: huge}}"], "model.size is 'huge': it must be one of published, cpu, tiny"),
     ],
 )
 def test_bad_options_end_in_one_line(options, said, tmp_path, monkeypatch, capsys):
