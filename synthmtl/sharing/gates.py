@@ -142,7 +142,7 @@ def _compiled_step() -> Callable[["GatedPair", Tensor, Tensor], Tensor]:
 
 
 def compile_units(model: nn.Module, compiled: bool = True) -> None:
-    """Let ``torch.compile`` fuse what the gated pairs in ``model`` compute, or let it be.
+    """Let ``torch.compile``, or functions of their own, fuse what the gated pairs in ``model`` compute, or let it be.
 
     The first pass at each shape takes seconds and needs a C++ compiler (Triton on CUDA). Uncompiled run pairs in full
     precision on a CPU, where compiling does not pay, pairs whose gates are hooked: compiled code would pass the hook

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.sharing.gates import GatedPair, Gates, PairwiseSharing, convolve, is_hooked, mix
-from synthmtl.sharing.rows import LeakyRows, Weights, low_precision
+from synthmtl.sharing.rows import LeakyRows, Weights, served
 
 
 class ConvFLU(GatedPair):
@@ -93,8 +93,8 @@ class ConvFLU(GatedPair):
         return layer.weight, layer.bias, self.candidate.weight  # type: ignore[union-attr]
 
     def compiled_forward(self, receiver: Tensor, donor: Tensor) -> Tensor:
-        precision, weights = low_precision(receiver, donor), self.weights_of_rows()
-        if precision is None or weights is None:
+        weights = self.weights_of_rows()
+        if weights is None or (precision := served(receiver, donor)) is None:
             return super().compiled_forward(receiver, donor)
         return LeakyRows.apply(receiver.to(precision), donor.to(precision), *weights)[0]
 
@@ -112,10 +112,9 @@ class LeakySharing(PairwiseSharing):
     def between(self, one: int, other: int, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         keys = (self.key(one, other), self.key(other, one))
         pairs: dict[str, ConvFLU] = {key: self.units[key] for key in keys if key in self.units}  # type: ignore[misc]
-        precision = low_precision(x, y)
         unwatched = all(pair.compiled and not is_hooked(pair) and not is_hooked(pair.gates) for pair in pairs.values())
         weights = [found for pair in pairs.values() if (found := pair.weights_of_rows()) is not None]
-        if len(weights) < 2 or precision is None or not unwatched:
+        if len(weights) < 2 or not unwatched or (precision := served(x, y)) is None:
             return super().between(one, other, x, y)
         both = LeakyRows.apply(x.to(precision), y.to(precision), *chain.from_iterable(weights))
         return dict(zip(pairs, both, strict=True))
