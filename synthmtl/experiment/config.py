@@ -94,7 +94,7 @@ class ModelOptions:
         one_unit: one sharing unit for all stages instead of one per stage.
         joint: behind the last stage, one block that reads both branches (``common``), as published, or one for each of
             recognition and synthesis (``apart``), so that what a gate kept out of recognition does not come back.
-        compile_units: fuse the gated units' operations with ``torch.compile``, or functions in C++; both need a compiler.
+        compile_units: fuse the operations of gated units by ``torch.compile`` or functions in C++; it takes a compiler.
         width: factor on all widths of the size; the denoiser's are rounded to multiples of 16.
         dropout: in front of the linear classifier.
         tasks: ``expression``, ``synthesis`` and any of ``compound``, ``action_units``, ``landmarks`` and
