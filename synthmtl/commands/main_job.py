@@ -84,9 +84,9 @@ def _lines(report: dict) -> list[str]:
 
 
 def configure_quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    """All options of the main job on rendered faces."""
+    """All options of the main job on rendered faces, or, with a ``faces.path``, on those."""
     add_json_option(parser)
-    _main_job_options(parser, argv, rendered=True)
+    _main_job_options(parser, argv, rendered=not path_of(argv))
 
 
 def configure_run(parser: ArgumentParser, argv: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from synthmtl.models.conditions import CONDITIONS
 from synthmtl.models.generators import GENERATORS
 from synthmtl.models.noise import NoiseSchedule
 from synthmtl.training import check_seed
+from synthmtl.training.turns import check_precision
 
 GENERATOR_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "gan": {"synthesis": ("guide_noise", "perceptual", "critic_channels", "weights")},
@@ -87,6 +88,7 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
         check_seed(name, getattr(config, name))
     for name, size in parts.items():
         check(size % world == 0, name, size, f"a multiple of the {world} processes")
+    check_precision(config.precision, config.joint.aggregator)
 
 
 def check_faces(faces: FaceOptions, defaults: FaceOptions) -> None:
@@ -94,14 +96,14 @@ def check_faces(faces: FaceOptions, defaults: FaceOptions) -> None:
 
     Args:
         faces: as given on a command line.
-        defaults: what nobody gave, and so nobody misses.
+        defaults: what nobody gave, beside what the options have by themselves, and so nobody misses.
 
     Raises:
         InputError: naming the option.
     """
     kind, these = ("rendered faces", "read") if faces.path is not None else ("faces that are read", "rendered")
     for name in RENDERED_ONLY if faces.path is not None else READ_ONLY:
-        if getattr(faces, name) != getattr(defaults, name):
+        if getattr(faces, name) not in (getattr(defaults, name), getattr(FaceOptions(), name)):
             raise InputError(f"--faces.{name} is for {kind}, and these are {these}: leave it out")
 
 

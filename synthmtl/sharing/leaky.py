@@ -36,7 +36,7 @@ class ConvFLU(GatedPair):
         fixed_pass, fixed_take: constants instead of r and z.
 
     Raises:
-        InputError: if a constant is not in [0, 1], or r is to have a bias and the gates have none.
+        InputError: if a constant is not in [0, 1], or r is to have a bias and the gates have none or r is a constant.
     """
 
     gates_class = Gates
@@ -58,6 +58,11 @@ class ConvFLU(GatedPair):
             raise InputError(
                 f"sharing_options: pass_bias of the leaky unit is {pass_bias}, but its gates have no biases without a "
                 "gate_bias: give one too"
+            )
+        if pass_bias and fixed_pass is not None:
+            raise InputError(
+                f"sharing_options: pass_bias of the leaky unit is {pass_bias}, but its r is fixed at {fixed_pass}: "
+                "leave one of them out"
             )
         for name, value in (("fixed_pass", fixed_pass), ("fixed_take", fixed_take)):
             if value is not None and not 0 <= value <= 1:

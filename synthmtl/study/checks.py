@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from synthmtl.errors import InputError, check
+from synthmtl.experiment.checks import check_faces
 from synthmtl.experiment.config import HARD_MATCHED, ModelOptions
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.sharing import SHARING_UNITS
@@ -17,7 +18,7 @@ from synthmtl.study.heads import head_network
 from synthmtl.study.tasks import EDITING, HEADS, is_editing
 from synthmtl.training import TrainingConfig, check_seed
 from synthmtl.training.aggregation import check_aggregator
-from synthmtl.training.turns import PLAIN
+from synthmtl.training.turns import PLAIN, check_precision
 
 _DECODING = ("condition", "joint", "compile_units")
 _DENOISING = ("prediction", "diffused", "unet_channels", "patch_size")
@@ -39,6 +40,7 @@ def check_study(config: StudyConfig) -> None:
             raise InputError(f"--grid.{name} has {twice[0]!r} twice: each cell of the grid may be there once only")
     for aggregator in grid.aggregators:
         check_aggregator(aggregator, config.aggregator_options.get(aggregator))
+        check_precision(config.precision, aggregator)
     for option, named, known in (
         ("unit_options", config.unit_options, list(dict.fromkeys(unit_of_row(config, s) for s in grid.sharing))),
         ("variants", config.variants, grid.sharing),
@@ -51,6 +53,7 @@ def check_study(config: StudyConfig) -> None:
     for rho in grid.rho:
         check(0 <= rho <= 1, "grid.rho", rho, "in [0, 1]")
     check(faces.path is None or grid.rho == [0], "grid.rho", grid.rho, "[0] with --faces.path: only renders have it")
+    check_faces(faces, preset(config.preset).faces)
     check(config.model.generator == "gan", "model.generator", config.model.generator, "gan in a study")
     check(config.model.sharing == "leaky", "model.sharing", config.model.sharing, "in --grid.sharing")
     check(not config.model.sharing_options, "model.sharing_options", config.model.sharing_options, "in --unit_options")

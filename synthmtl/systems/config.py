@@ -10,6 +10,7 @@ from synthmtl.labels import TASKS
 from synthmtl.systems.objectives import LossOptions
 from synthmtl.training import TrainingConfig, check_seed
 from synthmtl.training.kinds import fitted
+from synthmtl.training.turns import check_precision
 
 Options = TypeVar("Options", bound="SystemOptions")
 
@@ -165,6 +166,7 @@ def check_options(options: SystemOptions) -> None:
             raise InputError(f"only: unknown variant {name!r}: use one of {', '.join(options.variants)}")
     check_seed("training", options.training)
     check_training(options.training)
+    check_precision(options.precision, options.training.aggregator)
     if not options.variants:
         raise InputError("variants: give at least one row of the table")
     if not chosen_variants(options):
@@ -175,7 +177,9 @@ def check_options(options: SystemOptions) -> None:
         for name in changes:
             if name == "training.seed" or name.split(".")[0] in JOB_WIDE:
                 raise InputError(f"variants.{variant}: {name} is the same for all variants: give it beside them")
-        check_training(override(options, changes, where=f"variants.{variant}").training, f"variants.{variant}: ")
+        training = override(options, changes, where=f"variants.{variant}").training
+        check_training(training, f"variants.{variant}: ")
+        check_precision(options.precision, training.aggregator)
 
 
 def check_training(training: TrainingConfig, where: str = "") -> None:
@@ -258,7 +262,12 @@ def _replaced(node: Any, hint: Any, changes: list[tuple[str, list[str], Any]]) -
         new[head] = _replaced(old, kind, inner)
     if not new:
         return node
-    return node | new if isinstance(node, dict) else dataclasses.replace(node, **new)
+    if isinstance(node, dict):
+        return node | new
+    try:
+        return dataclasses.replace(node, **new)
+    except InputError as error:  # of options that do not go together
+        raise InputError(f"{changes[0][0].split(': ')[0]}: {error}") from None
 
 
 def _inner(node: Any, hint: Any, name: str, where: str) -> tuple[Any, Any]:

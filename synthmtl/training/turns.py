@@ -24,6 +24,16 @@ PLAIN = (None, "sum")
 """Settings of ``aggregator`` that leave the sum of the tasks' losses as it is."""
 
 
+def check_precision(precision: str, aggregator: str | None) -> None:
+    """Stop at gradients that are scaled, and so cannot be compared between tasks.
+
+    Raises:
+        InputError: naming both.
+    """
+    if precision == "fp16" and aggregator not in PLAIN:
+        raise InputError(f"aggregator {aggregator} does not work in precision fp16: choose bf16 or no")
+
+
 class Batch(Protocol):
     """What a stream yields: anything that can be put on a device."""
 

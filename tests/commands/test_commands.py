@@ -303,12 +303,16 @@ def test_options_of_other_faces_are_refused(tmp_path, capsys, command, wrong, me
 
 @pytest.mark.parametrize("preset", ["smoke", "quick", "full"])
 def test_defaults_of_every_preset_suit_all_faces(preset):
+    of = {}
     for command, data in (("run", ["--data", "faces"]), ("quickstart", [])):
         call = [command, *data, "--preset", preset, "--out", "out"]
         config = main_job_config(build_parser(call).parse_args(call)[command])
         assert config.preset == preset and config.faces.path == ("faces" if data else None)
+        of[command] = config
     call = ["run", "--data", "faces", "--faces.path", "faces", "--faces.on_leak", "warn", "--out", "out"]
     assert main_job_config(build_parser(call).parse_args(call)["run"]).faces.on_leak == "warn"
+    call = ["quickstart", "--faces.path", "faces", "--preset", preset, "--out", "out"]
+    assert main_job_config(build_parser(call).parse_args(call)["quickstart"]) == of["run"]
 
 
 @pytest.mark.parametrize("command", commands.COMMANDS)

@@ -166,6 +166,15 @@ def test_repeated_seeds_and_uneven_processes():
     check_config(MainJobConfig())
 
 
+def test_scaled_gradients_are_not_aggregated():
+    config = preset("smoke", rendered=True)
+    config.joint.aggregator, config.precision = "dwa", "fp16"
+    with pytest.raises(InputError, match="aggregator dwa does not work in precision fp16: choose bf16 or no"):
+        check_config(config)
+    config.precision = "bf16"
+    check_config(config)
+
+
 def test_options_of_faces_are_for_rendered_ones_for_read_ones_or_for_both():
     both = {"path", "image_size", "color"}
     assert {field.name for field in dataclasses.fields(FaceOptions)} == both | {*RENDERED_ONLY} | {*READ_ONLY}

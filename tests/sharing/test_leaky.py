@@ -61,6 +61,8 @@ def test_parameters_as_counted(channels, kernel_size):
 def test_a_pass_bias_without_biases_is_refused():
     with pytest.raises(InputError, match="pass_bias of the leaky unit is 4.0, .* without a gate_bias: give one too"):
         build_sharing("leaky", 4, options={"pass_bias": 4.0})
+    with pytest.raises(InputError, match="pass_bias of the leaky unit is 4.0, but its r is fixed at 1.0"):
+        build_sharing("leaky", 4, options={"pass_bias": 4.0, "gate_bias": -2.0, "fixed_pass": 1.0})
     unit(pass_bias=0.0)
     bias = unit(gate_bias=-2.0, pass_bias=4.0).gates.of_both.bias
     assert bias.unique().tolist() == [-2.0, 4.0]

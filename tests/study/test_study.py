@@ -290,6 +290,15 @@ def test_few_labels_are_the_same_for_every_unit_and_of_every_class():
         (["--grid.aggregators", "[pcgard]"], "unknown aggregator 'pcgard': use one of sum"),
         (["--grid.rho", "[1.5]"], "--grid.rho is 1.5: it must be in [0, 1]"),
         (["--faces.path", "FER", "--grid.rho", "[0.5]"], "--grid.rho is [0.5]: it must be [0] with --faces.path"),
+        (
+            ["--faces.path", "FER", "--grid.rho", "[0]", "--faces.subjects", "[9,9,9]"],
+            "--faces.subjects is for rendered",
+        ),
+        (
+            ["--faces.on_leak", "warn"],
+            "--faces.on_leak is for faces that are read, and these are rendered: leave it out",
+        ),
+        (["--precision", "fp16", "--grid.aggregators", "[dwa]"], "aggregator dwa does not work in precision fp16"),
         (["--grid.schedules", "[two_step]", "--grid.aggregators", "[dwa]"], "must be [sum] with --grid.schedules two"),
         (["--grid.labels_per_class", "[0]"], "--grid.labels_per_class is 0: it must be at least 1, or null"),
         (["--variants", "{open: {unit: leeky}}", "--grid.sharing", "[open]"], "--variants.open.unit is 'leeky'"),

@@ -102,6 +102,11 @@ def test_changes_that_need_each_other_are_made_together():
         ({"training": TrainingConfig(patience=3)}, "^training.patience is 3: .*: leave it out"),
         ({"training": TrainingConfig(evaluate_every=3)}, "^training.evaluate_every is 3: .*: leave it out"),
         ({"training": TrainingConfig(precision="bf16")}, "^training.precision is 'bf16': leave it out, and give prec"),
+        ({"variants": {"v": {"training.steps": 0}}}, "^variants.v: training steps must be at least 1, not 0"),
+        (
+            {"precision": "fp16", "variants": {"v": {"training.aggregator": "dwa"}}},
+            "dwa does not work in precision fp16",
+        ),
         ({"variants": {"v": {"training.patience": 3}}}, "^variants.v: training.patience is 3"),
         ({"variants": {"v": {"training.precision": "no"}}}, "^variants.v: training.precision is 'no'"),
         ({"variants": {"v": {"sampling": "evenly"}}}, "it must be one of size, equal, temperature"),

@@ -329,6 +329,9 @@ def _records(
                 name = composed.get(unicodedata.normalize("NFC", name), name)
             if name.startswith(("/", "../")):
                 complain(f"{row.where}: {row.get('file_name')} leaves the data folder: name files below it")
+            elif name in listing.ignored:
+                unread = f"{row.where}: {source.where(name)} is in a format that is not read"
+                listing.absent.append(f"{unread}: delete the row or save it as PNG or JPEG")
             elif name not in images:
                 listing.absent.append(f"{row.where}: no image {source.where(name)}: delete the row or add the image")
             elif name in records:

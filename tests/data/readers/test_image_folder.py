@@ -120,12 +120,16 @@ def test_sizes_and_channels(folder):
     assert read(folder({"anger": 1, "fear": 1}), image_size=9, channels=3)["all"].images.shape == (2, 3, 9, 9)
 
 
-@pytest.mark.parametrize("bad", ["zero", "text", "absent"])
+@pytest.mark.parametrize("bad", ["zero", "text", "absent", "unread"])
 def test_bad_files_stop_or_are_skipped(folder, caplog, bad):
     root = folder({"train/anger": 2, "train/fear": 2})
     if bad == "absent":
         (root / "metadata.csv").write_text("file_name,subject\ntrain/anger/none.png,7\n")
         message = r"metadata.csv:2: no image .*none.png"
+    elif bad == "unread":
+        (root / "train" / "anger" / "phone.heic").write_text("photograph")
+        (root / "metadata.csv").write_text("file_name,subject\ntrain/anger/phone.heic,7\n")
+        message = r"metadata.csv:2: .*phone.heic is in a format that is not read: delete the row or save it as PNG"
     else:
         (root / "train" / "anger" / "bad.png").write_text("" if bad == "zero" else "no picture")
         message = r"anger/bad.png: .*delete"
