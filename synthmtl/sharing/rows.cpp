@@ -1,7 +1,7 @@
 // Leaky units of 1x1 kernels over rows of channels: their forward and backward pass, for training on a CPU.
 //
-// The equations stand in leaky.py. The matrix products are PyTorch's; all that lies between two of them is one pass over
-// the rows, some channels at a time, in float32. The two directions of an exchange read the same features: these are
+// The equations stand in leaky.py. The matrix products are PyTorch's; all that lies between two of them is one pass
+// over the rows, some channels at a time, in float32. The two directions of an exchange read the same features: these are
 // joined once, and all gates are one matrix product. The rows are taken in turns that stay in the cache.
 
 #include <ATen/Parallel.h>
@@ -289,7 +289,9 @@ Tensors backward(at::TensorList given, const Saved& saved, int64_t turn) {
   const auto options = saved.joined.options(), wider = options.dtype(at::kFloat);
   const Tensors of_both = {at::empty({rows, channels}, options), at::empty({rows, channels}, options)};
   // Written by the first turn, added to by the others; without rows there is no turn.
-  const auto weight = [&](int64_t out) { return rows ? at::empty({out, 2 * channels}, wider) : at::zeros({out, 2 * channels}, wider); };
+  const auto weight = [&](int64_t out) {
+    return rows ? at::empty({out, 2 * channels}, wider) : at::zeros({out, 2 * channels}, wider);
+  };
   const Tensor of_biases = at::zeros({wide}, wider);
   Tensors of_gates, of_ws;
   for (int64_t d = 0; d < directions; ++d) {
@@ -297,10 +299,12 @@ Tensors backward(at::TensorList given, const Saved& saved, int64_t turn) {
     of_ws.push_back(weight(channels));
   }
   const Tensor of_logits = at::empty({most, wide}, options), of_joined = at::empty({most, 2 * channels}, options);
-  const Tensor gates_now = at::empty({wide, 2 * channels}, options), w_now = at::empty({channels, 2 * channels}, options);
+  const Tensor gates_now = at::empty({wide, 2 * channels}, options);
+  const Tensor w_now = at::empty({channels, 2 * channels}, options);
   const Tensors of_candidates = several(directions, most, channels, options);
   const Tensors of_mixed = several(directions, most, 2 * channels, options);
-  const std::vector<T*> to = values<T>(of_both), of_out = values<T>(given.vec()), candidates = values<T>(saved.candidates);
+  const std::vector<T*> to = values<T>(of_both), of_out = values<T>(given.vec());
+  const std::vector<T*> candidates = values<T>(saved.candidates);
   const std::vector<T*> of_candidate = values<T>(of_candidates), of_mix_of = values<T>(of_mixed);
   const T *maps = values<T>(saved.maps), *joined = values<T>(saved.joined), *of_gate = values<T>(of_joined);
   T* logits = values<T>(of_logits);
@@ -347,10 +351,11 @@ Tensors backward(at::TensorList given, const Saved& saved, int64_t turn) {
       for (int64_t side = 0; side < 2; ++side) {
         const int64_t other = 1 - side;
         const bool receives = side < directions, gives = other < directions;
-        of_features(channels, to[side] + at, of_gate + (2 * i + side) * channels,
-                    receives ? of_mix_of[side] + (2 * i + 1) * channels : nullptr, receives ? of_out[side] + at : nullptr,
-                    maps + row * wide + (2 * side + 1) * channels, gives ? of_mix_of[other] + 2 * i * channels : nullptr,
-                    maps + row * wide + 2 * other * channels);
+        const T* of_own = receives ? of_mix_of[side] + (2 * i + 1) * channels : nullptr;
+        const T* of_message = gives ? of_mix_of[other] + 2 * i * channels : nullptr;
+        const T *z = maps + row * wide + (2 * side + 1) * channels, *r = maps + row * wide + 2 * other * channels;
+        of_features(channels, to[side] + at, of_gate + (2 * i + side) * channels, of_own,
+                    receives ? of_out[side] + at : nullptr, z, of_message, r);
       }
     });
   }

@@ -68,8 +68,9 @@ class LeakyRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, *weights: Tensor | None) -> tuple[Tensor, ...]:
-        directions, rows = _by_direction(weights), (_rows(x), _rows(y))
-        gates, ws = ([kinds[i].flatten(1).float() for kinds in directions] for i in (0, 2))  # type: ignore[union-attr]
+        rows, directions = (_rows(x), _rows(y)), _by_direction(weights)
+        gates = [w_gates.flatten(1).float().contiguous() for w_gates, _, _ in directions]
+        ws = [w.flatten(1).float().contiguous() for _, _, w in directions]
         biases = [bias.float() for _, bias, _ in directions if bias is not None]
         found = torch.ops.synthmtl.leaky_rows(*rows, gates, biases, ws, _turn(rows[0]))
         outs, saved = found[: len(ws)], found[len(ws) :]
