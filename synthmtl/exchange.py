@@ -51,7 +51,8 @@ class Mailbox:
     """
 
     def __init__(self, path: Path | str, rank: int, processes: int):
-        words = np.memmap(path, np.int64, "r+", shape=(self.size(processes) // 8,))
+        mapped = np.memmap(path, np.int64, "r+", shape=(self.size(processes) // 8,))
+        words = mapped.view(np.ndarray)  # whose every part is not another map: a third of a message's time
         letters, parcels = np.split(words, [2 * processes * CAPACITY])
         self.places = letters.reshape(2, processes, CAPACITY)
         self.parcels = torch.from_numpy(parcels.view(np.float32)).view(2, processes, PARCEL)
