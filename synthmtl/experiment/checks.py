@@ -91,19 +91,19 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     check_precision(config.precision, config.joint.aggregator)
 
 
-def check_faces(faces: FaceOptions, defaults: FaceOptions) -> None:
+def check_faces(faces: FaceOptions, *defaults: FaceOptions) -> None:
     """Stop at options of rendered faces where faces are read from a path, and at the others' where they are rendered.
 
     Args:
         faces: as given on a command line.
-        defaults: what nobody gave, beside what the options have by themselves, and so nobody misses.
+        defaults: what nobody gave, and so nobody misses.
 
     Raises:
         InputError: naming the option.
     """
     kind, these = ("rendered faces", "read") if faces.path is not None else ("faces that are read", "rendered")
     for name in RENDERED_ONLY if faces.path is not None else READ_ONLY:
-        if getattr(faces, name) not in (getattr(defaults, name), getattr(FaceOptions(), name)):
+        if all(getattr(faces, name) != getattr(default, name) for default in defaults):
             raise InputError(f"--faces.{name} is for {kind}, and these are {these}: leave it out")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from synthmtl.errors import InputError, check
 from synthmtl.experiment.checks import check_faces
-from synthmtl.experiment.config import HARD_MATCHED, ModelOptions
+from synthmtl.experiment.config import HARD_MATCHED, FaceOptions, ModelOptions
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.sharing import SHARING_UNITS
 from synthmtl.study.config import SINGLE, StudyConfig, network_options, preset, unit_of_row
@@ -53,7 +53,7 @@ def check_study(config: StudyConfig) -> None:
     for rho in grid.rho:
         check(0 <= rho <= 1, "grid.rho", rho, "in [0, 1]")
     check(faces.path is None or grid.rho == [0], "grid.rho", grid.rho, "[0] with --faces.path: only renders have it")
-    check_faces(faces, preset(config.preset).faces)
+    check_faces(faces, preset(config.preset).faces, FaceOptions())
     check(config.model.generator == "gan", "model.generator", config.model.generator, "gan in a study")
     check(config.model.sharing == "leaky", "model.sharing", config.model.sharing, "in --grid.sharing")
     check(not config.model.sharing_options, "model.sharing_options", config.model.sharing_options, "in --unit_options")
