@@ -90,9 +90,10 @@ class ConvFLU(GatedPair):
 
     def weights_of_rows(self) -> Weights | None:
         """What :class:`LeakyRows` computes this direction from; None if it needs more than that knows of."""
-        layer = self.gates.of_both
-        plain = type(self.gates) is Gates and isinstance(self.norm, nn.Identity) and not self.gates.pooled
-        learned = self.gates.of_donor is None and self.forced_pass is None and self.forced_take is None
+        gates = self.gates
+        layer = gates.of_both
+        plain = type(gates) is Gates and isinstance(self.norm, nn.Identity) and not gates.pooled
+        learned = gates.of_donor is None and self.forced_pass is None and self.forced_take is None
         if not (plain and learned) or layer is None or layer.kernel_size != (1, 1):
             return None
         return layer.weight, layer.bias, self.candidate.weight  # type: ignore[union-attr]

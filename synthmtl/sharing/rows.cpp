@@ -1,106 +1,77 @@
 // Leaky units of 1x1 kernels over rows of channels: their forward and backward pass, for training on a CPU.
 //
 // The equations stand in leaky.py. The matrix products are PyTorch's; all that lies between two of them is one pass
-// over the rows, some channels at a time, in float32. The two directions of an exchange read the same features: these are
-// joined once, and all gates are one matrix product. The rows are taken in turns that stay in the cache.
+// over the rows, in float32. The two directions of an exchange read the same features: these are joined once, and all
+// gates are one matrix product. The rows are taken in turns that stay in the cache.
 
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <utility>
 #include <vector>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
+
+#include "lanes.h"
 
 namespace {
 
-using at::Tensor;
 using Tensors = std::vector<Tensor>;
-using Half = uint16_t;  // the bits of a bfloat16
 
-#if defined(__AVX512F__)
-constexpr int64_t LANES = 16;
-#elif defined(__AVX__)
-constexpr int64_t LANES = 8;
-#else
-constexpr int64_t LANES = 4;
-#endif
-typedef float Floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
-typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
-
-inline Floats load(const float* from) {
-  Floats floats;
-  std::memcpy(&floats, from, sizeof floats);
-  return floats;
-}
-
-inline Floats load(const Half* from) {
-#ifdef __AVX512F__  // GCC makes two halves of the conversion
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16);
-#else
-  Halves halves;
-  std::memcpy(&halves, from, sizeof halves);
-  return (Floats)(__builtin_convertvector(halves, Words) << 16);
-#endif
-}
-
-inline void store(float* to, Floats floats) { std::memcpy(to, &floats, sizeof floats); }
-
-// Rounded to the nearest, ties to even.
-inline void store(Half* to, Floats floats) {
-#ifdef __AVX512BF16__
-  const __m256bh halves = _mm512_cvtneps_pbh((__m512)floats);
-#else
-  Words words = (Words)floats;
-  words += 0x7fff + ((words >> 16) & 1);
-  words = floats == floats ? words : (Words{} + 0x7fc00000);  // rounding could make infinity of not a number
-  const Halves halves = __builtin_convertvector(words >> 16, Halves);
-#endif
-  std::memcpy(to, &halves, sizeof halves);
-}
-
-inline Floats clamp(Floats x, float low, float high) {
-  x = x < low ? Floats{} + low : x;
-  return x > high ? Floats{} + high : x;
-}
-
-// 2^x for |x| <= 126 with a relative error of 3e-7: a polynomial of what rounding x leaves (the Taylor series' terms,
-// adjusted to [-1/2, 1/2]), and the whole number added to the exponent's bits.
+// 2^x by the bits of a whole number in the exponent, and a polynomial of what is left: with a relative error of 3e-7,
+// or of 8e-5 if it is to be quick, a twentieth of what rounding to bfloat16 changes at most.
+template <bool quick>
 inline Floats exp2(Floats x) {
+#ifdef __AVX512DQ__  // what is left is in [0, 1), of infinity 0
+  const Floats f = (Floats)_mm512_reduce_ps((__m512)x, 9);
+  Floats p;
+  if constexpr (quick) {
+    p = f * 7.8024522e-2f + 2.2606717e-1f;
+    p = p * f + 6.9583353e-1f;
+    p = p * f + 9.9992522e-1f;
+  } else {
+    p = f * 1.8775767e-3f + 8.9893403e-3f;
+    p = p * f + 5.5826318e-2f;
+    p = p * f + 2.4015362e-1f;
+    p = p * f + 6.9315307e-1f;
+    p = p * f + 9.9999993e-1f;
+  }
+  return (Floats)_mm512_scalef_ps((__m512)p, (__m512)x);
+#else  // in [-1/2, 1/2]
+  x = x < -126.f ? Floats{} - 126.f : x;
+  x = x > 126.f ? Floats{} + 126.f : x;
   const Floats shifted = x + 12582912.f;  // 1.5 * 2^23 moves the whole number to the lowest bits
   const Floats f = x - (shifted - 12582912.f);
-  Floats p = f * 1.3399114e-3f + 9.6184395e-3f;
-  p = p * f + 5.5503324e-2f;
-  p = p * f + 2.4022710e-1f;
-  p = p * f + 6.9314720e-1f;
-  p = p * f + 1.f;
+  Floats p;
+  if constexpr (quick) {
+    p = f * 5.5171669e-2f + 2.4261113e-1f;
+    p = p * f + 6.9326099e-1f;
+    p = p * f + 9.9992807e-1f;
+  } else {
+    p = f * 1.3399114e-3f + 9.6184395e-3f;
+    p = p * f + 5.5503324e-2f;
+    p = p * f + 2.4022710e-1f;
+    p = p * f + 6.9314720e-1f;
+    p = p * f + 1.f;
+  }
   return (Floats)((Ints)p + ((Ints)shifted << 23));
-}
-
-inline Floats inverse(Floats x) {
-#ifdef __AVX512F__  // half of a division's time: Newton's step doubles the right digits, 14 bits
-  const Floats guess = (Floats)_mm512_rcp14_ps((__m512)x);
-  return guess * (2.f - x * guess);
-#else
-  return 1.f / x;
 #endif
 }
 
-inline Floats sigmoid(Floats x) { return inverse(1.f + exp2(clamp(x * -1.44269504f, -126.f, 126.f))); }
+template <bool quick>
+inline Floats sigmoid(Floats x) {
+  x *= -1.44269504f;
+#ifdef __AVX512DQ__  // half of a division's time
+  if constexpr (quick) return (Floats)_mm512_rcp14_ps((__m512)(1.f + exp2<true>(x)));
+  x = (Floats)_mm512_min_ps(_mm512_set1_ps(126.f), (__m512)x);  // Newton's step below makes nothing of 1 / infinity
+  const Floats one_more = 1.f + exp2<false>(x), guess = (Floats)_mm512_rcp14_ps((__m512)one_more);
+  return guess * (2.f - one_more * guess);
+#else
+  return 1.f / (1.f + exp2<quick>(x));
+#endif
+}
 
-inline Floats tanh(Floats x) { return 2.f * sigmoid(2.f * x) - 1.f; }
+inline Floats tanh(Floats x) { return 2.f * sigmoid<false>(2.f * x) - 1.f; }
 
 // One row: r and z from their logits, in place, and r . y.
 template <class T>
@@ -113,9 +84,9 @@ void open_gates(int64_t channels, T* __restrict r, T* __restrict message, const 
       pass += load(bias + c);
       take += load(bias + channels + c);
     }
-    pass = sigmoid(pass);
+    pass = sigmoid<sizeof(T) == 2>(pass);
     store(r + c, pass);
-    store(z + c, sigmoid(take));
+    store(z + c, sigmoid<sizeof(T) == 2>(take));
     store(message + c, pass * load(donor + c));
   }
 }
@@ -131,24 +102,29 @@ void mix(int64_t channels, T* __restrict candidate, T* __restrict out, const T* 
   }
 }
 
-// One row: from the gradient of x' those of what the tanh is taken of and of z's logits.
+// One row: from the gradient of x' those of what the tanh is taken of and of z's logits, which are summed up, too.
 template <class T>
-void of_mix(int64_t channels, T* __restrict of_candidate, T* __restrict of_take, const T* __restrict given,
-            const T* __restrict candidate, const T* __restrict z, const T* __restrict receiver) {
+void of_mix(int64_t channels, T* __restrict of_candidate, T* __restrict of_take, float* __restrict sums,
+            const T* __restrict given, const T* __restrict candidate, const T* __restrict z,
+            const T* __restrict receiver) {
   for (int64_t c = 0; c < channels; c += LANES) {
     const Floats found = load(candidate + c), take = load(z + c), through = load(given + c) * take;
     store(of_candidate + c, through * (1.f - found * found));
-    store(of_take + c, (found - load(receiver + c)) * through * (1.f - take));
+    const Floats of_logit = (found - load(receiver + c)) * through * (1.f - take);
+    store(of_take + c, of_logit);
+    store(sums + c, load(sums + c) + of_logit);
   }
 }
 
-// One row: from the gradient of r . y that of r's logits.
+// One row: from the gradient of r . y that of r's logits, which is summed up, too.
 template <class T>
-void of_message(int64_t channels, T* __restrict of_pass, const T* __restrict message, const T* __restrict donor,
-                const T* __restrict r) {
+void of_message(int64_t channels, T* __restrict of_pass, float* __restrict sums, const T* __restrict message,
+                const T* __restrict donor, const T* __restrict r) {
   for (int64_t c = 0; c < channels; c += LANES) {
     const Floats pass = load(r + c);
-    store(of_pass + c, load(message + c) * load(donor + c) * pass * (1.f - pass));
+    const Floats of_logit = load(message + c) * load(donor + c) * pass * (1.f - pass);
+    store(of_pass + c, of_logit);
+    store(sums + c, load(sums + c) + of_logit);
   }
 }
 
@@ -180,201 +156,214 @@ void put_weight(T* to, const S* from, int64_t rows, int64_t channels, bool swapp
   }
 }
 
-template <class T>
-T* values(const Tensor& tensor) {
-  return static_cast<T*>(tensor.data_ptr());
-}
-
-template <class T>
-std::vector<T*> values(const Tensors& tensors) {
-  std::vector<T*> found;
-  for (const Tensor& tensor : tensors) found.push_back(values<T>(tensor));
-  return found;
-}
-
-template <class F>
-void for_rows(int64_t rows, int64_t channels, F f) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, 16384 / channels), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) f(row);
-  });
-}
-
 void multiply(const Tensor& out, const Tensor& a, const Tensor& b) {
   Tensor into = out;
   at::mm_out(into, a, b);
 }
 
-Tensors several(int64_t count, int64_t rows, int64_t columns, at::TensorOptions options) {
-  return at::empty({count, rows, columns}, options).unbind();
-}
+template <class T>
+struct Matrix {
+  Tensor memory;
+  int64_t offset, rows, columns;
+  T* data;
 
-struct Saved {
-  Tensor w_gates, maps, joined;  // (2 C D, 2 C); [r, z] of each direction (rows, 2 C D); [x, y] (rows, 2 C)
-  Tensors ws, candidates, mixed;  // of each direction (C, 2 C); c (rows, C); [r . y, x] (rows, 2 C)
+  T* row(int64_t index) const { return data + index * columns; }
+  Tensor part(int64_t start, int64_t count) const {
+    return memory.as_strided({count, columns}, {columns, 1}, offset + start * columns);
+  }
+  Tensor all() const { return part(0, rows); }
+};
 
-  Tensors list() const {
-    Tensors found = {w_gates, maps, joined};
-    for (const Tensors* each : {&ws, &candidates, &mixed}) found.insert(found.end(), each->begin(), each->end());
+// Matrices one behind the other in one tensor: a large allocation costs as much as thousands of features.
+template <class T>
+class Memory {
+ public:
+  explicit Memory(const Tensor& memory) : memory_(memory) {}
+  Memory(int64_t count, at::TensorOptions options) : memory_(at::empty({count}, options)) {}
+
+  Matrix<T> take(int64_t rows, int64_t columns) {
+    const int64_t offset = used_;
+    used_ += rows * columns;
+    return {memory_, offset, rows, columns, values<T>(memory_) + offset};
+  }
+  std::vector<Matrix<T>> take(int64_t count, int64_t rows, int64_t columns) {
+    std::vector<Matrix<T>> found;
+    for (int64_t i = 0; i < count; ++i) found.push_back(take(rows, columns));
     return found;
   }
+  const Tensor& tensor() const { return memory_; }
 
-  static Saved of(at::TensorList list) {
-    const auto first = list.begin() + 3;
-    const auto count = (list.end() - first) / 3;
-    return {list[0], list[1], list[2], Tensors(first, first + count), Tensors(first + count, first + 2 * count),
-            Tensors(first + 2 * count, list.end())};
-  }
+ private:
+  Tensor memory_;
+  int64_t used_ = 0;
 };
+
+// What a backward pass needs: [r, z] of each of D directions (rows, 2 C D); [x, y] (rows, 2 C); of each direction c
+// (rows, C) and [r . y, x] (rows, 2 C); all gates' weights (2 C D, 2 C); of each direction the candidate's (C, 2 C).
+template <class T>
+struct Kept {
+  Memory<T> memory;
+  Matrix<T> maps, joined;
+  std::vector<Matrix<T>> candidates, mixed;
+  Matrix<T> w_gates;
+  std::vector<Matrix<T>> ws;
+
+  static int64_t size(int64_t rows, int64_t channels, int64_t directions) {
+    return rows * channels * (2 + 5 * directions) + 6 * directions * channels * channels;
+  }
+  Kept(Memory<T> given, int64_t rows, int64_t channels, int64_t directions)
+      : memory(given),
+        maps(memory.take(rows, 2 * directions * channels)),
+        joined(memory.take(rows, 2 * channels)),
+        candidates(memory.take(directions, rows, channels)),
+        mixed(memory.take(directions, rows, 2 * channels)),
+        w_gates(memory.take(2 * directions * channels, 2 * channels)),
+        ws(memory.take(directions, channels, 2 * channels)) {}
+};
+
+Tensor in_full(const Tensor& weight) { return weight.to(at::kFloat).contiguous(); }
 
 template <class T>
 Tensors forward(const Tensor& x, const Tensor& y, at::TensorList gates, at::TensorList biases, at::TensorList ws,
-                int64_t turn) {
-  const int64_t rows = x.size(0), channels = x.size(1), directions = ws.size(), wide = 2 * directions * channels;
-  const auto options = x.options();
-  Saved saved{at::empty({wide, 2 * channels}, options),
-              at::empty({rows, wide}, options),
-              at::empty({rows, 2 * channels}, options),
-              several(directions, channels, 2 * channels, options),
-              several(directions, rows, channels, options),
-              several(directions, rows, 2 * channels, options)};
-  Tensors outs;
+                int64_t most) {
+  const int64_t channels = x.size(1), rows = x.numel() / channels, directions = ws.size();
+  const Kept<T> kept({Kept<T>::size(rows, channels, directions), x.options()}, rows, channels, directions);
+  const Tensor last[] = {channels_last(x), channels_last(y)};
+  const T* features[] = {values<T>(last[0]), values<T>(last[1])};
+  Tensors found, full;
+  std::vector<T*> out;
+  std::vector<const float*> bias;
   for (int64_t d = 0; d < directions; ++d) {
-    outs.push_back(at::empty_like(x));
+    found.push_back(like(x));
+    out.push_back(values<T>(found.back()));
     // Gates of the direction to y read [y, x]: with their columns changed over they read [x, y], as the others do.
-    T* to = values<T>(saved.w_gates) + 2 * d * channels * 2 * channels;
-    put_weight(to, values<float>(gates[d]), 2 * channels, channels, d == 1);
-    put_weight(values<T>(saved.ws[d]), values<float>(ws[d]), channels, channels, false);
+    put_weight(kept.w_gates.row(2 * d * channels), values<float>(in_full(gates[d])), 2 * channels, channels, d == 1);
+    put_weight(kept.ws[d].data, values<float>(in_full(ws[d])), channels, channels, false);
+    if (!biases.empty()) full.push_back(in_full(biases[d]));
+    bias.push_back(biases.empty() ? nullptr : values<float>(full.back()));
   }
-  const std::vector<T*> features = {values<T>(x), values<T>(y)}, out = values<T>(outs);
-  const std::vector<T*> candidates = values<T>(saved.candidates), mixed = values<T>(saved.mixed);
-  const std::vector<float*> bias = values<float>(biases.vec());
-  T *maps = values<T>(saved.maps), *joined = values<T>(saved.joined);
-  const size_t bytes = channels * sizeof(T);
-  for (int64_t start = 0; start < rows; start += turn) {
-    const int64_t count = std::min(turn, rows - start);
-    const auto part = [&](const Tensor& tensor) { return tensor.narrow(0, start, count); };
-    for_rows(count, channels, [&](int64_t i) {
+  const Tensor w_gates = kept.w_gates.all().t();
+  for (int64_t start = 0; start < rows; start += most) {
+    const int64_t count = std::min(most, rows - start);
+    for_rows(count, channels, [&](int64_t i, int64_t) {
       const int64_t row = start + i;
       for (int64_t side = 0; side < 2; ++side) {
-        std::memcpy(joined + (2 * row + side) * channels, features[side] + row * channels, bytes);
+        std::memcpy(kept.joined.row(row) + side * channels, features[side] + row * channels, channels * sizeof(T));
       }
     });
-    multiply(part(saved.maps), part(saved.joined), saved.w_gates.t());
-    for_rows(count, channels, [&](int64_t i) {
+    multiply(kept.maps.part(start, count), kept.joined.part(start, count), w_gates);
+    for_rows(count, channels, [&](int64_t i, int64_t) {
       const int64_t row = start + i;
       for (int64_t d = 0; d < directions; ++d) {
-        const T *receiver = joined + (2 * row + d) * channels, *donor = joined + (2 * row + 1 - d) * channels;
-        T* message = mixed[d] + 2 * row * channels;
-        open_gates(channels, maps + row * wide + 2 * d * channels, message, donor, bias.empty() ? nullptr : bias[d]);
-        std::memcpy(message + channels, receiver, bytes);
+        T* message = kept.mixed[d].row(row);
+        open_gates(channels, kept.maps.row(row) + 2 * d * channels, message, features[1 - d] + row * channels, bias[d]);
+        std::memcpy(message + channels, features[d] + row * channels, channels * sizeof(T));
       }
     });
     for (int64_t d = 0; d < directions; ++d) {
-      multiply(part(saved.candidates[d]), part(saved.mixed[d]), saved.ws[d].t());
-      for_rows(count, channels, [&](int64_t i) {
+      multiply(kept.candidates[d].part(start, count), kept.mixed[d].part(start, count), kept.ws[d].all().t());
+      for_rows(count, channels, [&](int64_t i, int64_t) {
         const int64_t row = start + i, at = row * channels;
-        mix(channels, candidates[d] + at, out[d] + at, maps + row * wide + (2 * d + 1) * channels, features[d] + at);
+        mix(channels, kept.candidates[d].row(row), out[d] + at, kept.maps.row(row) + (2 * d + 1) * channels,
+            features[d] + at);
       });
     }
   }
-  Tensors found = outs;
-  for (const Tensor& each : saved.list()) found.push_back(each);
+  found.push_back(kept.memory.tensor());
   return found;
 }
 
 template <class T>
-Tensors backward(at::TensorList given, const Saved& saved, int64_t turn) {
-  const int64_t rows = saved.joined.size(0), channels = saved.joined.size(1) / 2, directions = saved.ws.size();
-  const int64_t wide = 2 * directions * channels, most = std::min(turn, rows);
-  const auto options = saved.joined.options(), wider = options.dtype(at::kFloat);
-  const Tensors of_both = {at::empty({rows, channels}, options), at::empty({rows, channels}, options)};
+Tensors backward(at::TensorList given, const Tensor& memory, bool biased, int64_t most) {
+  const int64_t channels = given[0].size(1), rows = given[0].numel() / channels, directions = given.size();
+  const int64_t wide = 2 * directions * channels;
+  const Kept<T> kept(Memory<T>(memory), rows, channels, directions);
+  const auto options = memory.options(), wider = options.dtype(at::kFloat);
+  most = std::min(most, rows);
+  Tensors found = {like(given[0]), like(given[0])}, last;
+  T* to[] = {values<T>(found[0]), values<T>(found[1])};
   // Written by the first turn, added to by the others; without rows there is no turn.
   const auto weight = [&](int64_t out) {
-    return rows ? at::empty({out, 2 * channels}, wider) : at::zeros({out, 2 * channels}, wider);
+    const std::vector<int64_t> shape = {out, 2 * channels, 1, 1};
+    return found.emplace_back(rows ? at::empty(shape, wider) : at::zeros(shape, wider));
   };
-  const Tensor of_biases = at::zeros({wide}, wider);
-  Tensors of_gates, of_ws;
+  std::vector<float*> of_gates, of_ws, of_bias;
+  std::vector<const T*> of_out;
   for (int64_t d = 0; d < directions; ++d) {
-    of_gates.push_back(weight(2 * channels));
-    of_ws.push_back(weight(channels));
+    last.push_back(channels_last(given[d]));
+    of_out.push_back(values<T>(last.back()));
+    of_gates.push_back(values<float>(weight(2 * channels)));
+    if (biased) of_bias.push_back(values<float>(found.emplace_back(at::empty({2 * channels}, wider))));
+    of_ws.push_back(values<float>(weight(channels)));
   }
-  const Tensor of_logits = at::empty({most, wide}, options), of_joined = at::empty({most, 2 * channels}, options);
-  const Tensor gates_now = at::empty({wide, 2 * channels}, options);
-  const Tensor w_now = at::empty({channels, 2 * channels}, options);
-  const Tensors of_candidates = several(directions, most, channels, options);
-  const Tensors of_mixed = several(directions, most, 2 * channels, options);
-  const std::vector<T*> to = values<T>(of_both), of_out = values<T>(given.vec());
-  const std::vector<T*> candidates = values<T>(saved.candidates);
-  const std::vector<T*> of_candidate = values<T>(of_candidates), of_mix_of = values<T>(of_mixed);
-  const T *maps = values<T>(saved.maps), *joined = values<T>(saved.joined), *of_gate = values<T>(of_joined);
-  T* logits = values<T>(of_logits);
-  for (int64_t start = 0; start < rows; start += turn) {
-    const int64_t count = std::min(turn, rows - start);
-    const auto part = [&](const Tensor& tensor) { return tensor.narrow(0, start, count); };
-    const auto now = [&](const Tensor& tensor) { return tensor.narrow(0, 0, count); };
-    for_rows(count, channels, [&](int64_t i) {
-      const int64_t row = start + i, at = row * channels;
+  Memory<T> passing(most * channels * (2 + 5 * directions) + (wide + channels) * 2 * channels, options);
+  const Matrix<T> of_logits = passing.take(most, wide), of_joined = passing.take(most, 2 * channels);
+  const std::vector<Matrix<T>> of_candidates = passing.take(directions, most, channels);
+  const std::vector<Matrix<T>> of_mixed = passing.take(directions, most, 2 * channels);
+  const Tensor sums = at::zeros({at::get_num_threads(), wide}, wider);
+  float* const sum = values<float>(sums);
+  const Matrix<T> gates_now = passing.take(wide, 2 * channels), w_now = passing.take(channels, 2 * channels);
+  for (int64_t start = 0; start < rows; start += most) {
+    const int64_t count = std::min(most, rows - start);
+    for_rows(count, channels, [&](int64_t i, int64_t thread) {
+      const int64_t row = start + i;
       for (int64_t d = 0; d < directions; ++d) {
         const int64_t z = (2 * d + 1) * channels;
-        of_mix(channels, of_candidate[d] + i * channels, logits + i * wide + z, of_out[d] + at, candidates[d] + at,
-               maps + row * wide + z, joined + (2 * row + d) * channels);
+        of_mix(channels, of_candidates[d].row(i), of_logits.row(i) + z, sum + thread * wide + z,
+               of_out[d] + row * channels, kept.candidates[d].row(row), kept.maps.row(row) + z,
+               kept.joined.row(row) + d * channels);
       }
     });
     for (int64_t d = 0; d < directions; ++d) {
-      multiply(now(of_mixed[d]), now(of_candidates[d]), saved.ws[d]);
-      multiply(w_now, now(of_candidates[d]).t(), part(saved.mixed[d]));
-      put_weight(values<float>(of_ws[d]), values<T>(w_now), channels, channels, false, start > 0);
+      const Tensor of_candidate = of_candidates[d].part(0, count);
+      multiply(of_mixed[d].part(0, count), of_candidate, kept.ws[d].all());
+      multiply(w_now.all(), of_candidate.t(), kept.mixed[d].part(start, count));
+      put_weight(of_ws[d], w_now.data, channels, channels, false, start > 0);
     }
-    for_rows(count, channels, [&](int64_t i) {
+    for_rows(count, channels, [&](int64_t i, int64_t thread) {
       const int64_t row = start + i;
       for (int64_t d = 0; d < directions; ++d) {
         const int64_t r = 2 * d * channels;
-        of_message(channels, logits + i * wide + r, of_mix_of[d] + 2 * i * channels,
-                   joined + (2 * row + 1 - d) * channels, maps + row * wide + r);
+        of_message(channels, of_logits.row(i) + r, sum + thread * wide + r, of_mixed[d].row(i),
+                   kept.joined.row(row) + (1 - d) * channels, kept.maps.row(row) + r);
       }
     });
-    multiply(now(of_joined), now(of_logits), saved.w_gates);
-    multiply(gates_now, now(of_logits).t(), part(saved.joined));
-    at::parallel_for(0, wide / LANES, 8, [&](int64_t begin, int64_t end) {
-      float* __restrict sums = values<float>(of_biases);
-      for (int64_t i = 0; i < count; ++i) {
-        const T* __restrict logit = logits + i * wide;
-        for (int64_t c = begin * LANES; c < end * LANES; c += LANES) store(sums + c, load(sums + c) + load(logit + c));
-      }
-    });
+    const Tensor logits = of_logits.part(0, count);
+    multiply(of_joined.part(0, count), logits, kept.w_gates.all());
+    multiply(gates_now.all(), logits.t(), kept.joined.part(start, count));
     for (int64_t d = 0; d < directions; ++d) {
-      const T* from = values<T>(gates_now) + 2 * d * channels * 2 * channels;
-      put_weight(values<float>(of_gates[d]), from, 2 * channels, channels, d == 1, start > 0);
+      put_weight(of_gates[d], gates_now.row(2 * d * channels), 2 * channels, channels, d == 1, start > 0);
     }
-    for_rows(count, channels, [&](int64_t i) {
+    for_rows(count, channels, [&](int64_t i, int64_t) {
       const int64_t row = start + i, at = row * channels;
       for (int64_t side = 0; side < 2; ++side) {
         const int64_t other = 1 - side;
         const bool receives = side < directions, gives = other < directions;
-        const T* of_own = receives ? of_mix_of[side] + (2 * i + 1) * channels : nullptr;
-        const T* of_message = gives ? of_mix_of[other] + 2 * i * channels : nullptr;
-        const T *z = maps + row * wide + (2 * side + 1) * channels, *r = maps + row * wide + 2 * other * channels;
-        of_features(channels, to[side] + at, of_gate + (2 * i + side) * channels, of_own,
-                    receives ? of_out[side] + at : nullptr, z, of_message, r);
+        const T* of_own = receives ? of_mixed[side].row(i) + channels : nullptr;
+        const T* of_message = gives ? of_mixed[other].row(i) : nullptr;
+        of_features(channels, to[side] + at, of_joined.row(i) + side * channels, of_own,
+                    receives ? of_out[side] + at : nullptr, kept.maps.row(row) + (2 * side + 1) * channels, of_message,
+                    kept.maps.row(row) + 2 * other * channels);
       }
     });
   }
-  Tensors found = of_both;
-  found.insert(found.end(), of_gates.begin(), of_gates.end());
-  for (const Tensor& each : of_biases.chunk(directions)) found.push_back(each);
-  found.insert(found.end(), of_ws.begin(), of_ws.end());
+  const Tensor summed = sums.sum(0);
+  for (size_t d = 0; d < of_bias.size(); ++d) {
+    std::memcpy(of_bias[d], values<float>(summed) + 2 * d * channels, 2 * channels * sizeof(float));
+  }
   return found;
 }
 
 }  // namespace
 
-// Of D directions, 1 (from y to x) or 2 (and from x to y); rows x and y (N, C) in bfloat16 or float32, C a multiple of
-// 16; the weights in float32: gates (2 C, 2 C), biases (2 C) or none at all, ws (C, 2 C). Everything contiguous.
+// Of D directions, 1 (from y to x) or 2 (and from x to y); x and y (B, C, H, W) in bfloat16 or float32, C a multiple of
+// 16, computed as rows with their channels last, `turn` of them at a time; gates (2 C, 2 C, 1, 1), biases (2 C) or none
+// at all, ws (C, 2 C, 1, 1).
 TORCH_LIBRARY(synthmtl, library) {
-  // x' of each direction, and what the backward pass needs.
+  // x' of each direction, and what the backward pass needs, as `Kept` has it.
   library.def("leaky_rows(Tensor x, Tensor y, Tensor[] gates, Tensor[] biases, Tensor[] ws, int turn) -> Tensor[]");
-  // From the gradients of each x' those of x and y, and of gates, biases and ws of each direction.
-  library.def("leaky_rows_backward(Tensor[] given, Tensor[] saved, int turn) -> Tensor[]");
+  // From the gradients of each x' those of x and y, and of each direction's gates, bias (if biased) and w.
+  library.def("leaky_rows_backward(Tensor[] given, Tensor kept, bool biased, int turn) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(synthmtl, CPU, library) {
@@ -383,8 +372,8 @@ TORCH_LIBRARY_IMPL(synthmtl, CPU, library) {
     const bool half = x.scalar_type() == at::kBFloat16;
     return half ? forward<Half>(x, y, gates, biases, ws, turn) : forward<float>(x, y, gates, biases, ws, turn);
   });
-  library.impl("leaky_rows_backward", [](at::TensorList given, at::TensorList saved, int64_t turn) {
-    const bool half = saved[0].scalar_type() == at::kBFloat16;
-    return half ? backward<Half>(given, Saved::of(saved), turn) : backward<float>(given, Saved::of(saved), turn);
+  library.impl("leaky_rows_backward", [](at::TensorList given, const Tensor& kept, bool biased, int64_t turn) {
+    const bool half = kept.scalar_type() == at::kBFloat16;
+    return half ? backward<Half>(given, kept, biased, turn) : backward<float>(given, kept, biased, turn);
   });
 }

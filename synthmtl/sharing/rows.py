@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthmtl.sharing.native import load_functions
+from synthmtl.native import load_functions
 
 SOURCE = Path(__file__).with_name("rows.cpp")
 LANES = 16  # channels that are computed at once
@@ -40,10 +40,10 @@ def _features(rows: Tensor, like: Tensor) -> Tensor:
     return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _turn(rows: Tensor) -> int:
+def _turn(features: Tensor) -> int:
     """Rows of each of as few equal turns as can be."""
-    turns = max(1, -(-rows.numel() // TURN))
-    return max(1, -(-len(rows) // turns))
+    turns = max(1, -(-features.numel() // TURN))
+    return max(1, -(-features.numel() // (features.shape[1] * turns)))
 
 
 def _plain(x: Tensor, y: Tensor, weights: Sequence[Tensor | None]) -> list[Tensor]:
@@ -68,29 +68,20 @@ class LeakyRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, *weights: Tensor | None) -> tuple[Tensor, ...]:
-        rows, directions = (_rows(x), _rows(y)), _by_direction(weights)
-        gates = [w_gates.flatten(1).float().contiguous() for w_gates, _, _ in directions]
-        ws = [w.flatten(1).float().contiguous() for _, _, w in directions]
-        biases = [bias.float() for _, bias, _ in directions if bias is not None]
-        found = torch.ops.synthmtl.leaky_rows(*rows, gates, biases, ws, _turn(rows[0]))
-        outs, saved = found[: len(ws)], found[len(ws) :]
-        ctx.save_for_backward(x, y, *weights, *saved)
-        return tuple(_features(out, x) for out in outs)
+        biases = [bias for bias in weights[1::3] if bias is not None]
+        *outs, kept = torch.ops.synthmtl.leaky_rows(x, y, weights[::3], biases, weights[2::3], _turn(x))
+        ctx.save_for_backward(x, y, *weights, kept)
+        return tuple(outs)
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, y, *saved = ctx.saved_tensors
-        weights, saved = saved[: 3 * len(given)], saved[3 * len(given) :]
+        x, y, *weights, kept = ctx.saved_tensors
         if torch.is_grad_enabled() or any(map(_is_batched, given)):
             return _backward_of_plain(ctx.needs_input_grad, given, x, y, *weights)
-        rows = [_rows(each).contiguous() for each in given]
-        found = torch.ops.synthmtl.leaky_rows_backward(rows, saved, _turn(rows[0]))
-        of_x, of_y, *of_weights = found
-        count = len(given)
-        # By kind; wanted are they by direction.
-        in_order = [of_weights[kind * count + direction] for direction in range(count) for kind in range(3)]
-        of_given = [None if w is None else of.view_as(w).to(w.dtype) for w, of in zip(weights, in_order, strict=True)]
-        return _features(of_x, x), _features(of_y, x), *of_given
+        biased = weights[1] is not None
+        found = iter(torch.ops.synthmtl.leaky_rows_backward(given, kept, biased, _turn(x)))
+        of_features = next(found), next(found)
+        return *of_features, *(None if w is None else next(found).to(w.dtype) for w in weights)
 
 
 def _is_batched(gradient: Tensor) -> bool:

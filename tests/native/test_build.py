@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from synthmtl.sharing import LeakySharing, compile_units, native, rows
+from synthmtl.native import build
+from synthmtl.sharing import LeakySharing, compile_units, rows
 
 FUNCTION = """
 #include <ATen/core/Tensor.h>
@@ -21,23 +22,23 @@ def source(tmp_path, monkeypatch):
     """A function of its own in an empty folder."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("CXX", raising=False)
-    native.load_functions.cache_clear()
+    build.load_functions.cache_clear()
     yield tmp_path / "twice.cpp"
-    native.load_functions.cache_clear()
+    build.load_functions.cache_clear()
 
 
-@pytest.mark.skipif(not native.load_functions(rows.SOURCE), reason="needs Linux and a C++ compiler")
+@pytest.mark.skipif(not build.load_functions(rows.SOURCE), reason="needs Linux and a C++ compiler")
 def test_a_function_is_built_once(source, tmp_path, monkeypatch):
     source.write_text(FUNCTION.replace("NAME", "tested"))
-    assert native.load_functions(source)
+    assert build.load_functions(source)
     assert torch.ops.synthmtl_tested.twice(21) == 42
     (library,) = (tmp_path / "cache/synthmtl").iterdir()
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("built again"))
     code = f"""
 import pathlib, subprocess, torch
-from synthmtl.sharing import native
+from synthmtl.native import load_functions
 subprocess.run = None
-assert native.load_functions(pathlib.Path({str(source)!r})) and torch.ops.synthmtl_tested.twice(2) == 4
+assert load_functions(pathlib.Path({str(source)!r})) and torch.ops.synthmtl_tested.twice(2) == 4
 """
     monkeypatch.undo()
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "cache"))
@@ -52,8 +53,8 @@ def test_what_cannot_be_built_is_said_once(compiler, code, source, tmp_path, mon
     monkeypatch.setenv("CXX", compiler)
     source.write_text(code)
     with caplog.at_level(logging.WARNING):
-        assert not native.load_functions(source)
-        assert not native.load_functions(source)
+        assert not build.load_functions(source)
+        assert not build.load_functions(source)
     (record,) = caplog.records
     assert "twice.cpp was not built" in record.getMessage()
     assert "\n" not in record.getMessage()

@@ -17,6 +17,8 @@ FLAGS = ["-O3", "-march=native", "-fopenmp", "-std=c++20", "-shared", "-fPIC", "
 if platform.machine() == "x86_64":
     FLAGS.append("-mprefer-vector-width=512")  # GCC halves vectors for processors it does not know
 
+HEADERS = Path(__file__).parent  # which sources may include
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,7 +43,7 @@ def _build(source: Path, library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         built = Path(folder, library.name)
-        paths = [f"-I{root / 'include'}", f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
+        paths = [f"-I{HEADERS}", f"-I{root / 'include'}", f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
         abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
         command = [*_compiler(), *FLAGS, abi, str(source), "-o", str(built), *paths]
         subprocess.run(command, check=True, capture_output=True, text=True)
@@ -58,7 +60,8 @@ def load_functions(source: Path) -> bool:
         return False
     try:
         version = [torch.__version__, *_compiler(), *FLAGS, _processor()]
-        key = hashlib.sha256("\0".join([source.read_text(), *version]).encode()).hexdigest()[:16]
+        code = [path.read_text() for path in (source, *sorted(HEADERS.glob("*.h")))]
+        key = hashlib.sha256("\0".join(code + version).encode()).hexdigest()[:16]
         library = _folder() / f"{source.stem}-{key}.so"
         if not library.exists():
             _build(source, library)
