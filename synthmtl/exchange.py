@@ -20,6 +20,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from synthmtl.native import load_functions
+
+SOURCE = Path(__file__).with_name("exchange.cpp")
+
 logger = logging.getLogger(__name__)
 
 CAPACITY = 8192
@@ -28,8 +32,11 @@ CAPACITY = 8192
 PARCEL = 2**18
 """Numbers that go through memory at once where there are more."""
 
-SPIN = 2e-3
+SPIN = 1e-4
 """Seconds for which a process looks for an answer without pause: processes that compute the same are soon as far."""
+
+ATTEMPT = 0.05
+"""Seconds of waiting after which a process sees whether it is to stop."""
 
 ORDERED = platform.machine() in ("x86_64", "AMD64")
 """Whether other processors see what this one writes in the order in which it does, see :meth:`Mailbox.average`."""
@@ -55,6 +62,7 @@ class Mailbox:
         words = mapped.view(np.ndarray)  # whose every part is not another map: a third of a message's time
         letters, parcels = np.split(words, [2 * processes * CAPACITY])
         self.places = letters.reshape(2, processes, CAPACITY)
+        self.letters = torch.from_numpy(self.places)
         self.parcels = torch.from_numpy(parcels.view(np.float32)).view(2, processes, PARCEL)
         self.rank = rank
         self.round = self.sent = 0
@@ -71,24 +79,34 @@ class Mailbox:
             TimeoutError: if a process does not answer.
         """
         self.round = self.round % (2**31 - 2) + 1
+        since, exchange = time.monotonic(), self._exchange if load_functions(SOURCE) else self._exchange_plainly
+        while (read := exchange(mine.detach())) is None:
+            if time.monotonic() - since > PATIENCE:
+                raise TimeoutError(f"a process has not answered for {PATIENCE:.0f} s")
+        return read
+
+    def _exchange(self, mine: Tensor) -> Tensor | None:
+        """One attempt, which may be repeated: the same letter is written again."""
+        read = torch.ops.synthmtl_exchange.exchange(self.letters, self.rank, self.round, mine, SPIN, ATTEMPT)
+        return read if len(read) else None
+
+    def _exchange_plainly(self, mine: Tensor) -> Tensor | None:
         # NumPy's operations, not torch's: on so few numbers each takes a third of the time.
         places = self.places[self.round % 2, :, : len(mine)]
         words = np.empty((len(mine), 2), np.int32)
         words[:, 0] = self.round
-        words[:, 1] = mine.detach().numpy().view(np.int32)
+        words[:, 1] = mine.numpy().view(np.int32)
         places[self.rank] = words.view(np.int64)[:, 0]
         since = time.monotonic()
-        while True:
+        while (waited := time.monotonic() - since) < ATTEMPT:
             read = places.copy().view(np.int32).reshape(len(places), -1, 2)
             if (read[..., 0] == self.round).all():
                 return torch.from_numpy(read[..., 1].copy().view(np.float32))
-            waited = time.monotonic() - since
-            if waited > PATIENCE:
-                raise TimeoutError(f"a process has not answered for {PATIENCE:.0f} s")
             if waited < SPIN:
                 os.sched_yield()
             else:
-                time.sleep(1e-4)
+                time.sleep(min(max(waited / 16, 1e-5), 1e-3))
+        return None
 
     def average(self, mine: Tensor) -> None:
         """Make ``mine``, (N,) float32 of any length, the mean over the processes, in place; all must call it.

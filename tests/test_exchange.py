@@ -1,3 +1,4 @@
+import itertools
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,17 @@ from torch import nn
 
 from synthmtl import exchange
 from synthmtl.exchange import Mailbox
+from synthmtl.native import load_functions
 
 
-@pytest.fixture
-def boxes(tmp_path):
+@pytest.fixture(params=["in C++", "in Python", "mixed"])
+def boxes(request, tmp_path, monkeypatch):
     """Of three processes that have mapped the same file; threads stand for them."""
+    if request.param == "in C++" and not load_functions(exchange.SOURCE):
+        pytest.skip("needs Linux and a C++ compiler")
+    turns = {"in C++": [True], "in Python": [False], "mixed": [True, False, False]}[request.param]
+    calls = itertools.cycle(turns)
+    monkeypatch.setattr(exchange, "load_functions", lambda source: next(calls) and load_functions(source))
     path = tmp_path / "mail"
     path.write_bytes(bytes(Mailbox.size(3)))
     mailboxes = [Mailbox(path, rank, 3) for rank in range(3)]

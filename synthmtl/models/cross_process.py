@@ -1,11 +1,17 @@
 """What several processes compute together, so that they train as one does on the joined batch."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from synthmtl.exchange import gathered, process_count, several_processes
+from synthmtl.native import load_functions
+
+SOURCE = Path(__file__).with_name("normalization.cpp")
+LANES = 16  # channels that its functions compute at once
 
 
 class SumOverProcesses(torch.autograd.Function):
@@ -54,6 +60,41 @@ class NormalizeOverProcesses(torch.autograd.Function):
         return direct, to_weight, to_bias, None, None, None
 
 
+class NormalizeRowsOverProcesses(torch.autograd.Function):
+    """The same by the functions of ``normalization.cpp``, running statistics included: for what :func:`served` allows.
+
+    Messages are those of :class:`NormalizeOverProcesses`, so that a process without these functions gets along.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, layer: "CrossProcessBatchNorm2d", weight: Tensor, bias: Tensor) -> Tensor:
+        functions = torch.ops.synthmtl_normalization
+        of_all = gathered(functions.moments(x))
+        running = (layer.running_mean, layer.running_var)
+        out, statistics = functions.normalize(x, of_all, weight, bias, *running, layer.momentum, layer.eps)
+        ctx.save_for_backward(x, weight, statistics)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, statistics = ctx.saved_tensors
+        functions = torch.ops.synthmtl_normalization
+        sums = functions.backward_sums(gradient, x, statistics)
+        return functions.backward(gradient, x, weight, statistics, gathered(sums)), None, *sums
+
+
+def served(x: Tensor, weight: Tensor) -> bool:
+    """Whether :class:`NormalizeRowsOverProcesses` computes with these features and a layer of this weight.
+
+    It does on a CPU, in bfloat16 or float32, if channels are last, their number is a multiple of 16 and the functions
+    could be built.
+    """
+    known = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float32) and weight.dtype == torch.float32
+    last = x.shape[1] % LANES == 0 and x.is_contiguous(memory_format=torch.channels_last)
+    return known and last and load_functions(SOURCE)
+
+
 def statistics_over_processes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance (C,) of the rows x (B, C, H, W) of all processes."""
     # The kernel of batch normalization: ``var_mean`` takes twenty times as long where channels are last.
@@ -81,6 +122,9 @@ class CrossProcessBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and several_processes()):
             return super().forward(x)
+        if served(x, self.weight):
+            self.num_batches_tracked += 1
+            return NormalizeRowsOverProcesses.apply(x, self, self.weight, self.bias)
         with torch.no_grad():
             mean, variance = statistics_over_processes(x)
             count = process_count() * x.numel() / x.shape[1]

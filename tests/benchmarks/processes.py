@@ -1,15 +1,24 @@
 """One process against two that train together: images a second on one thread each, twice as many being ideal.
 
-Two share one's batch, or have one of the same size each. They train exactly as one does on the joined batch.
+Two share one's batch, or have one of the same size each. They train exactly as one does on the joined batch. All run at
+the same time, stopped but for one training after the other, again and again: machines that others use as well are now
+quick and now slow.
 
-python -m tests.benchmarks.processes recognition|joint STEPS BATCH
+python -m tests.benchmarks.processes recognition|joint FACES STAMPS: trains until it is stopped, a time for every step
 """
 
-import json
+import signal
 import socket
 import statistics
+import struct
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -20,19 +29,84 @@ from synthmtl.training import Player, build_accelerator
 
 from .faces import CLASSES, edit_batch, face_batches, training
 from .published import joint_players
-from .timing import Row, run_module
+from .timing import ROOT, Row, clean_environment
 
 BATCH = 128
+NEVER = 10**9  # steps
 
 
-def launcher() -> list[str]:
-    """What starts two processes."""
+@dataclass
+class Running:
+    """Processes that train, together or each on its own, and the files of the times at which they began a step.
+
+    Args:
+        faces: of a step of each file's.
+    """
+
+    processes: list[subprocess.Popen]
+    stamps: list[Path]
+    faces: int
+
+    def times(self) -> list[tuple[float, ...]]:
+        """Of each file, in seconds."""
+        found = []
+        for path in self.stamps:
+            read = path.read_bytes() if path.exists() else b""
+            found.append(struct.unpack(f"<{len(read) // 8}d", read[: len(read) // 8 * 8]))
+        return found
+
+    def send(self, number: signal.Signals) -> None:
+        for process in self.processes:
+            if process.poll() is not None:
+                raise RuntimeError(f"a training ended: {process.stderr.read()[-2000:]}")  # type: ignore[union-attr]
+            process.send_signal(number)
+
+    def rate(self, steps: int) -> float:
+        """Images a second over some steps, from now."""
+        since = time.monotonic()
+        self.send(signal.SIGCONT)
+        while True:
+            time.sleep(0.02)
+            # What was under way at first was interrupted, and is left out.
+            now = [[t for t in times if t > since] for times in self.times()]
+            if all(len(times) > steps for times in now):
+                break
+            self.send(signal.SIGCONT)
+        self.send(signal.SIGSTOP)
+        return sum(self.faces * (len(times) - 1) / (times[-1] - times[0]) for times in now)
+
+
+@contextmanager
+def running(job: str, faces: int, processes: int, *, together: bool) -> Iterator[Running]:
+    """Processes with ``faces`` a step, all together or each by itself; they have begun, and are stopped."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
-    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    options += ["--dynamo_backend", "no", "--main_process_port", str(port)]
-    return ["-m", "accelerate.commands.launch", *options]
+    started: list[subprocess.Popen] = []
+    with tempfile.TemporaryDirectory() as folder:
+        stamps = [Path(folder, str(i)) for i in range(processes)]
+        for rank, path in enumerate(stamps):
+            launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+            environment = {name: str(value) for name, value in launched.items()} | {"MASTER_ADDR": "127.0.0.1"}
+            command = [sys.executable, "-m", f"{__package__}.processes", job, str(faces), str(path)]
+            started.append(
+                subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=clean_environment(environment if together else {}),
+                    stderr=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    text=True,
+                )
+            )
+        found = Running(started, stamps[:1] if together else stamps, faces)
+        try:
+            found.rate(2)
+            yield found
+        finally:
+            for process in started:
+                process.kill()
+                process.communicate()
 
 
 def rows(tiny: bool) -> list[Row]:
@@ -41,35 +115,35 @@ def rows(tiny: bool) -> list[Row]:
     Of a short step the half with half of the faces takes more than half of the time, whoever takes it.
     """
     found = []
-    for job, steps in (("recognition", 40), ("joint", 10)):
-        found += rows_of(job, *((2, 1) if tiny else (steps, 3)), alone=not tiny)
+    for job, steps in (("recognition", 30), ("joint", 6)):
+        found += rows_of(job, *((1, 1) if tiny else (steps, 9)), alone=not tiny)
     return found
 
 
 def rows_of(job: str, steps: int, rounds: int, *, alone: bool) -> list[Row]:
     """The rows of one training."""
-    rates: dict[str, list[float]] = {"one": [], "alone": [], "halves": [], "shared": [], "each": []}
-    name = f"{__package__}.processes"
-    for _ in range(rounds):
-        rates["one"].append(run_module(name, job, steps, BATCH)["images"])
-        # The launcher's -m takes the place of Python's own.
-        rates["shared"].append(run_module(name, job, steps, BATCH, launcher=launcher())["images"])
-        if alone:
-            rates["each"].append(run_module(name, job, steps, 2 * BATCH, launcher=launcher())["images"])
-            for key, batch in (("alone", BATCH), ("halves", BATCH // 2)):
-                with ThreadPoolExecutor(2) as pool:
-                    both = pool.map(lambda _, batch=batch: run_module(name, job, steps, batch)["images"], range(2))
-                    rates[key].append(sum(both))
+    trainings = {"one": (BATCH, 1, False), "each": (2 * BATCH, 2, True), "shared": (BATCH, 2, True)}
+    if alone:
+        trainings |= {"alone": (BATCH, 2, False), "halves": (BATCH // 2, 2, False)}
+    rates: dict[str, list[float]] = {name: [] for name in trainings}
+    with ExitStack() as stack:
+        all_running = {
+            name: stack.enter_context(running(job, faces, processes, together=together))
+            for name, (faces, processes, together) in trainings.items()
+        }
+        for i in range(rounds):
+            for name in rates if i % 2 else reversed(rates):
+                rates[name].append(all_running[name].rate(steps))
     found = []
-    for key, what, wanted in (
+    for name, what, wanted in (
         ("each", f"two together, {BATCH} faces each", 0.85),
         ("shared", f"two together, {BATCH} faces shared", 0.85),
         ("alone", f"two on their own, {BATCH} faces each", None),
         ("halves", f"two on their own, {BATCH // 2} faces each", None),
     ):
-        if rates[key]:
-            share = statistics.median(two / (2 * one) for one, two in zip(rates["one"], rates[key], strict=True))
-            said = [f"{statistics.median(rates[side]):.0f} images/s" for side in (key, "one")]
+        if name in rates:
+            share = statistics.median(two / (2 * one) for one, two in zip(rates["one"], rates[name], strict=True))
+            said = [f"{statistics.median(rates[side]):.0f} images/s" for side in (name, "one")]
             found.append(Row(f"{job}, {what}, share of twice one", *said, share, wanted))
     return found
 
@@ -85,18 +159,19 @@ def training_of(job: str, share: int) -> tuple[list[Player], list]:
     return players, [edit_batch(share // 2, 48, labelled=share // 2, paired=True)]
 
 
-def main(job: str, steps: int, batch: int) -> None:
+def main(job: str, faces: int, stamps: str) -> None:
     accelerator = build_accelerator(precision="auto")
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    players, batches = training_of(job, batch // accelerator.num_processes)
-    run = training(
-        players, lambda step: batches[step % len(batches)], accelerator, steps=steps, batch_size=batch, log_every=2
-    )
-    rates = [record["images_per_second"] for record in run().history if "images_per_second" in record]
-    if accelerator.is_main_process:
-        print(json.dumps({"images": statistics.median(rates[len(rates) // 4 :])}))
+    players, batches = training_of(job, faces // accelerator.num_processes)
+    with open(stamps, "ab", buffering=0) as file:
+
+        def stream(step: int) -> object:
+            file.write(struct.pack("<d", time.monotonic()))
+            return batches[step % len(batches)]
+
+        training(players, stream, accelerator, steps=NEVER, batch_size=faces, log_every=NEVER)()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

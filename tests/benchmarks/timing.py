@@ -85,14 +85,17 @@ def compare(
     return Row(case, *said, ratio, wanted)
 
 
-def run_module(
-    *arguments: object, launcher: Sequence[str] = (), environment: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """What a module of the benchmarks prints as JSON in its last line, run by a process of its own on one thread."""
+def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Of a process of its own on one thread, with what is given."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE", "WORLD_SIZE"))}
-    command = [sys.executable, *launcher, "-m", *map(str, arguments)]
-    clean |= {"OMP_NUM_THREADS": "1"} | dict(environment or {})
-    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=3600)
+    return clean | {"OMP_NUM_THREADS": "1"} | dict(environment or {})
+
+
+def run_module(*arguments: object, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a module of the benchmarks prints as JSON in its last line, run by a process of its own on one thread."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    options = {"env": clean_environment(environment), "timeout": 3600}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)  # type: ignore[call-overload]
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -23,12 +23,17 @@ def joined_batch():
     return x * torch.tensor([1.0, 3.0, 0.1])[:, None, None] + torch.tensor([0.0, 5.0, 300.0])[:, None, None]
 
 
+def wide(x):
+    """Of 48 channels, which are last."""
+    return x.repeat(1, 16, 1, 1).contiguous(memory_format=torch.channels_last)
+
+
 def run(layer, x):
     """Two training steps, without an update: what comes out, running statistics, gradients."""
     layer.train()
     with torch.no_grad():
-        layer.weight.copy_(torch.tensor([0.5, 1.5, -1.0]))
-        layer.bias.copy_(torch.tensor([0.1, 0.0, -0.2]))
+        layer.weight.copy_(torch.tensor([0.5, 1.5, -1.0]).repeat(len(layer.weight) // 3))
+        layer.bias.copy_(torch.tensor([0.1, 0.0, -0.2]).repeat(len(layer.weight) // 3))
     x = x.clone().requires_grad_()
     for _ in range(2):
         out = layer(x)
@@ -85,6 +90,12 @@ def run_as(rank, folder):
         found["means"] = means_of(rank)
         found["float64"] = run(CrossProcessBatchNorm2d(3).double(), x.double())
         found["bfloat16"] = run(CrossProcessBatchNorm2d(3), low_precision(x))
+        found["wide"] = run(CrossProcessBatchNorm2d(48), wide(x))
+        with pytest.MonkeyPatch.context() as patch:
+            if rank:  # it has no compiler
+                patch.setattr(cross_process, "load_functions", lambda source: False)
+                patch.setattr(exchange, "load_functions", lambda source: False)
+            found["mixed"] = run(CrossProcessBatchNorm2d(48), wide(x))
         return found
     finally:
         dist.destroy_process_group()
@@ -137,6 +148,20 @@ def test_two_processes_on_rounded_features(parts):
     assert all(half["out"].dtype == half["input"].dtype == torch.bfloat16 for half in halves)
     assert all(half["out"].is_contiguous(memory_format=torch.channels_last) for half in halves)
     torch.testing.assert_close(torch.cat([half["out"] for half in halves]), one["out"], **close)
+    for half in halves:
+        for mine, reference in zip(half["statistics"], one["statistics"], strict=True):
+            torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4, check_dtype=False)
+
+
+@pytest.mark.parametrize("how", ["wide", "mixed"])
+def test_two_processes_by_functions_of_their_own(how, parts):
+    one, halves = run(nn.BatchNorm2d(48).double(), wide(joined_batch()).double()), [part[how] for part in parts]
+    close = {"atol": 1e-3, "rtol": 1e-3, "check_dtype": False}
+    torch.testing.assert_close(torch.cat([half["out"] for half in halves]), one["out"], **close)
+    torch.testing.assert_close(torch.cat([half["input"] for half in halves]) / 2, one["input"], **close)
+    for i in range(2):
+        mean = (halves[0]["parameters"][i] + halves[1]["parameters"][i]) / 2
+        torch.testing.assert_close(mean, one["parameters"][i], **close)
     for half in halves:
         for mine, reference in zip(half["statistics"], one["statistics"], strict=True):
             torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4, check_dtype=False)

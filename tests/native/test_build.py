@@ -46,6 +46,17 @@ assert load_functions(pathlib.Path({str(source)!r})) and torch.ops.synthmtl_test
     assert list((tmp_path / "cache/synthmtl").iterdir()) == [library]
 
 
+@pytest.mark.skipif(not build.load_functions(rows.SOURCE), reason="needs Linux and a C++ compiler")
+def test_what_it_includes_belongs_to_a_function(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "HEADERS", tmp_path)
+    source.write_text('#include "number.h"\nint synthmtl_number() { return NUMBER; }')
+    for number in (1, 2, 2):
+        (tmp_path / "number.h").write_text(f"#define NUMBER {number}")
+        build.load_functions.cache_clear()
+        assert build.load_functions(source)
+    assert len(list((tmp_path / "cache/synthmtl").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("compiler", "code"), [("/nowhere/c++", FUNCTION), ("c++", "not C++"), ("c++ -no-such-option", FUNCTION)]
 )
