@@ -4,6 +4,7 @@
 // over the rows, in float32. The two directions of an exchange read the same features: these are joined once, and all
 // gates are one matrix product. The rows are taken in turns that stay in the cache.
 
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
@@ -144,34 +145,49 @@ void of_features(int64_t channels, T* __restrict to, const T* __restrict of_gate
   }
 }
 
-// A weight of two halves of columns, changed over if `swapped`, set or added to.
+// A matrix in another precision, set or added to.
 template <class T, class S>
-void put_weight(T* to, const S* from, int64_t rows, int64_t channels, bool swapped, bool add = false) {
-  for (int64_t half = 0; half < 2 * rows; ++half) {
-    T* __restrict target = to + (half ^ static_cast<int64_t>(swapped)) * channels;
-    const S* __restrict source = from + half * channels;
-    for (int64_t c = 0; c < channels; c += LANES) {
-      store(target + c, add ? load(target + c) + load(source + c) : load(source + c));
+void put(T* __restrict to, const S* __restrict from, int64_t count, bool add = false) {
+  for (int64_t i = 0; i < count; i += LANES) store(to + i, add ? load(to + i) + load(from + i) : load(from + i));
+}
+
+// The same of a matrix of `rows` and `columns` as its transpose; steps lead from one row to the next.
+template <class T, class S>
+void put_transposed(T* to, int64_t to_step, const S* from, int64_t from_step, int64_t rows, int64_t columns,
+                    bool add = false) {
+  for (int64_t row = 0; row < rows; row += LANES) {
+    for (int64_t column = 0; column < columns; column += LANES) {
+      float tile[LANES][LANES];
+      for (int64_t i = 0; i < LANES; ++i) store(tile[i], load(from + (row + i) * from_step + column));
+      for (int64_t i = 0; i < LANES; ++i) {
+        Floats line;
+        for (int64_t j = 0; j < LANES; ++j) line[j] = tile[j][i];
+        T* const target = to + (column + i) * to_step + row;
+        store(target, add ? load(target) + line : line);
+      }
     }
   }
 }
 
 void multiply(const Tensor& out, const Tensor& a, const Tensor& b) {
   Tensor into = out;
-  at::mm_out(into, a, b);
+  out.dim() == 2 ? at::mm_out(into, a, b) : at::bmm_out(into, a, b);
 }
 
+// One or, of each direction, several.
 template <class T>
-struct Matrix {
+struct Matrices {
   Tensor memory;
-  int64_t offset, rows, columns;
+  int64_t offset, count, rows, columns;
   T* data;
 
   T* row(int64_t index) const { return data + index * columns; }
-  Tensor part(int64_t start, int64_t count) const {
-    return memory.as_strided({count, columns}, {columns, 1}, offset + start * columns);
+  T* row(int64_t which, int64_t index) const { return row(which * rows + index); }
+  Tensor first(int64_t some) const {
+    return count ? memory.as_strided({count, some, columns}, {rows * columns, columns, 1}, offset)
+                 : memory.as_strided({some, columns}, {columns, 1}, offset);
   }
-  Tensor all() const { return part(0, rows); }
+  Tensor all() const { return first(rows); }
 };
 
 // Matrices one behind the other in one tensor: a large allocation costs as much as thousands of features.
@@ -181,15 +197,11 @@ class Memory {
   explicit Memory(const Tensor& memory) : memory_(memory) {}
   Memory(int64_t count, at::TensorOptions options) : memory_(at::empty({count}, options)) {}
 
-  Matrix<T> take(int64_t rows, int64_t columns) {
+  Matrices<T> take(int64_t rows, int64_t columns) { return take(0, rows, columns); }
+  Matrices<T> take(int64_t count, int64_t rows, int64_t columns) {
     const int64_t offset = used_;
-    used_ += rows * columns;
-    return {memory_, offset, rows, columns, values<T>(memory_) + offset};
-  }
-  std::vector<Matrix<T>> take(int64_t count, int64_t rows, int64_t columns) {
-    std::vector<Matrix<T>> found;
-    for (int64_t i = 0; i < count; ++i) found.push_back(take(rows, columns));
-    return found;
+    used_ += std::max<int64_t>(1, count) * rows * columns;
+    return {memory_, offset, count, rows, columns, values<T>(memory_) + offset};
   }
   const Tensor& tensor() const { return memory_; }
 
@@ -198,27 +210,36 @@ class Memory {
   int64_t used_ = 0;
 };
 
-// What a backward pass needs: [r, z] of each of D directions (rows, 2 C D); [x, y] (rows, 2 C); of each direction c
-// (rows, C) and [r . y, x] (rows, 2 C); all gates' weights (2 C D, 2 C); of each direction the candidate's (C, 2 C).
+// In the features' precision: all gates' (2 C, 2 C D), transposed, as products take them more quickly, and the
+// candidates' (D, C, 2 C) of D directions.
 template <class T>
-struct Kept {
+struct Weights {
   Memory<T> memory;
-  Matrix<T> maps, joined;
-  std::vector<Matrix<T>> candidates, mixed;
-  Matrix<T> w_gates;
-  std::vector<Matrix<T>> ws;
+  Matrices<T> gates, candidates;
 
-  static int64_t size(int64_t rows, int64_t channels, int64_t directions) {
-    return rows * channels * (2 + 5 * directions) + 6 * directions * channels * channels;
-  }
-  Kept(Memory<T> given, int64_t rows, int64_t channels, int64_t directions)
+  Weights(Memory<T> given, int64_t channels, int64_t directions)
+      : memory(given),
+        gates(memory.take(2 * channels, 2 * directions * channels)),
+        candidates(memory.take(directions, channels, 2 * channels)) {}
+  static int64_t size(int64_t channels, int64_t directions) { return 6 * directions * channels * channels; }
+};
+
+// What a backward pass needs of a turn: [r, z] of each of D directions (rows, 2 C D); [x, y] (rows, 2 C); of all
+// directions c (D, rows, C) and [r . y, x] (D, rows, 2 C).
+template <class T>
+struct Turn {
+  Memory<T> memory;
+  Matrices<T> maps, joined, candidates, mixed;
+
+  Turn(Memory<T> given, int64_t rows, int64_t channels, int64_t directions)
       : memory(given),
         maps(memory.take(rows, 2 * directions * channels)),
         joined(memory.take(rows, 2 * channels)),
         candidates(memory.take(directions, rows, channels)),
-        mixed(memory.take(directions, rows, 2 * channels)),
-        w_gates(memory.take(2 * directions * channels, 2 * channels)),
-        ws(memory.take(directions, channels, 2 * channels)) {}
+        mixed(memory.take(directions, rows, 2 * channels)) {}
+  static int64_t size(int64_t rows, int64_t channels, int64_t directions) {
+    return rows * channels * (2 + 5 * directions);
+  }
 };
 
 Tensor in_full(const Tensor& weight) { return weight.to(at::kFloat).contiguous(); }
@@ -227,7 +248,8 @@ template <class T>
 Tensors forward(const Tensor& x, const Tensor& y, at::TensorList gates, at::TensorList biases, at::TensorList ws,
                 int64_t most) {
   const int64_t channels = x.size(1), rows = x.numel() / channels, directions = ws.size();
-  const Kept<T> kept({Kept<T>::size(rows, channels, directions), x.options()}, rows, channels, directions);
+  const int64_t wide = 2 * directions * channels;
+  const Weights<T> weights({Weights<T>::size(channels, directions), x.options()}, channels, directions);
   const Tensor last[] = {channels_last(x), channels_last(y)};
   const T* features[] = {values<T>(last[0]), values<T>(last[1])};
   Tensors found, full;
@@ -237,48 +259,51 @@ Tensors forward(const Tensor& x, const Tensor& y, at::TensorList gates, at::Tens
     found.push_back(like(x));
     out.push_back(values<T>(found.back()));
     // Gates of the direction to y read [y, x]: with their columns changed over they read [x, y], as the others do.
-    put_weight(kept.w_gates.row(2 * d * channels), values<float>(in_full(gates[d])), 2 * channels, channels, d == 1);
-    put_weight(kept.ws[d].data, values<float>(in_full(ws[d])), channels, channels, false);
+    const Tensor gate = in_full(gates[d]);
+    for (int64_t half = 0; half < 2; ++half) {
+      put_transposed(weights.gates.row((d ? 1 - half : half) * channels) + 2 * d * channels, wide,
+                     values<float>(gate) + half * channels, 2 * channels, 2 * channels, channels);
+    }
+    put(weights.candidates.row(d, 0), values<float>(in_full(ws[d])), 2 * channels * channels);
     if (!biases.empty()) full.push_back(in_full(biases[d]));
     bias.push_back(biases.empty() ? nullptr : values<float>(full.back()));
   }
-  const Tensor w_gates = kept.w_gates.all().t();
+  found.push_back(weights.memory.tensor());
   for (int64_t start = 0; start < rows; start += most) {
     const int64_t count = std::min(most, rows - start);
+    const Turn<T> turn({Turn<T>::size(count, channels, directions), x.options()}, count, channels, directions);
+    const T* given[] = {features[0] + start * channels, features[1] + start * channels};
     for_rows(count, channels, [&](int64_t i, int64_t) {
-      const int64_t row = start + i;
       for (int64_t side = 0; side < 2; ++side) {
-        std::memcpy(kept.joined.row(row) + side * channels, features[side] + row * channels, channels * sizeof(T));
+        std::memcpy(turn.joined.row(i) + side * channels, given[side] + i * channels, channels * sizeof(T));
       }
     });
-    multiply(kept.maps.part(start, count), kept.joined.part(start, count), w_gates);
+    multiply(turn.maps.all(), turn.joined.all(), weights.gates.all());
     for_rows(count, channels, [&](int64_t i, int64_t) {
-      const int64_t row = start + i;
       for (int64_t d = 0; d < directions; ++d) {
-        T* message = kept.mixed[d].row(row);
-        open_gates(channels, kept.maps.row(row) + 2 * d * channels, message, features[1 - d] + row * channels, bias[d]);
-        std::memcpy(message + channels, features[d] + row * channels, channels * sizeof(T));
+        T* message = turn.mixed.row(d, i);
+        open_gates(channels, turn.maps.row(i) + 2 * d * channels, message, given[1 - d] + i * channels, bias[d]);
+        std::memcpy(message + channels, given[d] + i * channels, channels * sizeof(T));
       }
     });
-    for (int64_t d = 0; d < directions; ++d) {
-      multiply(kept.candidates[d].part(start, count), kept.mixed[d].part(start, count), kept.ws[d].all().t());
-      for_rows(count, channels, [&](int64_t i, int64_t) {
-        const int64_t row = start + i, at = row * channels;
-        mix(channels, kept.candidates[d].row(row), out[d] + at, kept.maps.row(row) + (2 * d + 1) * channels,
-            features[d] + at);
-      });
-    }
+    multiply(turn.candidates.all(), turn.mixed.all(), weights.candidates.all().transpose(1, 2));
+    for_rows(count, channels, [&](int64_t i, int64_t) {
+      for (int64_t d = 0; d < directions; ++d) {
+        mix(channels, turn.candidates.row(d, i), out[d] + (start + i) * channels,
+            turn.maps.row(i) + (2 * d + 1) * channels, given[d] + i * channels);
+      }
+    });
+    found.push_back(turn.memory.tensor());
   }
-  found.push_back(kept.memory.tensor());
   return found;
 }
 
 template <class T>
-Tensors backward(at::TensorList given, const Tensor& memory, bool biased, int64_t most) {
+Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t most) {
   const int64_t channels = given[0].size(1), rows = given[0].numel() / channels, directions = given.size();
   const int64_t wide = 2 * directions * channels;
-  const Kept<T> kept(Memory<T>(memory), rows, channels, directions);
-  const auto options = memory.options(), wider = options.dtype(at::kFloat);
+  const Weights<T> weights(Memory<T>(kept[0]), channels, directions);
+  const auto options = kept[0].options(), wider = options.dtype(at::kFloat);
   most = std::min(most, rows);
   Tensors found = {like(given[0]), like(given[0])}, last;
   T* to[] = {values<T>(found[0]), values<T>(found[1])};
@@ -296,54 +321,56 @@ Tensors backward(at::TensorList given, const Tensor& memory, bool biased, int64_
     if (biased) of_bias.push_back(values<float>(found.emplace_back(at::empty({2 * channels}, wider))));
     of_ws.push_back(values<float>(weight(channels)));
   }
-  Memory<T> passing(most * channels * (2 + 5 * directions) + (wide + channels) * 2 * channels, options);
-  const Matrix<T> of_logits = passing.take(most, wide), of_joined = passing.take(most, 2 * channels);
-  const std::vector<Matrix<T>> of_candidates = passing.take(directions, most, channels);
-  const std::vector<Matrix<T>> of_mixed = passing.take(directions, most, 2 * channels);
+  Memory<T> passing(Turn<T>::size(most, channels, directions) + Weights<T>::size(channels, directions), options);
+  const Matrices<T> of_logits = passing.take(most, wide), of_joined = passing.take(most, 2 * channels);
+  const Matrices<T> of_candidates = passing.take(directions, most, channels);
+  const Matrices<T> of_mixed = passing.take(directions, most, 2 * channels);
+  const Matrices<T> gates_now = passing.take(2 * channels, wide);
+  const Matrices<T> ws_now = passing.take(directions, channels, 2 * channels);
   const Tensor sums = at::zeros({at::get_num_threads(), wide}, wider);
   float* const sum = values<float>(sums);
-  const Matrix<T> gates_now = passing.take(wide, 2 * channels), w_now = passing.take(channels, 2 * channels);
   for (int64_t start = 0; start < rows; start += most) {
     const int64_t count = std::min(most, rows - start);
+    const Turn<T> turn(Memory<T>(kept[1 + start / most]), count, channels, directions);
     for_rows(count, channels, [&](int64_t i, int64_t thread) {
-      const int64_t row = start + i;
       for (int64_t d = 0; d < directions; ++d) {
         const int64_t z = (2 * d + 1) * channels;
-        of_mix(channels, of_candidates[d].row(i), of_logits.row(i) + z, sum + thread * wide + z,
-               of_out[d] + row * channels, kept.candidates[d].row(row), kept.maps.row(row) + z,
-               kept.joined.row(row) + d * channels);
+        of_mix(channels, of_candidates.row(d, i), of_logits.row(i) + z, sum + thread * wide + z,
+               of_out[d] + (start + i) * channels, turn.candidates.row(d, i), turn.maps.row(i) + z,
+               turn.joined.row(i) + d * channels);
       }
     });
-    for (int64_t d = 0; d < directions; ++d) {
-      const Tensor of_candidate = of_candidates[d].part(0, count);
-      multiply(of_mixed[d].part(0, count), of_candidate, kept.ws[d].all());
-      multiply(w_now.all(), of_candidate.t(), kept.mixed[d].part(start, count));
-      put_weight(of_ws[d], w_now.data, channels, channels, false, start > 0);
-    }
+    const Tensor of_now = of_candidates.first(count);
+    multiply(of_mixed.first(count), of_now, weights.candidates.all());
+    multiply(ws_now.all(), of_now.transpose(1, 2), turn.mixed.all());
     for_rows(count, channels, [&](int64_t i, int64_t thread) {
-      const int64_t row = start + i;
       for (int64_t d = 0; d < directions; ++d) {
         const int64_t r = 2 * d * channels;
-        of_message(channels, of_logits.row(i) + r, sum + thread * wide + r, of_mixed[d].row(i),
-                   kept.joined.row(row) + (1 - d) * channels, kept.maps.row(row) + r);
+        of_message(channels, of_logits.row(i) + r, sum + thread * wide + r, of_mixed.row(d, i),
+                   turn.joined.row(i) + (1 - d) * channels, turn.maps.row(i) + r);
       }
     });
-    const Tensor logits = of_logits.part(0, count);
-    multiply(of_joined.part(0, count), logits, kept.w_gates.all());
-    multiply(gates_now.all(), logits.t(), kept.joined.part(start, count));
+    const Tensor logits = of_logits.first(count);
+    multiply(of_joined.first(count), logits, weights.gates.all().t());
+    multiply(gates_now.all(), turn.joined.all().t(), logits);
     for (int64_t d = 0; d < directions; ++d) {
-      put_weight(of_gates[d], gates_now.row(2 * d * channels), 2 * channels, channels, d == 1, start > 0);
+      for (int64_t half = 0; half < 2; ++half) {
+        put_transposed(of_gates[d] + half * channels, 2 * channels,
+                       gates_now.row((d ? 1 - half : half) * channels) + 2 * d * channels, wide, channels, 2 * channels,
+                       start > 0);
+      }
+      put(of_ws[d], ws_now.row(d, 0), 2 * channels * channels, start > 0);
     }
     for_rows(count, channels, [&](int64_t i, int64_t) {
-      const int64_t row = start + i, at = row * channels;
+      const int64_t at = (start + i) * channels;
       for (int64_t side = 0; side < 2; ++side) {
         const int64_t other = 1 - side;
         const bool receives = side < directions, gives = other < directions;
-        const T* of_own = receives ? of_mixed[side].row(i) + channels : nullptr;
-        const T* of_message = gives ? of_mixed[other].row(i) : nullptr;
+        const T* of_own = receives ? of_mixed.row(side, i) + channels : nullptr;
+        const T* of_message = gives ? of_mixed.row(other, i) : nullptr;
         of_features(channels, to[side] + at, of_joined.row(i) + side * channels, of_own,
-                    receives ? of_out[side] + at : nullptr, kept.maps.row(row) + (2 * side + 1) * channels, of_message,
-                    kept.maps.row(row) + 2 * other * channels);
+                    receives ? of_out[side] + at : nullptr, turn.maps.row(i) + (2 * side + 1) * channels, of_message,
+                    turn.maps.row(i) + 2 * other * channels);
       }
     });
   }
@@ -360,10 +387,10 @@ Tensors backward(at::TensorList given, const Tensor& memory, bool biased, int64_
 // 16, computed as rows with their channels last, `turn` of them at a time; gates (2 C, 2 C, 1, 1), biases (2 C) or none
 // at all, ws (C, 2 C, 1, 1).
 TORCH_LIBRARY(synthmtl, library) {
-  // x' of each direction, and what the backward pass needs, as `Kept` has it.
+  // x' of each direction, and what the backward pass needs: `Weights`, and every `Turn`.
   library.def("leaky_rows(Tensor x, Tensor y, Tensor[] gates, Tensor[] biases, Tensor[] ws, int turn) -> Tensor[]");
   // From the gradients of each x' those of x and y, and of each direction's gates, bias (if biased) and w.
-  library.def("leaky_rows_backward(Tensor[] given, Tensor kept, bool biased, int turn) -> Tensor[]");
+  library.def("leaky_rows_backward(Tensor[] given, Tensor[] kept, bool biased, int turn) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(synthmtl, CPU, library) {
@@ -372,8 +399,8 @@ TORCH_LIBRARY_IMPL(synthmtl, CPU, library) {
     const bool half = x.scalar_type() == at::kBFloat16;
     return half ? forward<Half>(x, y, gates, biases, ws, turn) : forward<float>(x, y, gates, biases, ws, turn);
   });
-  library.impl("leaky_rows_backward", [](at::TensorList given, const Tensor& kept, bool biased, int64_t turn) {
-    const bool half = kept.scalar_type() == at::kBFloat16;
+  library.impl("leaky_rows_backward", [](at::TensorList given, at::TensorList kept, bool biased, int64_t turn) {
+    const bool half = kept[0].scalar_type() == at::kBFloat16;
     return half ? backward<Half>(given, kept, biased, turn) : backward<float>(given, kept, biased, turn);
   });
 }

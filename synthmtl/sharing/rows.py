@@ -69,13 +69,15 @@ class LeakyRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, *weights: Tensor | None) -> tuple[Tensor, ...]:
         biases = [bias for bias in weights[1::3] if bias is not None]
-        *outs, kept = torch.ops.synthmtl.leaky_rows(x, y, weights[::3], biases, weights[2::3], _turn(x))
-        ctx.save_for_backward(x, y, *weights, kept)
-        return tuple(outs)
+        found = torch.ops.synthmtl.leaky_rows(x, y, weights[::3], biases, weights[2::3], _turn(x))
+        directions = len(weights) // 3
+        ctx.save_for_backward(x, y, *weights, *found[directions:])
+        return tuple(found[:directions])
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, y, *weights, kept = ctx.saved_tensors
+        x, y, *saved = ctx.saved_tensors
+        weights, kept = saved[: 3 * len(given)], saved[3 * len(given) :]
         if torch.is_grad_enabled() or any(map(_is_batched, given)):
             return _backward_of_plain(ctx.needs_input_grad, given, x, y, *weights)
         biased = weights[1] is not None

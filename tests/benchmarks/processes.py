@@ -33,6 +33,7 @@ from .timing import ROOT, Row, clean_environment
 
 BATCH = 128
 NEVER = 10**9  # steps
+SETTLING = 0.5  # seconds behind an interruption that do not count
 
 
 @dataclass
@@ -63,11 +64,10 @@ class Running:
 
     def rate(self, steps: int) -> float:
         """Images a second over some steps, from now."""
-        since = time.monotonic()
+        since = time.monotonic() + SETTLING
         self.send(signal.SIGCONT)
         while True:
             time.sleep(0.02)
-            # What was under way at first was interrupted, and is left out.
             now = [[t for t in times if t > since] for times in self.times()]
             if all(len(times) > steps for times in now):
                 break
