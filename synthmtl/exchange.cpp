@@ -69,9 +69,9 @@ Tensor exchange(const Tensor& letters, int64_t rank, int64_t round, const Tensor
 
 }  // namespace
 
-TORCH_LIBRARY(synthmtl_exchange, library) {
+TORCH_LIBRARY_FRAGMENT(synthmtl, library) {
   library.def(
       "exchange(Tensor(a!) letters, int rank, int round, Tensor mine, float spin, float seconds) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(synthmtl_exchange, CPU, library) { library.impl("exchange", exchange); }
+TORCH_LIBRARY_IMPL(synthmtl, CPU, library) { library.impl("exchange", exchange); }

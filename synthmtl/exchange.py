@@ -87,7 +87,7 @@ class Mailbox:
 
     def _exchange(self, mine: Tensor) -> Tensor | None:
         """One attempt, which may be repeated: the same letter is written again."""
-        read = torch.ops.synthmtl_exchange.exchange(self.letters, self.rank, self.round, mine, SPIN, ATTEMPT)
+        read = torch.ops.synthmtl.exchange(self.letters, self.rank, self.round, mine, SPIN, ATTEMPT)
         return read if len(read) else None
 
     def _exchange_plainly(self, mine: Tensor) -> Tensor | None:

@@ -68,7 +68,7 @@ class NormalizeRowsOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, layer: "CrossProcessBatchNorm2d", weight: Tensor, bias: Tensor) -> Tensor:
-        functions = torch.ops.synthmtl_normalization
+        functions = torch.ops.synthmtl
         of_all = gathered(functions.moments(x))
         running = (layer.running_mean, layer.running_var)
         out, statistics = functions.normalize(x, of_all, weight, bias, *running, layer.momentum, layer.eps)
@@ -79,9 +79,9 @@ class NormalizeRowsOverProcesses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, statistics = ctx.saved_tensors
-        functions = torch.ops.synthmtl_normalization
-        sums = functions.backward_sums(gradient, x, statistics)
-        return functions.backward(gradient, x, weight, statistics, gathered(sums)), None, *sums
+        functions = torch.ops.synthmtl
+        sums = functions.normalize_sums(gradient, x, statistics)
+        return functions.normalize_backward(gradient, x, weight, statistics, gathered(sums)), None, *sums
 
 
 def served(x: Tensor, weight: Tensor) -> bool:

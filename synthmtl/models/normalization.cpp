@@ -58,6 +58,7 @@ template <class T>
 Tensor moments(const Tensor& features) {
   const Tensor last = channels_last(features);
   const int64_t channels = last.size(1), rows = last.numel() / channels;
+  TORCH_CHECK(rows > 0, "features of no face have no mean");
   const T* x = values<T>(last);
   // Around the first row, which is about as far from the mean as others are: squares of large numbers would cancel.
   const auto sums = two_sums(rows, channels, [&](int64_t row, int64_t c, Floats& one, Floats& other) {
@@ -167,7 +168,7 @@ Tensor backward(const Tensor& gradient, const Tensor& features, const Tensor& we
 }  // namespace
 
 // Features and gradients (B, C, H, W) in bfloat16 or float32, C a multiple of 16; all else in float32.
-TORCH_LIBRARY(synthmtl_normalization, library) {
+TORCH_LIBRARY_FRAGMENT(synthmtl, library) {
   // Mean and (biased) variance of this process's rows, (2, C).
   library.def("moments(Tensor features) -> Tensor");
   // The normalized features by the moments of all processes (P, 2, C), and their mean and inverse deviation, (2, C).
@@ -175,24 +176,24 @@ TORCH_LIBRARY(synthmtl_normalization, library) {
       "normalize(Tensor features, Tensor of_all, Tensor weight, Tensor bias, Tensor(a!) running_mean, "
       "Tensor(b!) running_var, float momentum, float eps) -> (Tensor, Tensor)");
   // The gradients of weight and bias by this process's rows, (2, C).
-  library.def("backward_sums(Tensor gradient, Tensor features, Tensor statistics) -> Tensor");
+  library.def("normalize_sums(Tensor gradient, Tensor features, Tensor statistics) -> Tensor");
   // That of the features, given those sums of all processes (P, 2, C).
   library.def(
-      "backward(Tensor gradient, Tensor features, Tensor weight, Tensor statistics, Tensor of_all) -> Tensor");
+      "normalize_backward(Tensor gradient, Tensor features, Tensor weight, Tensor statistics, Tensor of_all) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(synthmtl_normalization, CPU, library) {
+TORCH_LIBRARY_IMPL(synthmtl, CPU, library) {
   library.impl("moments", [](const Tensor& x) { return is_half(x) ? moments<Half>(x) : moments<float>(x); });
   library.impl("normalize", [](const Tensor& x, const Tensor& of_all, const Tensor& weight, const Tensor& bias,
                                const Tensor& mean, const Tensor& variance, double momentum, double eps) {
     const auto f = is_half(x) ? normalize<Half> : normalize<float>;
     return f(x, of_all, weight, bias, mean, variance, momentum, eps);
   });
-  library.impl("backward_sums", [](const Tensor& gradient, const Tensor& x, const Tensor& statistics) {
+  library.impl("normalize_sums", [](const Tensor& gradient, const Tensor& x, const Tensor& statistics) {
     return (is_half(x) ? backward_sums<Half> : backward_sums<float>)(gradient, x, statistics);
   });
-  library.impl("backward", [](const Tensor& gradient, const Tensor& x, const Tensor& weight, const Tensor& statistics,
-                              const Tensor& of_all) {
+  library.impl("normalize_backward", [](const Tensor& gradient, const Tensor& x, const Tensor& weight,
+                                        const Tensor& statistics, const Tensor& of_all) {
     return (is_half(x) ? backward<Half> : backward<float>)(gradient, x, weight, statistics, of_all);
   });
 }

@@ -386,7 +386,7 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t
 // Of D directions, 1 (from y to x) or 2 (and from x to y); x and y (B, C, H, W) in bfloat16 or float32, C a multiple of
 // 16, computed as rows with their channels last, `turn` of them at a time; gates (2 C, 2 C, 1, 1), biases (2 C) or none
 // at all, ws (C, 2 C, 1, 1).
-TORCH_LIBRARY(synthmtl, library) {
+TORCH_LIBRARY_FRAGMENT(synthmtl, library) {
   // x' of each direction, and what the backward pass needs: `Weights`, and every `Turn`.
   library.def("leaky_rows(Tensor x, Tensor y, Tensor[] gates, Tensor[] biases, Tensor[] ws, int turn) -> Tensor[]");
   // From the gradients of each x' those of x and y, and of each direction's gates, bias (if biased) and w.
