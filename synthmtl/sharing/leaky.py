@@ -1,6 +1,5 @@
 """Convolutional feature leaky units (Zhao et al., ICPR 2020, arXiv 2007.04514): gates that select what is shared."""
 
-from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -89,12 +88,12 @@ class ConvFLU(GatedPair):
         return mix(receiver, candidate, taken)
 
     def weights_of_rows(self) -> Weights | None:
-        """What :class:`LeakyRows` computes this direction from; None if it needs more than that knows of."""
+        """What :class:`LeakyRows` computes this direction from; None if more is needed, or its gates are looked at."""
         gates = self.gates
         layer = gates.of_both
         plain = type(gates) is Gates and isinstance(self.norm, nn.Identity) and not gates.pooled
         learned = gates.of_donor is None and self.forced_pass is None and self.forced_take is None
-        if not (plain and learned) or layer is None or layer.kernel_size != (1, 1):
+        if not (plain and learned) or layer is None or layer.kernel_size != (1, 1) or is_hooked(gates):
             return None
         return layer.weight, layer.bias, self.candidate.weight  # type: ignore[union-attr]
 
@@ -116,13 +115,15 @@ class LeakySharing(PairwiseSharing):
     pair = ConvFLU
 
     def between(self, one: int, other: int, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        keys = (self.key(one, other), self.key(other, one))
-        pairs: dict[str, ConvFLU] = {key: self.units[key] for key in keys if key in self.units}  # type: ignore[misc]
-        unwatched = all(pair.compiled and not is_hooked(pair) and not is_hooked(pair.gates) for pair in pairs.values())
-        weights = [found for pair in pairs.values() if (found := pair.weights_of_rows()) is not None]
-        if len(weights) < 2 or not unwatched or (precision := served(x, y)) is None:
+        keys, units = (self.key(one, other), self.key(other, one)), self.units
+        pairs: dict[str, ConvFLU] = {key: units[key] for key in keys if key in units}  # type: ignore[misc]
+        weights: list[Tensor | None] = []
+        for pair in pairs.values():
+            found = pair.weights_of_rows() if pair.compiled and not is_hooked(pair) else None
+            weights += found or ()
+        if len(weights) < 6 or (precision := served(x, y)) is None:
             return super().between(one, other, x, y)
-        both = LeakyRows.apply(x.to(precision), y.to(precision), *chain.from_iterable(weights))
+        both = LeakyRows.apply(x.to(precision), y.to(precision), *weights)
         return dict(zip(pairs, both, strict=True))
 
 

@@ -7,7 +7,6 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
-#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -275,15 +274,16 @@ Tensors forward(const Tensor& x, const Tensor& y, at::TensorList gates, at::Tens
     const T* given[] = {features[0] + start * channels, features[1] + start * channels};
     for_rows(count, channels, [&](int64_t i, int64_t) {
       for (int64_t side = 0; side < 2; ++side) {
-        std::memcpy(turn.joined.row(i) + side * channels, given[side] + i * channels, channels * sizeof(T));
+        const T* from = given[side] + i * channels;
+        std::memcpy(turn.joined.row(i) + side * channels, from, channels * sizeof(T));
+        if (side < directions) std::memcpy(turn.mixed.row(side, i) + channels, from, channels * sizeof(T));
       }
     });
     multiply(turn.maps.all(), turn.joined.all(), weights.gates.all());
     for_rows(count, channels, [&](int64_t i, int64_t) {
       for (int64_t d = 0; d < directions; ++d) {
-        T* message = turn.mixed.row(d, i);
-        open_gates(channels, turn.maps.row(i) + 2 * d * channels, message, given[1 - d] + i * channels, bias[d]);
-        std::memcpy(message + channels, given[d] + i * channels, channels * sizeof(T));
+        open_gates(channels, turn.maps.row(i) + 2 * d * channels, turn.mixed.row(d, i),
+                   turn.joined.row(i) + (1 - d) * channels, bias[d]);
       }
     });
     multiply(turn.candidates.all(), turn.mixed.all(), weights.candidates.all().transpose(1, 2));
@@ -374,9 +374,10 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t
       }
     });
   }
-  const Tensor summed = sums.sum(0);
   for (size_t d = 0; d < of_bias.size(); ++d) {
-    std::memcpy(of_bias[d], values<float>(summed) + 2 * d * channels, 2 * channels * sizeof(float));
+    for (int64_t thread = 0; thread < sums.size(0); ++thread) {
+      put(of_bias[d], sum + thread * wide + 2 * d * channels, 2 * channels, thread > 0);
+    }
   }
   return found;
 }
