@@ -104,8 +104,8 @@ void mix(int64_t channels, T* __restrict candidate, T* __restrict out, const T* 
 
 // One row: from the gradient of x' those of what the tanh is taken of and of z's logits, which are summed up, too.
 template <class T>
-void of_mix(int64_t channels, T* __restrict of_candidate, T* __restrict of_take, float* __restrict sums,
-            const T* __restrict given, const T* __restrict candidate, const T* __restrict z,
+void of_mix(int64_t channels, T* of_candidate, T* __restrict of_take, float* __restrict sums,
+            const T* __restrict given, const T* candidate, const T* __restrict z,
             const T* __restrict receiver) {
   for (int64_t c = 0; c < channels; c += LANES) {
     const Floats found = load(candidate + c), take = load(z + c), through = load(given + c) * take;
@@ -299,7 +299,7 @@ Tensors forward(const Tensor& x, const Tensor& y, at::TensorList gates, at::Tens
 }
 
 template <class T>
-Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t most) {
+Tensors backward(at::TensorList given, at::TensorList kept, bool biased, bool last_time, int64_t most) {
   const int64_t channels = given[0].size(1), rows = given[0].numel() / channels, directions = given.size();
   const int64_t wide = 2 * directions * channels;
   const Weights<T> weights(Memory<T>(kept[0]), channels, directions);
@@ -321,10 +321,9 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t
     if (biased) of_bias.push_back(values<float>(found.emplace_back(at::empty({2 * channels}, wider))));
     of_ws.push_back(values<float>(weight(channels)));
   }
-  Memory<T> passing(Turn<T>::size(most, channels, directions) + Weights<T>::size(channels, directions), options);
-  const Matrices<T> of_logits = passing.take(most, wide), of_joined = passing.take(most, 2 * channels);
-  const Matrices<T> of_candidates = passing.take(directions, most, channels);
-  const Matrices<T> of_mixed = passing.take(directions, most, 2 * channels);
+  const int64_t weights_size = Weights<T>::size(channels, directions);
+  Memory<T> passing((last_time ? most * wide : Turn<T>::size(most, channels, directions)) + weights_size, options);
+  const Matrices<T> of_logits = passing.take(most, wide);
   const Matrices<T> gates_now = passing.take(2 * channels, wide);
   const Matrices<T> ws_now = passing.take(directions, channels, 2 * channels);
   const Tensor sums = at::zeros({at::get_num_threads(), wide}, wider);
@@ -332,6 +331,10 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t
   for (int64_t start = 0; start < rows; start += most) {
     const int64_t count = std::min(most, rows - start);
     const Turn<T> turn(Memory<T>(kept[1 + start / most]), count, channels, directions);
+    Memory<T> rest = passing;  // products read a turn's matrices before those that take their place are written
+    const Matrices<T> of_joined = last_time ? turn.joined : rest.take(most, 2 * channels);
+    const Matrices<T> of_candidates = last_time ? turn.candidates : rest.take(directions, most, channels);
+    const Matrices<T> of_mixed = last_time ? turn.mixed : rest.take(directions, most, 2 * channels);
     for_rows(count, channels, [&](int64_t i, int64_t thread) {
       for (int64_t d = 0; d < directions; ++d) {
         const int64_t z = (2 * d + 1) * channels;
@@ -341,8 +344,8 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t
       }
     });
     const Tensor of_now = of_candidates.first(count);
-    multiply(of_mixed.first(count), of_now, weights.candidates.all());
     multiply(ws_now.all(), of_now.transpose(1, 2), turn.mixed.all());
+    multiply(of_mixed.first(count), of_now, weights.candidates.all());
     for_rows(count, channels, [&](int64_t i, int64_t thread) {
       for (int64_t d = 0; d < directions; ++d) {
         const int64_t r = 2 * d * channels;
@@ -351,8 +354,8 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t
       }
     });
     const Tensor logits = of_logits.first(count);
-    multiply(of_joined.first(count), logits, weights.gates.all().t());
     multiply(gates_now.all(), turn.joined.all().t(), logits);
+    multiply(of_joined.first(count), logits, weights.gates.all().t());
     for (int64_t d = 0; d < directions; ++d) {
       for (int64_t half = 0; half < 2; ++half) {
         put_transposed(of_gates[d] + half * channels, 2 * channels,
@@ -390,8 +393,9 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, int64_t
 TORCH_LIBRARY_FRAGMENT(synthmtl, library) {
   // x' of each direction, and what the backward pass needs: `Weights`, and every `Turn`.
   library.def("leaky_rows(Tensor x, Tensor y, Tensor[] gates, Tensor[] biases, Tensor[] ws, int turn) -> Tensor[]");
-  // From the gradients of each x' those of x and y, and of each direction's gates, bias (if biased) and w.
-  library.def("leaky_rows_backward(Tensor[] given, Tensor[] kept, bool biased, int turn) -> Tensor[]");
+  // From the gradients of each x' those of x and y, and of each direction's gates, bias (if biased) and w. The last
+  // time, what was kept is written over.
+  library.def("leaky_rows_backward(Tensor[] given, Tensor[] kept, bool biased, bool last_time, int turn) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(synthmtl, CPU, library) {
@@ -400,8 +404,9 @@ TORCH_LIBRARY_IMPL(synthmtl, CPU, library) {
     const bool half = x.scalar_type() == at::kBFloat16;
     return half ? forward<Half>(x, y, gates, biases, ws, turn) : forward<float>(x, y, gates, biases, ws, turn);
   });
-  library.impl("leaky_rows_backward", [](at::TensorList given, at::TensorList kept, bool biased, int64_t turn) {
+  library.impl("leaky_rows_backward", [](at::TensorList given, at::TensorList kept, bool biased, bool last_time,
+                                         int64_t turn) {
     const bool half = kept[0].scalar_type() == at::kBFloat16;
-    return half ? backward<Half>(given, kept, biased, turn) : backward<float>(given, kept, biased, turn);
+    return (half ? backward<Half> : backward<float>)(given, kept, biased, last_time, turn);
   });
 }

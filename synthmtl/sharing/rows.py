@@ -80,8 +80,8 @@ class LeakyRows(torch.autograd.Function):
         weights, kept = saved[: 3 * len(given)], saved[3 * len(given) :]
         if torch.is_grad_enabled() or any(map(_is_batched, given)):
             return _backward_of_plain(ctx.needs_input_grad, given, x, y, *weights)
-        biased = weights[1] is not None
-        found = iter(torch.ops.synthmtl.leaky_rows_backward(given, kept, biased, _turn(x)))
+        biased, last_time = weights[1] is not None, not torch._C._autograd._get_current_graph_task_keep_graph()
+        found = iter(torch.ops.synthmtl.leaky_rows_backward(given, kept, biased, last_time, _turn(x)))
         of_features = next(found), next(found)
         return *of_features, *(None if w is None else next(found).to(w.dtype) for w in weights)
 

@@ -119,6 +119,14 @@ def test_gradients_of_gradients(directions):
         assert (a - b).norm() < 1e-5 * b.norm()
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_graph_that_is_retained_can_be_passed_again(precision):
+    x, y, *weights = inputs()
+    outs = LeakyRows.apply(x.to(precision), y.to(precision), *weights)
+    passes = [torch.autograd.grad(squared(outs), [x, y, *weights], retain_graph=again) for again in (True, True, False)]
+    assert all(torch.equal(a, b) for later in passes[1:] for a, b in zip(passes[0], later, strict=True))
+
+
 def test_gradients_of_many_losses_at_once():
     # As aggregators of gradients take them.
     given = inputs()
