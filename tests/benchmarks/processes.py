@@ -7,6 +7,7 @@ quick and now slow.
 python -m tests.benchmarks.processes recognition|joint FACES STAMPS: trains until it is stopped, a time for every step
 """
 
+import os
 import signal
 import socket
 import statistics
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,9 @@ class Running:
 
 
 @contextmanager
-def running(job: str, faces: int, processes: int, *, together: bool) -> Iterator[Running]:
+def running(
+    job: str, faces: int, processes: int, *, together: bool, environment: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """Processes with ``faces`` a step, all together or each by itself; they have begun, and are stopped."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -87,13 +90,13 @@ def running(job: str, faces: int, processes: int, *, together: bool) -> Iterator
         stamps = [Path(folder, str(i)) for i in range(processes)]
         for rank, path in enumerate(stamps):
             launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
-            environment = {name: str(value) for name, value in launched.items()} | {"MASTER_ADDR": "127.0.0.1"}
+            own = {name: str(value) for name, value in launched.items()} | {"MASTER_ADDR": "127.0.0.1"}
             command = [sys.executable, "-m", f"{__package__}.processes", job, str(faces), str(path)]
             started.append(
                 subprocess.Popen(
                     command,
                     cwd=ROOT,
-                    env=clean_environment(environment if together else {}),
+                    env=clean_environment((own if together else {}) | dict(environment or {})),
                     stderr=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     text=True,
@@ -164,9 +167,12 @@ def main(job: str, faces: int, stamps: str) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     players, batches = training_of(job, faces // accelerator.num_processes)
+    parent = os.getppid()
     with open(stamps, "ab", buffering=0) as file:
 
         def stream(step: int) -> object:
+            if os.getppid() != parent:
+                sys.exit("who waits for this training has ended")
             file.write(struct.pack("<d", time.monotonic()))
             return batches[step % len(batches)]
 
