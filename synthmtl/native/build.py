@@ -52,7 +52,7 @@ def _build(source: Path, library: Path) -> None:
 
 @cache
 def load_functions(source: Path) -> bool:
-    """Whether the functions that ``source`` registers are there: in ``torch.ops``, after a build of ten seconds.
+    """Whether the functions that ``source`` registers are there: in ``torch.ops``, after a build of a quarter of a minute.
 
     They are not on other systems than Linux, and without a compiler (``CXX``, else ``c++``); the latter is logged.
     """
@@ -67,7 +67,8 @@ def load_functions(source: Path) -> bool:
             _build(source, library)
         torch.ops.load_library(library)
     except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        logger.warning("%s was not built, computing without it: %s", source.name, reason.strip().splitlines()[0])
+        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        reason = next((line for line in lines if "error" in line), lines[0])  # compilers say first where they are
+        logger.warning("%s was not built, computing without it: %s", source.name, reason)
         return False
     return True

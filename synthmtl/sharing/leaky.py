@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.sharing.gates import GatedPair, Gates, PairwiseSharing, convolve, is_hooked, mix
-from synthmtl.sharing.rows import LeakyRows, Weights, served
+from synthmtl.sharing.rows import Weights, leaky_rows, served
 
 
 class ConvFLU(GatedPair):
@@ -88,7 +88,7 @@ class ConvFLU(GatedPair):
         return mix(receiver, candidate, taken)
 
     def weights_of_rows(self) -> Weights | None:
-        """What :class:`LeakyRows` computes this direction from; None if more is needed, or its gates are looked at."""
+        """What :func:`leaky_rows` computes this direction from; None if more is needed, or its gates are looked at."""
         gates = self.gates
         layer = gates.of_both
         plain = type(gates) is Gates and isinstance(self.norm, nn.Identity) and not gates.pooled
@@ -101,13 +101,13 @@ class ConvFLU(GatedPair):
         weights = self.weights_of_rows()
         if weights is None or (precision := served(receiver, donor)) is None:
             return super().compiled_forward(receiver, donor)
-        return LeakyRows.apply(receiver.to(precision), donor.to(precision), *weights)[0]
+        return leaky_rows(receiver.to(precision), donor.to(precision), [weights])[0]
 
 
 class LeakySharing(PairwiseSharing):
     """A :class:`ConvFLU` for every ordered pair of tasks; for two tasks it is the paper's.
 
-    Compiled, the two directions between two tasks are computed together, where :class:`LeakyRows` serves both.
+    Compiled, the two directions between two tasks are computed together, where :func:`leaky_rows` serves both.
 
     Parameters: receivers · (tasks - 1) times those of a pair.
     """
@@ -117,13 +117,11 @@ class LeakySharing(PairwiseSharing):
     def between(self, one: int, other: int, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         keys, units = (self.key(one, other), self.key(other, one)), self.units
         pairs: dict[str, ConvFLU] = {key: units[key] for key in keys if key in units}  # type: ignore[misc]
-        weights: list[Tensor | None] = []
-        for pair in pairs.values():
-            found = pair.weights_of_rows() if pair.compiled and not is_hooked(pair) else None
-            weights += found or ()
-        if len(weights) < 6 or (precision := served(x, y)) is None:
+        found = [pair.weights_of_rows() for pair in pairs.values() if pair.compiled and not is_hooked(pair)]
+        weights = [each for each in found if each is not None]
+        if len(weights) < 2 or (precision := served(x, y)) is None:
             return super().between(one, other, x, y)
-        both = LeakyRows.apply(x.to(precision), y.to(precision), *weights)
+        both = leaky_rows(x.to(precision), y.to(precision), weights)
         return dict(zip(pairs, both, strict=True))
 
 

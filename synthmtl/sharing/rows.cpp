@@ -4,74 +4,28 @@
 // over the rows, in float32. The two directions of an exchange read the same features: these are joined once, and all
 // gates are one matrix product. The rows are taken in turns that stay in the cache.
 
-#include <ATen/ops/bmm.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
+#include <ATen/ops/lerp.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/tanh.h>
 #include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/graph_task.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <vector>
 
-#include "lanes.h"
+#include "functions.h"
+#include "matrices.h"
 
 namespace {
 
 using Tensors = std::vector<Tensor>;
-
-// 2^x by the bits of a whole number in the exponent, and a polynomial of what is left: with a relative error of 3e-7,
-// or of 8e-5 if it is to be quick, a twentieth of what rounding to bfloat16 changes at most.
-template <bool quick>
-inline Floats exp2(Floats x) {
-#ifdef __AVX512DQ__  // what is left is in [0, 1), of infinity 0
-  const Floats f = (Floats)_mm512_reduce_ps((__m512)x, 9);
-  Floats p;
-  if constexpr (quick) {
-    p = f * 7.8024522e-2f + 2.2606717e-1f;
-    p = p * f + 6.9583353e-1f;
-    p = p * f + 9.9992522e-1f;
-  } else {
-    p = f * 1.8775767e-3f + 8.9893403e-3f;
-    p = p * f + 5.5826318e-2f;
-    p = p * f + 2.4015362e-1f;
-    p = p * f + 6.9315307e-1f;
-    p = p * f + 9.9999993e-1f;
-  }
-  return (Floats)_mm512_scalef_ps((__m512)p, (__m512)x);
-#else  // in [-1/2, 1/2]
-  x = x < -126.f ? Floats{} - 126.f : x;
-  x = x > 126.f ? Floats{} + 126.f : x;
-  const Floats shifted = x + 12582912.f;  // 1.5 * 2^23 moves the whole number to the lowest bits
-  const Floats f = x - (shifted - 12582912.f);
-  Floats p;
-  if constexpr (quick) {
-    p = f * 5.5171669e-2f + 2.4261113e-1f;
-    p = p * f + 6.9326099e-1f;
-    p = p * f + 9.9992807e-1f;
-  } else {
-    p = f * 1.3399114e-3f + 9.6184395e-3f;
-    p = p * f + 5.5503324e-2f;
-    p = p * f + 2.4022710e-1f;
-    p = p * f + 6.9314720e-1f;
-    p = p * f + 1.f;
-  }
-  return (Floats)((Ints)p + ((Ints)shifted << 23));
-#endif
-}
-
-template <bool quick>
-inline Floats sigmoid(Floats x) {
-  x *= -1.44269504f;
-#ifdef __AVX512DQ__  // half of a division's time
-  if constexpr (quick) return (Floats)_mm512_rcp14_ps((__m512)(1.f + exp2<true>(x)));
-  x = (Floats)_mm512_min_ps(_mm512_set1_ps(126.f), (__m512)x);  // Newton's step below makes nothing of 1 / infinity
-  const Floats one_more = 1.f + exp2<false>(x), guess = (Floats)_mm512_rcp14_ps((__m512)one_more);
-  return guess * (2.f - one_more * guess);
-#else
-  return 1.f / (1.f + exp2<quick>(x));
-#endif
-}
-
-inline Floats tanh(Floats x) { return 2.f * sigmoid<false>(2.f * x) - 1.f; }
 
 // One row: r and z from their logits, in place, and r . y.
 template <class T>
@@ -96,7 +50,7 @@ template <class T>
 void mix(int64_t channels, T* __restrict candidate, T* __restrict out, const T* __restrict z,
          const T* __restrict receiver) {
   for (int64_t c = 0; c < channels; c += LANES) {
-    const Floats take = load(z + c), found = tanh(load(candidate + c));
+    const Floats take = load(z + c), found = tanh<sizeof(T) == 2>(load(candidate + c));
     store(candidate + c, found);
     store(out + c, load(receiver + c) * (1.f - take) + take * found);
   }
@@ -143,71 +97,6 @@ void of_features(int64_t channels, T* __restrict to, const T* __restrict of_gate
     store(to + c, sum);
   }
 }
-
-// A matrix in another precision, set or added to.
-template <class T, class S>
-void put(T* __restrict to, const S* __restrict from, int64_t count, bool add = false) {
-  for (int64_t i = 0; i < count; i += LANES) store(to + i, add ? load(to + i) + load(from + i) : load(from + i));
-}
-
-// The same of a matrix of `rows` and `columns` as its transpose; steps lead from one row to the next.
-template <class T, class S>
-void put_transposed(T* to, int64_t to_step, const S* from, int64_t from_step, int64_t rows, int64_t columns,
-                    bool add = false) {
-  for (int64_t row = 0; row < rows; row += LANES) {
-    for (int64_t column = 0; column < columns; column += LANES) {
-      float tile[LANES][LANES];
-      for (int64_t i = 0; i < LANES; ++i) store(tile[i], load(from + (row + i) * from_step + column));
-      for (int64_t i = 0; i < LANES; ++i) {
-        Floats line;
-        for (int64_t j = 0; j < LANES; ++j) line[j] = tile[j][i];
-        T* const target = to + (column + i) * to_step + row;
-        store(target, add ? load(target) + line : line);
-      }
-    }
-  }
-}
-
-void multiply(const Tensor& out, const Tensor& a, const Tensor& b) {
-  Tensor into = out;
-  out.dim() == 2 ? at::mm_out(into, a, b) : at::bmm_out(into, a, b);
-}
-
-// One or, of each direction, several.
-template <class T>
-struct Matrices {
-  Tensor memory;
-  int64_t offset, count, rows, columns;
-  T* data;
-
-  T* row(int64_t index) const { return data + index * columns; }
-  T* row(int64_t which, int64_t index) const { return row(which * rows + index); }
-  Tensor first(int64_t some) const {
-    return count ? memory.as_strided({count, some, columns}, {rows * columns, columns, 1}, offset)
-                 : memory.as_strided({some, columns}, {columns, 1}, offset);
-  }
-  Tensor all() const { return first(rows); }
-};
-
-// Matrices one behind the other in one tensor: a large allocation costs as much as thousands of features.
-template <class T>
-class Memory {
- public:
-  explicit Memory(const Tensor& memory) : memory_(memory) {}
-  Memory(int64_t count, at::TensorOptions options) : memory_(at::empty({count}, options)) {}
-
-  Matrices<T> take(int64_t rows, int64_t columns) { return take(0, rows, columns); }
-  Matrices<T> take(int64_t count, int64_t rows, int64_t columns) {
-    const int64_t offset = used_;
-    used_ += std::max<int64_t>(1, count) * rows * columns;
-    return {memory_, offset, count, rows, columns, values<T>(memory_) + offset};
-  }
-  const Tensor& tensor() const { return memory_; }
-
- private:
-  Tensor memory_;
-  int64_t used_ = 0;
-};
 
 // In the features' precision: all gates' (2 C, 2 C D), transposed, as products take them more quickly, and the
 // candidates' (D, C, 2 C) of D directions.
@@ -308,19 +197,18 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, bool la
   Tensors found = {like(given[0]), like(given[0])}, last;
   T* to[] = {values<T>(found[0]), values<T>(found[1])};
   // Written by the first turn, added to by the others; without rows there is no turn.
-  const auto weight = [&](int64_t out) {
-    const std::vector<int64_t> shape = {out, 2 * channels, 1, 1};
-    return found.emplace_back(rows ? at::empty(shape, wider) : at::zeros(shape, wider));
+  const auto add = [&](at::IntArrayRef shape) {
+    return values<float>(found.emplace_back(rows ? at::empty(shape, wider) : at::zeros(shape, wider)));
   };
-  std::vector<float*> of_gates, of_ws, of_bias;
+  std::vector<float*> of_gates, of_bias, of_ws;
   std::vector<const T*> of_out;
-  for (int64_t d = 0; d < directions; ++d) {
-    last.push_back(channels_last(given[d]));
+  for (const Tensor& each : given) {
+    last.push_back(channels_last(each));
     of_out.push_back(values<T>(last.back()));
-    of_gates.push_back(values<float>(weight(2 * channels)));
-    if (biased) of_bias.push_back(values<float>(found.emplace_back(at::empty({2 * channels}, wider))));
-    of_ws.push_back(values<float>(weight(channels)));
+    of_gates.push_back(add({2 * channels, 2 * channels, 1, 1}));
   }
+  for (int64_t d = 0; biased && d < directions; ++d) of_bias.push_back(add({2 * channels}));
+  for (int64_t d = 0; d < directions; ++d) of_ws.push_back(add({channels, 2 * channels, 1, 1}));
   const int64_t weights_size = Weights<T>::size(channels, directions);
   Memory<T> passing((last_time ? most * wide : Turn<T>::size(most, channels, directions)) + weights_size, options);
   const Matrices<T> of_logits = passing.take(most, wide);
@@ -385,28 +273,108 @@ Tensors backward(at::TensorList given, at::TensorList kept, bool biased, bool la
   return found;
 }
 
+// The same of weights in any precision, for autograd.
+Tensors plain(const Tensor& x, const Tensor& y, at::TensorList gates, at::TensorList biases, at::TensorList ws) {
+  const auto matrix = [&](const Tensor& weight) { return weight.flatten(1).to(x.scalar_type()).t(); };
+  const Tensor rows[] = {x.movedim(1, 3), y.movedim(1, 3)};
+  Tensors found;
+  for (size_t d = 0; d < ws.size(); ++d) {
+    const Tensor &receiver = rows[d], &donor = rows[1 - d];
+    Tensor logits = at::matmul(at::cat(Tensors{receiver, donor}, 3), matrix(gates[d]));
+    if (!biases.empty()) logits = logits + biases[d].to(x.scalar_type());
+    const Tensors maps = at::sigmoid(logits).chunk(2, 3);
+    const Tensor candidate = at::tanh(at::matmul(at::cat(Tensors{maps[0] * donor, receiver}, 3), matrix(ws[d])));
+    found.push_back(at::lerp(receiver, candidate, maps[1]).movedim(3, 1));
+  }
+  return found;
+}
+
+// Many gradients handed over as one, by vmap or its older kind, or one that a transformation watches.
+bool is_wrapped(const Tensor& gradient) {
+  using at::DispatchKey;
+  const auto kinds = {DispatchKey::FuncTorchBatched, DispatchKey::FuncTorchGradWrapper, DispatchKey::Batched};
+  return gradient.key_set().has_any(at::DispatchKeySet(kinds));
+}
+
+Tensors forward(const Tensor& x, const Tensor& y, at::TensorList gates, at::TensorList biases, at::TensorList ws,
+                int64_t turn) {
+  TORCH_CHECK(gates.size() == ws.size() && (biases.empty() || biases.size() == ws.size()), "leaky_rows: ", gates.size(),
+              " gates and ", biases.size(), " biases of ", ws.size(), " directions");
+  const bool half = x.scalar_type() == at::kBFloat16;
+  return (half ? forward<Half> : forward<float>)(x, y, gates, biases, ws, turn);
+}
+
+// A gradient of a gradient, and those of many losses at once, go through autograd.
+class LeakyRows : public torch::autograd::Function<LeakyRows> {
+  using Context = torch::autograd::AutogradContext;
+
+ public:
+  static Tensors forward(Context* context, const Tensor& x, const Tensor& y, at::TensorList gates,
+                         at::TensorList biases, at::TensorList ws, int64_t turn) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    Tensors found = ::forward(x, y, gates, biases, ws, turn), saved = {x, y};
+    for (const at::TensorList& weights : {gates, biases, ws}) saved.insert(saved.end(), weights.begin(), weights.end());
+    context->saved_data["weights"] = static_cast<int64_t>(saved.size() - 2);
+    saved.insert(saved.end(), found.begin() + ws.size(), found.end());
+    context->save_for_backward(std::move(saved));
+    context->saved_data["turn"] = turn;
+    found.resize(ws.size());
+    return found;
+  }
+
+  static Tensors backward(Context* context, Tensors given) {
+    const Tensors saved = context->get_saved_variables();
+    const at::TensorList all(saved);
+    const int64_t directions = given.size(), inputs = 2 + context->saved_data["weights"].toInt();
+    const at::TensorList gates = all.slice(2, directions), ws = all.slice(inputs - directions, directions);
+    const at::TensorList biases = all.slice(2 + directions, inputs - 2 - 2 * directions);
+    Tensors found;
+    if (at::GradMode::is_enabled() || std::any_of(given.begin(), given.end(), is_wrapped)) {
+      const bool create_graph = at::GradMode::is_enabled();
+      const at::AutoGradMode enabled(true);
+      const Tensors again = plain(saved[0], saved[1], gates, biases, ws);
+      Tensors wanted;
+      for (const Tensor& input : all.slice(0, inputs)) {
+        if (input.requires_grad()) wanted.push_back(input);
+      }
+      Tensors of_wanted = torch::autograd::grad(again, wanted, given, std::nullopt, create_graph);
+      auto next = of_wanted.begin();
+      for (const Tensor& input : all.slice(0, inputs)) found.push_back(input.requires_grad() ? *next++ : Tensor());
+    } else {
+      const at::AutoDispatchBelowADInplaceOrView below;
+      const bool half = saved[0].scalar_type() == at::kBFloat16;
+      const bool last_time = !torch::autograd::get_current_graph_task_keep_graph();
+      found = (half ? ::backward<Half> : ::backward<float>)(given, all.slice(inputs), !biases.empty(), last_time,
+                                                           context->saved_data["turn"].toInt());
+      for (int64_t i = 2; i < inputs; ++i) found[i] = found[i].to(saved[i].scalar_type());
+    }
+    found.emplace_back();  // of `turn`
+    return found;
+  }
+};
+
 }  // namespace
 
 // Of D directions, 1 (from y to x) or 2 (and from x to y); x and y (B, C, H, W) in bfloat16 or float32, C a multiple of
 // 16, computed as rows with their channels last, `turn` of them at a time; gates (2 C, 2 C, 1, 1), biases (2 C) or none
 // at all, ws (C, 2 C, 1, 1).
 TORCH_LIBRARY_FRAGMENT(synthmtl, library) {
-  // x' of each direction, and what the backward pass needs: `Weights`, and every `Turn`.
+  // x' of each direction.
   library.def("leaky_rows(Tensor x, Tensor y, Tensor[] gates, Tensor[] biases, Tensor[] ws, int turn) -> Tensor[]");
-  // From the gradients of each x' those of x and y, and of each direction's gates, bias (if biased) and w. The last
-  // time, what was kept is written over.
-  library.def("leaky_rows_backward(Tensor[] given, Tensor[] kept, bool biased, bool last_time, int turn) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(synthmtl, CPU, library) {
   library.impl("leaky_rows", [](const Tensor& x, const Tensor& y, at::TensorList gates, at::TensorList biases,
                                 at::TensorList ws, int64_t turn) {
-    const bool half = x.scalar_type() == at::kBFloat16;
-    return half ? forward<Half>(x, y, gates, biases, ws, turn) : forward<float>(x, y, gates, biases, ws, turn);
+    Tensors found = forward(x, y, gates, biases, ws, turn);
+    found.resize(ws.size());
+    return found;
   });
-  library.impl("leaky_rows_backward", [](at::TensorList given, at::TensorList kept, bool biased, bool last_time,
-                                         int64_t turn) {
-    const bool half = kept[0].scalar_type() == at::kBFloat16;
-    return (half ? backward<Half> : backward<float>)(given, kept, biased, last_time, turn);
+}
+
+TORCH_LIBRARY_IMPL(synthmtl, AutogradCPU, library) {
+  library.impl("leaky_rows", [](const Tensor& x, const Tensor& y, at::TensorList gates, at::TensorList biases,
+                                at::TensorList ws, int64_t turn) {
+    return LeakyRows::apply(x, y, gates, biases, ws, turn);
   });
 }

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from synthmtl.native import load_functions
-from synthmtl.sharing import ConvFLU, LeakySharing, compile_units, rows
-from synthmtl.sharing.rows import LeakyRows, served
+from synthmtl.sharing import ConvFLU, LeakySharing, compile_units, leaky, rows
+from synthmtl.sharing.rows import leaky_rows, served
 
 CHANNELS = 16
 
@@ -36,10 +37,19 @@ def squared(outs: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return sum(out.square().sum() for out in outs)
 
 
-def plain(x: torch.Tensor, y: torch.Tensor, *weights: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+def by_rows(x: torch.Tensor, y: torch.Tensor, *weights: torch.Tensor | None) -> list[torch.Tensor]:
+    return leaky_rows(x, y, [weights[i : i + 3] for i in range(0, len(weights), 3)])
+
+
+def plain(x: torch.Tensor, y: torch.Tensor, *weights: torch.Tensor | None) -> list[torch.Tensor]:
     """By autograd in float64."""
-    doubled = [t if t is None else t.double() for t in (x, y, *weights)]
-    return tuple(rows._features(out, x) for out in rows._plain(*map(rows._rows, doubled[:2]), doubled[2:]))
+    x, y, *weights = (t if t is None else t.double() for t in (x, y, *weights))
+    outs = []
+    for i in range(0, len(weights), 3):
+        (receiver, donor), (w_gates, bias, w) = ((y, x) if i else (x, y)), weights[i : i + 3]
+        r, z = torch.sigmoid(conv2d(torch.cat([receiver, donor], 1), w_gates, bias)).chunk(2, 1)
+        outs.append((1 - z) * receiver + z * torch.tanh(conv2d(torch.cat([r * donor, receiver], 1), w)))
+    return outs
 
 
 @pytest.mark.parametrize("directions", [1, 2])
@@ -48,7 +58,7 @@ def plain(x: torch.Tensor, y: torch.Tensor, *weights: torch.Tensor | None) -> tu
 def test_both_passes_are_those_of_autograd(biased, directions, faces):
     given = inputs(biased, directions, faces)
     leaves = [t for t in given if t is not None]
-    outs, expected = LeakyRows.apply(*given), plain(*given)
+    outs, expected = by_rows(*given), plain(*given)
     assert all(out.is_contiguous(memory_format=torch.channels_last) for out in outs)
     for out, same in zip(outs, expected, strict=True):
         torch.testing.assert_close(out.double(), same, rtol=1e-6, atol=2e-6)
@@ -61,37 +71,41 @@ def test_both_passes_are_those_of_autograd(biased, directions, faces):
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_gates_and_candidates_of_all_logits(precision):
     bits = torch.arange(2**16, dtype=torch.int32) << 16
-    x = bits.view(torch.float32)
-    x = x[x.isfinite()].reshape(-1, CHANNELS).to(precision)  # every number of bfloat16
-    eye, none = torch.eye(CHANNELS), torch.zeros(CHANNELS, CHANNELS)
-    gates, w = torch.cat([eye, none], 1).repeat(2, 1), torch.cat([none, eye], 1)
+    logits = bits.view(torch.float32)
+    logits = logits[logits.isfinite()].reshape(-1, CHANNELS, 1, 1).to(precision)  # every number of bfloat16
+    eye, none, far = torch.eye(CHANNELS), torch.zeros(CHANNELS, CHANNELS), torch.full((CHANNELS,), 100.0)
 
-    def passed(x: torch.Tensor) -> list[torch.Tensor]:
-        as_features = x[:, :, None, None]
-        return torch.ops.synthmtl.leaky_rows(as_features, torch.zeros_like(as_features), [gates], [], [w], len(x))
+    def exchanged(donor: torch.Tensor, of_take: torch.Tensor, bias: torch.Tensor, of_message: torch.Tensor):
+        """z . tanh(W (r . y)) with a receiver of zeros, r open."""
+        gates = torch.cat([torch.cat([none, none], 1), torch.cat([none, of_take], 1)])[:, :, None, None]
+        w = torch.cat([of_message, none], 1)[:, :, None, None]
+        return by_rows(torch.zeros_like(donor), donor, gates, torch.cat([far, bias]), w)[0]
 
-    _, _, turn = passed(x)
-    maps, _, candidates, _ = turn.split([2 * x.numel(), 2 * x.numel(), x.numel(), 2 * x.numel()])
-    rtol = {torch.float32: 1e-5, torch.bfloat16: 1.05 * 2**-8}[precision]  # of rounding, and of a quicker sigmoid
-    expected = torch.sigmoid(x.double()).repeat(1, 2)
-    torch.testing.assert_close(maps.view_as(expected).double(), expected, rtol=rtol, atol=1e-37)
-    torch.testing.assert_close(candidates.view_as(x).double(), x.double().tanh(), rtol=rtol, atol=2e-7)
-    x[0, 0] = torch.nan
-    out, *_ = passed(x[:2])
+    rtol = {torch.float32: 1e-5, torch.bfloat16: 1.05 * 2**-8}[precision]  # of rounding, and of quicker functions
+    candidates = exchanged(logits, none, far, eye)
+    torch.testing.assert_close(candidates.double(), logits.double().tanh(), rtol=rtol, atol=2e-7)
+    # Of half of the channels the gates, by messages that the others carry.
+    half = CHANNELS // 2
+    logits = logits.reshape(-1, half, 1, 1)
+    donor = torch.cat([logits, torch.full_like(logits, 100.0)], 1)
+    taken = exchanged(donor, eye, torch.zeros(CHANNELS), eye.roll(half, 1))[:, :half]
+    torch.testing.assert_close(taken.double(), logits.double().sigmoid(), rtol=rtol, atol=1e-37)
+    donor[0, 0] = torch.nan
+    out = exchanged(donor[:2], eye, torch.zeros(CHANNELS), eye.roll(half, 1))
     assert out[0].isnan().all() and not out[1].isnan().any()
 
 
 def test_what_is_not_taken_is_the_receiver():
     x, y, gates, _, w = inputs(directions=1)
     taken = torch.cat([torch.zeros(CHANNELS), torch.full((CHANNELS,), -1e9)])
-    (out,) = LeakyRows.apply(x, y, torch.zeros_like(gates), taken, w)
+    (out,) = by_rows(x, y, torch.zeros_like(gates), taken, w)
     assert torch.equal(out, x)
 
 
 def test_two_directions_are_each_on_its_own():
     x, y, *weights = inputs()
-    x_too, y_too = LeakyRows.apply(x, y, *weights)
-    alone = [*LeakyRows.apply(x, y, *weights[:3]), *LeakyRows.apply(y, x, *weights[3:])]
+    x_too, y_too = by_rows(x, y, *weights)
+    alone = [*by_rows(x, y, *weights[:3]), *by_rows(y, x, *weights[3:])]
     torch.testing.assert_close([x_too, y_too], alone)
     # One of the two is enough for a gradient.
     of_one = torch.autograd.grad(y_too.sum(), [x, y, weights[3]])
@@ -100,10 +114,10 @@ def test_two_directions_are_each_on_its_own():
 
 def test_one_turn_is_several(monkeypatch):
     given = inputs()
-    several = LeakyRows.apply(*given)
+    several = by_rows(*given)
     of_several = torch.autograd.grad(squared(several), given)
     monkeypatch.setattr(rows, "TURN", 10_000)
-    one = LeakyRows.apply(*given)
+    one = by_rows(*given)
     torch.testing.assert_close(one, several)
     torch.testing.assert_close(torch.autograd.grad(squared(one), given), of_several)
 
@@ -112,7 +126,7 @@ def test_one_turn_is_several(monkeypatch):
 def test_gradients_of_gradients(directions):
     given = inputs(directions=directions)
     found = []
-    for function in (LeakyRows.apply, plain):
+    for function in (by_rows, plain):
         first = torch.autograd.grad(squared(function(*given)), given, create_graph=True)
         found.append(torch.autograd.grad(squared(first), given))
     for a, b in zip(*found, strict=True):
@@ -122,7 +136,7 @@ def test_gradients_of_gradients(directions):
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_graph_that_is_retained_can_be_passed_again(precision):
     x, y, *weights = inputs()
-    outs = LeakyRows.apply(x.to(precision), y.to(precision), *weights)
+    outs = by_rows(x.to(precision), y.to(precision), *weights)
     passes = [torch.autograd.grad(squared(outs), [x, y, *weights], retain_graph=again) for again in (True, True, False)]
     assert all(torch.equal(a, b) for later in passes[1:] for a, b in zip(passes[0], later, strict=True))
 
@@ -130,7 +144,7 @@ def test_a_graph_that_is_retained_can_be_passed_again(precision):
 def test_gradients_of_many_losses_at_once():
     # As aggregators of gradients take them.
     given = inputs()
-    outs = LeakyRows.apply(*given)
+    outs = by_rows(*given)
     losses = [torch.randn(4, *out.shape, dtype=out.dtype) for out in outs]
     batched = torch.autograd.grad(outs, given, losses, is_grads_batched=True, retain_graph=True)
     one_by_one = [torch.autograd.grad(outs, given, pair, retain_graph=True) for pair in zip(*losses, strict=True)]
@@ -154,7 +168,7 @@ def test_a_compiled_unit_in_half_precision_is_the_plain_one(options, calls, monk
     compiled.load_state_dict(plain.state_dict())
     compile_units(compiled)
     taken = []
-    monkeypatch.setattr(LeakyRows, "apply", lambda *given, apply=LeakyRows.apply: taken.append(1) or apply(*given))
+    monkeypatch.setattr(leaky, "leaky_rows", lambda *given: taken.append(1) or leaky_rows(*given))
     given = [last(4, CHANNELS, 5, 5) + shift for shift in range(plain.tasks)]
     results = []
     for unit in (plain, compiled):
@@ -218,6 +232,25 @@ def test_precisions():
         assert served(x.bfloat16(), x) == torch.bfloat16
     with torch.autocast("cpu", torch.float16):
         assert served(x, x) is None
+
+
+def test_transformed_units_take_the_general_way():
+    unit, given = LeakySharing(CHANNELS), [last(2, CHANNELS, 4, 4), last(2, CHANNELS, 4, 4) - 1]
+    compile_units(unit)
+    parameters = dict(unit.named_parameters())
+    of_parameters = torch.func.grad(lambda p: squared(torch.func.functional_call(unit, p, (given,))))(parameters)
+    squared(unit(given)).backward()
+    expected = {name: parameter.grad for name, parameter in parameters.items()}
+    torch.testing.assert_close(of_parameters, expected, rtol=1e-4, atol=1e-4)
+    of_faces = torch.func.vmap(lambda x, y: unit([x[None], y[None]])[0][0])(*given)
+    torch.testing.assert_close(of_faces, unit(given)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_biases_are_of_all_directions_or_none():
+    x, y, *weights = inputs()
+    weights[1] = None
+    with pytest.raises(RuntimeError, match="2 gates and 1 biases of 2 directions"):
+        by_rows(x, y, *weights)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
