@@ -98,6 +98,7 @@ _CURES = {
 """What a user can do about an error of the system."""
 
 _PLAINER = (
+    (r'^expected "command" to be one of .*', f"name a command ({', '.join(commands.COMMANDS)}), or --help"),
     (r"^Unexpected config: .*", "the configuration file has no options: write lines of NAME: VALUE"),
     (r"Expected a typing\.Literal\[(.*?)\]\. Got value: ", r"expected one of \1, got "),
     (r"Parser key \"([\w.]+)\": ", r"--\1: "),

@@ -159,7 +159,7 @@ def test_bad_configuration_file(refused, tmp_path, text, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "command"),
+        ([], "name a command (quickstart, "),
         (["nosuch"], "'nosuch'"),
         (["predict"], "required: model, images"),
         (["render"], "required: out"),
