@@ -115,7 +115,8 @@ def running(
 def rows(tiny: bool) -> list[Row]:
     """Images a second of both, of two that train each on its own as well: that is what there is to have.
 
-    Of a short step the half with half of the faces takes more than half of the time, whoever takes it.
+    Half of the faces take more than half of a short step's time, whether or not there is a second process. So what
+    waiting for each other costs is seen beside two that do not wait, and what sharing a batch is worth beside one.
     """
     found = []
     for job, steps in (("recognition", 30), ("joint", 6)):
@@ -137,17 +138,22 @@ def rows_of(job: str, steps: int, rounds: int, *, alone: bool) -> list[Row]:
         for i in range(rounds):
             for name in rates if i % 2 else reversed(rates):
                 rates[name].append(all_running[name].rate(steps))
+    together = {"each": f"{BATCH} faces each", "shared": f"{BATCH} faces shared"}
+    apart = {"alone": f"{BATCH} faces each", "halves": f"{BATCH // 2} faces each"}
+    shares = [(name, "one", 2, f"two together, {faces}, share of twice one", 0.85) for name, faces in together.items()]
+    if alone:
+        shares += [
+            (name, other, 1, f"two together, {faces}, share of two on their own", 0.85)
+            for (name, faces), other in zip(together.items(), apart, strict=True)
+        ]
+        shares += [
+            (name, "one", 2, f"two on their own, {faces}, share of twice one", None) for name, faces in apart.items()
+        ]
     found = []
-    for name, what, wanted in (
-        ("each", f"two together, {BATCH} faces each", 0.85),
-        ("shared", f"two together, {BATCH} faces shared", 0.85),
-        ("alone", f"two on their own, {BATCH} faces each", None),
-        ("halves", f"two on their own, {BATCH // 2} faces each", None),
-    ):
-        if name in rates:
-            share = statistics.median(two / (2 * one) for one, two in zip(rates["one"], rates[name], strict=True))
-            said = [f"{statistics.median(rates[side]):.0f} images/s" for side in (name, "one")]
-            found.append(Row(f"{job}, {what}, share of twice one", *said, share, wanted))
+    for name, other, times, what, wanted in shares:
+        share = statistics.median(a / (times * b) for a, b in zip(rates[name], rates[other], strict=True))
+        said = [f"{statistics.median(rates[side]):.0f} images/s" for side in (name, other)]
+        found.append(Row(f"{job}, {what}", *said, share, wanted))
     return found
 
 
