@@ -148,6 +148,16 @@ def test_links_and_pictures():
             image.verify()
 
 
+def test_links_of_the_results():
+    text = (ROOT / "recipes/RESULTS.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {"#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert anchors & set(targets)
+    for target in targets:
+        assert target in anchors or (ROOT / "recipes" / target).is_file(), target
+
+
 def test_files_that_are_named():
     for name in re.findall(r"\b(?:recipes|notebooks)/[\w./]*\w(?=[\s`)])", TEXT):
         assert (ROOT / name).exists(), name
