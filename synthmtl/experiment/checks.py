@@ -66,6 +66,10 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     check(balance.attempts >= 1, "balance.attempts", balance.attempts, "at least 1")
     check(balance.fill in FILLS, "balance.fill", balance.fill, " or ".join(FILLS))
     check(balance.sources in SOURCES, "balance.sources", balance.sources, f"one of {', '.join(SOURCES)}")
+    if balance.sources == "none" and balance.match:
+        raise InputError(
+            "--balance.match is about the faces that are edited, and --balance.sources is none: leave it out"
+        )
     check(balance.spread >= 0, "balance.spread", balance.spread, "at least 0")
     if isinstance(balance.strategy, str):
         resolve_strategy(dict.fromkeys(EXPRESSIONS, 1), balance.strategy)

@@ -244,6 +244,8 @@ class BalanceOptions:
         fill: a wanted face whose every try the judge rejected is left out (``leave``) or its best try taken (``best``).
         sources: which training faces are edited: ``any`` of another expression, ``neutral_first``: neutral ones where
             there are some, or ``none``: a diffusion model makes new faces of noise.
+        match: attributes of the training faces (columns of their metadata, such as age; of rendered faces yaw, pitch,
+            roll, skin, ...) whose mix each class is to have, see :func:`~synthmtl.balance.plan.make_plan`.
         spread: how far drawn styles go from the class's mean, in standard deviations; of a diffusion model's noise,
             its deviation.
         sampling: of a diffusion model.
@@ -257,6 +259,7 @@ class BalanceOptions:
     attempts: int = 3
     fill: str = "leave"
     sources: str = "any"
+    match: list[str] = field(default_factory=list)
     spread: float = 1.0
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)

@@ -17,6 +17,7 @@ from synthmtl.balance import (
     write_balancing_set,
 )
 from synthmtl.balance.plan import make_plan
+from synthmtl.balance.strata import strata
 from synthmtl.balance.strategy import resolve_strategy
 from synthmtl.balance.synthesize import edit_faces
 from synthmtl.balance.targets import ClassTargets
@@ -94,6 +95,7 @@ def check_plans(job: Job, methods: Iterable[Method]) -> None:
         else:
             EditSampler(job.train, paired=mode == "paired")
     if any(method.fill for method in methods):
+        strata(job.train, job.config.balance.match)  # which the faces have to carry
         check_feedback(job, resolve_strategy(job.train.counts(), job.config.balance.strategy))
 
 
@@ -286,6 +288,7 @@ def make_fills(job: Job, generator: FaceGenerator, judge: Recognizer, seed: int,
         max_attempts=options.attempts,
         fill=options.fill,
         sources=options.sources,
+        match=options.match,
         spread=options.spread,
         sampling=options.sampling,
         seed=derive_seed("balance", seed) % 2**31,

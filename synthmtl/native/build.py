@@ -52,7 +52,7 @@ def _build(source: Path, library: Path) -> None:
 
 @cache
 def load_functions(source: Path) -> bool:
-    """Whether the functions that ``source`` registers are there: in ``torch.ops``, after a build of a quarter of a minute.
+    """Whether the functions that ``source`` registers are there: in ``torch.ops``, after a build of some 15 seconds.
 
     They are not on other systems than Linux, and without a compiler (``CXX``, else ``c++``); the latter is logged.
     """

@@ -142,6 +142,13 @@ def test_new_faces_have_no_source_to_put_noise_on():
         check_config(config)
 
 
+def test_new_faces_have_no_source_to_choose_by_attributes():
+    config = preset("smoke", rendered=True, generator="diffusion")
+    config.balance.sources, config.balance.match = "none", ["age"]
+    with pytest.raises(InputError, match="--balance.match is about the faces that are edited"):
+        check_config(config)
+
+
 def test_denoiser_follows_size_and_options():
     options = ModelOptions(size="cpu", generator="diffusion", width=0.75, prediction="flow")
     model = options.build(EXPRESSIONS, FaceOptions(image_size=48))

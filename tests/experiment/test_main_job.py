@@ -77,6 +77,7 @@ def test_unpaired_training_can_be_forced(web_faces, tmp_path):
         (["--synthesis.rendered_share", "0.01"], "leave 0 rendered ones"),
         (["--balance.strategy", "{contempt: 20}"], "contempt"),
         (["--finetune.batch_size", "2"], "--finetune.batch_size: a batch of 2 faces is too small for 3 parts"),
+        (["--balance.match", "[age]"], "cannot match 'age': the data carry no attribute at all"),
         (["--balance.strategy", "{happiness: 2}"], "strategy wants 2 faces of happiness"),
         (["--joint.seed", "3"], "--joint.seed is 3"),
     ],
@@ -100,6 +101,16 @@ def test_balanced_classes_leave_out_what_needs_further_faces(tmp_path):
     report = read_report(tmp_path / "run")
     assert list(report["methods"]) == ["plain"] and sum(report["balance"]["requested"].values()) == 0
     assert "Left out gated_balanced: the strategy wants no further face of any class." in report["notes"]
+
+
+def test_classes_get_the_attributes_mix_that_is_asked_for(tmp_path):
+    call = ["quickstart", "--methods", "[gated_balanced]", *BRIEF, "--out", str(tmp_path / "run")]
+    counts = "{neutral: 20, happiness: 20, anger: 6}"
+    assert main([*call, "--faces.train_counts", counts, "--balance.match", "[skin]"]) == 0
+    folder = tmp_path / "run/balance/seed0/imagefolder"
+    assert json.loads((folder / "balance.json").read_text())["match"] == ["skin"]
+    records = [json.loads(line) for line in (folder / "train/metadata.jsonl").read_text().splitlines()]
+    assert len(records) == 14 and all("skin" in record for record in records)
 
 
 def test_a_generator_that_changes_nothing_costs_its_methods_only(tmp_path, capsys):
