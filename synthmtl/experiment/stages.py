@@ -111,7 +111,13 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
         return splits, None
     configs, classes = render_configs(options), rendered_classes(options)
     tables = {name: render_faces(part).with_classes(classes) for name, part in configs.items()}
-    return Splits(**tables, notes=["All faces are rendered."]), configs["train"]
+    notes = ["All faces are rendered."]
+    if options.nuisance_correlation:
+        notes.append(
+            f"In the training faces light, pose, skin and person go with the expression (correlation "
+            f"{options.nuisance_correlation:g}), in validation and test they do not."
+        )
+    return Splits(**tables, notes=notes), configs["train"]
 
 
 def check_photographs(options: FaceOptions) -> None:

@@ -179,11 +179,13 @@ def summary(report: dict) -> list[str]:
     seeds = sorted({len(entry["seeds"]) for entry in methods.values()})
     test_faces = sum(data["test_counts"].values())
     said_seeds = " to ".join(map(str, sorted({seeds[0], seeds[-1]})))
+    spread = f"from {counts[common]:,} of {common} down to {counts[rare]:,} of {rare}"
+    if counts[common] == counts[rare]:
+        spread = f"{counts[common]:,} of each"
     sentences = [
         f"{len(methods)} {'method was' if len(methods) == 1 else 'methods were'} tested on {test_faces:,} faces. The "
-        f"training split holds {sum(counts.values()):,} faces of {len(counts)} expressions, from {counts[common]:,} of "
-        f"{common} down to {counts[rare]:,} of {rare}; each method was trained with {said_seeds} "
-        f"{'seed' if seeds == [1] else 'seeds'}."
+        f"training split holds {sum(counts.values()):,} faces of {len(counts)} expressions, {spread}; each method was "
+        f"trained with {said_seeds} {'seed' if seeds == [1] else 'seeds'}."
     ]
     if report.get("preset") == "smoke":
         return [*sentences, "This was a smoke run: it proves that everything works, and its numbers mean nothing."]

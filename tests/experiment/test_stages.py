@@ -22,6 +22,7 @@ def test_correlated_nuisances_reach_the_training_faces_only(tmp_path):
     )
     splits, render = load_data(options)
     assert render.nuisance_correlation == 0.8
+    assert "(correlation 0.8), in validation and test they do not." in splits.notes[-1]
     train, test = measured_correlation(splits.train), measured_correlation(splits.test)
     assert all(train[name] > 0.6 and test[name] < 0.5 for name in train)
     with pytest.raises(InputError, match="nuisance_correlation is for rendered faces"):

@@ -195,6 +195,13 @@ def test_the_summary_says_what_was_above_and_what_was_not(report):
     assert re.search(r"disgust|anger|contempt", text)
 
 
+def test_the_summary_says_how_uneven_the_classes_are(report):
+    counts = report["data"]["train_counts"]
+    assert f"down to {min(counts.values()):,} of " in summary(report)[0]
+    report["data"]["train_counts"] = dict.fromkeys(counts, 1200)
+    assert f"{1200 * len(counts):,} faces of {len(counts)} expressions, 1,200 of each;" in summary(report)[0]
+
+
 def test_the_summary_names_another_method_that_leads(report):
     report["methods"]["diluted"]["macro_f1"] = 0.9
     report["methods"]["diluted"]["ci95"]["macro_f1"] = [0.88, 0.92]
