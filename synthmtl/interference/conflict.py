@@ -144,7 +144,8 @@ class ConflictRecorder(Recorder):
             recorder(step, losses)
             sum(losses.values()).backward()
 
-    In our own training loop ``with recorder.watching(objective): fit(...)`` does the same.
+    In our own training loop ``with recorder.watching(objective): fit(...)`` does the same. Looking at every 20th step
+    makes joint training of the small FERSNet 4 % longer on a CPU (``python -m tests.benchmarks looks``).
 
     Args:
         groups: as in :func:`gradient_conflict`.

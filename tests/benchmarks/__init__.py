@@ -4,7 +4,7 @@ A benchmark is a module of this folder with ``rows(tiny)``; ``python -m tests.be
 """
 
 BENCHMARKS = (
-    "sharing", "units", "loop", "diffusion", "scores", "processes", "allocator", "reader", "published", "roofline",
-    "memory", "growth",
+    "sharing", "units", "loop", "looks", "diffusion", "scores", "processes", "allocator", "reader", "published",
+    "roofline", "memory", "growth",
 )  # fmt: skip
 """Names of the modules, in the order of the table."""
