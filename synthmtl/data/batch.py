@@ -65,6 +65,8 @@ class EditBatch:
         paired: (E,) bool. True: the target is the same person in the same pose, light and framing, so that pixels can
             be compared. False: it is somebody else, an example of the expression only.
         random: the step's random numbers, for losses that draw some.
+        edited: (E, C, H, W) in [-1, 1], what the generator last made of the sources, without a gradient; its objective
+            leaves them here for the critic, whose turn with the batch may come after other batches.
     """
 
     labelled: FaceBatch
@@ -72,6 +74,7 @@ class EditBatch:
     target: FaceBatch
     paired: Tensor
     random: StepRandom
+    edited: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "EditBatch":
         """The same batch on ``device``."""
@@ -81,4 +84,5 @@ class EditBatch:
             self.target.to(device),
             self.paired.to(device),
             self.random.to(device),
+            None if self.edited is None else self.edited.to(device),
         )

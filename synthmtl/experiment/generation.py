@@ -237,7 +237,7 @@ def decoder_players(job: Job, model: FERSNet, loss: ExpressionLoss) -> tuple[lis
     )
     players = [Player("generator", objective)]
     if critic is not None:
-        players.append(Player("critic", CriticObjective(critic, objective, classes)))
+        players.append(Player("critic", CriticObjective(critic, classes)))
     return players, {"perceptual": kind}
 
 

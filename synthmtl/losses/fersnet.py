@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synthmtl.data.batch import EditBatch, FaceBatch
+from synthmtl.errors import InputError
 from synthmtl.losses.adversarial import differentiable_augment, least_squares
 from synthmtl.losses.expression import ExpressionLoss
 from synthmtl.losses.heterogeneous import HeterogeneousLoss
@@ -109,7 +110,7 @@ class FERSNetObjective(nn.Module):
 
     ``forward(batch: EditBatch)`` returns every term by name, their weighted sum as ``loss``, and the two parts of that
     sum, for aggregators, as ``task/recognition`` (the expression term) and ``task/synthesis`` (all others), with
-    ``task/NAME`` of each further task; the faces that the critic will see are left in ``edited``.
+    ``task/NAME`` of each further task; the faces that the critic will see are left in ``batch.edited``.
     """
 
     def __init__(
@@ -136,7 +137,6 @@ class FERSNetObjective(nn.Module):
         self._frozen = (guide, critic, perceptual)
         if guide is not None:
             guide.eval().requires_grad_(False)
-        self.edited: Tensor | None = None
 
     def forward(self, batch: EditBatch) -> dict[str, Tensor]:
         model, w = self.model, self.weights
@@ -200,7 +200,7 @@ class FERSNetObjective(nn.Module):
         if guide is not None and w.expression:
             seen = differentiable_augment(moved(edit, ~compared), batch.random, "guide", noise=self.guide_noise)
             add("guide", w.expression, F.cross_entropy(guide(seen).float(), wanted, label_smoothing=0.1))
-        self.edited = edit.image.detach()
+        batch.edited = edit.image.detach()
         if critic is not None and w.adversarial:
             judged = judged_rows(paired)
             critic.requires_grad_(False)
@@ -258,23 +258,25 @@ class CriticObjective(nn.Module):
 
     Args:
         critic: discriminator (image, expression) → scores.
-        generator: the objective whose ``edited`` faces are judged.
         classes: number of expressions.
 
-    ``forward(batch: EditBatch)`` → ``{"loss", "critic_real", "critic_fake"}`` with the mean scores.
+    ``forward(batch: EditBatch)`` → ``{"loss", "critic_real", "critic_fake"}`` with the mean scores. The batch's
+    ``edited`` faces are judged: the generator's turn with this batch comes first.
+
+    Raises:
+        InputError: if no generator has edited the batch's faces.
     """
 
-    def __init__(self, critic: nn.Module, generator: FERSNetObjective, classes: int):
+    def __init__(self, critic: nn.Module, classes: int):
         super().__init__()
         self.critic = critic
         self.classes = classes
-        self._generator = (generator,)
 
     def forward(self, batch: EditBatch) -> dict[str, Tensor]:
         rows = judged_rows(batch.paired)
-        (generator,) = self._generator
-        assert generator.edited is not None  # its turn in a step is before the critic's
-        target, edited = batch.target.image[rows], generator.edited[rows]
+        if batch.edited is None:
+            raise InputError("a critic judges edited faces: give the generator's objective the same batch first")
+        target, edited = batch.target.image[rows], batch.edited[rows]
         wanted, count = batch.target.expression, len(batch.target)
         wrong = (wanted + 1 + batch.random.integers("wrong", 0, self.classes - 1, count)) % self.classes
         wanted, wrong = wanted[rows], wrong[rows]

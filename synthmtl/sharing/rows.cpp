@@ -318,6 +318,9 @@ class LeakyRows : public torch::autograd::Function<LeakyRows> {
     saved.insert(saved.end(), found.begin() + ws.size(), found.end());
     context->save_for_backward(std::move(saved));
     context->saved_data["turn"] = turn;
+    // A direction that no loss reaches has no gradient, as without this function: whoever combines the gradients of
+    // tasks, or decays what is trained, would take zeros for one.
+    context->set_materialize_grads(false);
     found.resize(ws.size());
     return found;
   }
@@ -333,20 +336,32 @@ class LeakyRows : public torch::autograd::Function<LeakyRows> {
       const bool create_graph = at::GradMode::is_enabled();
       const at::AutoGradMode enabled(true);
       const Tensors again = plain(saved[0], saved[1], gates, biases, ws);
-      Tensors wanted;
+      Tensors wanted, reached, of_reached;
       for (const Tensor& input : all.slice(0, inputs)) {
         if (input.requires_grad()) wanted.push_back(input);
       }
-      Tensors of_wanted = torch::autograd::grad(again, wanted, given, std::nullopt, create_graph);
+      for (int64_t d = 0; d < directions; ++d) {
+        if (!given[d].defined()) continue;
+        reached.push_back(again[d]);
+        of_reached.push_back(given[d]);
+      }
+      Tensors of_wanted = torch::autograd::grad(reached, wanted, of_reached, std::nullopt, create_graph, true);
       auto next = of_wanted.begin();
       for (const Tensor& input : all.slice(0, inputs)) found.push_back(input.requires_grad() ? *next++ : Tensor());
     } else {
       const at::AutoDispatchBelowADInplaceOrView below;
       const bool half = saved[0].scalar_type() == at::kBFloat16;
       const bool last_time = !torch::autograd::get_current_graph_task_keep_graph();
+      std::vector<bool> reached;
+      for (Tensor& one : given) {
+        reached.push_back(one.defined());
+        if (!one.defined()) one = at::zeros_like(saved[0]);
+      }
       found = (half ? ::backward<Half> : ::backward<float>)(given, all.slice(inputs), !biases.empty(), last_time,
                                                            context->saved_data["turn"].toInt());
-      for (int64_t i = 2; i < inputs; ++i) found[i] = found[i].to(saved[i].scalar_type());
+      for (int64_t i = 2; i < inputs; ++i) {
+        found[i] = reached[(i - 2) % directions] ? found[i].to(saved[i].scalar_type()) : Tensor();
+      }
     }
     found.emplace_back();  // of `turn`
     return found;

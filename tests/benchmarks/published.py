@@ -130,7 +130,7 @@ def joint_players(ours: FERSNet, critic: nn.Module, face_network: nn.Module) -> 
     objective = FERSNetObjective(
         model, ExpressionLoss(), SynthesisWeights(), guide=face_network, perceptual=distance, critic=critic
     )
-    return [Player("generator", objective), Player("critic", CriticObjective(critic, objective, len(CLASSES)))]
+    return [Player("generator", objective), Player("critic", CriticObjective(critic, len(CLASSES)))]
 
 
 def our_training(ours: FERSNet, critic: nn.Module, face_network: nn.Module, batch: EditBatch, precision: str):

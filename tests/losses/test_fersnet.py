@@ -14,11 +14,13 @@ from torch.nn import functional as F
 from synthmtl.data.batch import EditBatch
 from synthmtl.data.randomness import StepRandom
 from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
 from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective, RecognitionObjective, SynthesisWeights
 from synthmtl.losses.fersnet import moved
 from synthmtl.losses.reconstruction import FeatureDistance, folding
 from synthmtl.losses.weighting import weighted_mean
 from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
+from synthmtl.training import Player, TrainingConfig, build_accelerator, fit
 
 CLASSES = ("neutral", "happiness", "sadness", "anger")
 PAIRED = {"paired": [True] * 4, "unpaired": [False] * 4, "mixed": [True, True, False, False]}
@@ -121,11 +123,11 @@ def test_generators_that_are_told_more_than_the_class(kind, condition):
         given.target.expression = expression
         goal = objective(net)
         goal(given)
-        made[len(made)] = goal.edited
+        made[len(made)] = given.edited
     assert torch.equal(made[0], made[1])
     setattr(given.target, condition, 1 - getattr(given.target, condition))
     goal(given)
-    assert not torch.allclose(goal.edited, made[0])
+    assert not torch.allclose(given.edited, made[0])
 
 
 @pytest.mark.parametrize("sharing", ["none", "hard"])
@@ -253,12 +255,12 @@ def test_critic_learns_without_touching_the_generator(kind, conditioning):
     goal = objective(critic=watcher)
     given = batch(kind)
     goal(given)
-    terms = CriticObjective(watcher, goal, 4)(given)
+    terms = CriticObjective(watcher, 4)(given)
     terms["loss"].backward()
     assert set(terms) == {"loss", "critic_real", "critic_fake"} and all(v.isfinite() for v in terms.values())
     assert all(g.isfinite().all() and g.count_nonzero() for g in gradients(watcher).values())
     assert all(g is None for g in gradients(goal.model).values())
-    assert [name for name, _ in CriticObjective(watcher, goal, 4).named_parameters()] == [
+    assert [name for name, _ in CriticObjective(watcher, 4).named_parameters()] == [
         f"critic.{name}" for name, _ in watcher.named_parameters()
     ]
 
@@ -267,7 +269,7 @@ def test_critic_learns_to_tell_faces_apart():
     watcher, given = critic(), batch("unpaired")
     goal = objective(critic=watcher)
     goal(given)
-    side = CriticObjective(watcher, goal, 4)
+    side = CriticObjective(watcher, 4)
     optimizer = torch.optim.Adam(watcher.parameters(), 1e-2)
     losses = []
     for _ in range(100):
@@ -278,6 +280,33 @@ def test_critic_learns_to_tell_faces_apart():
         optimizer.step()
     assert losses[-1] < 0.7 * losses[0]
     assert terms["critic_real"] > terms["critic_fake"] + 0.2
+
+
+def test_a_critic_judges_the_edits_of_its_own_batch():
+    """Also where gradients are accumulated: then the generator has edited further batches before the critic's turn."""
+    goal, watcher = objective(critic=critic()), critic()
+    made, judged = {}, {}
+    goal.register_forward_hook(lambda _, inputs, __: made.__setitem__(inputs[0].random.step, inputs[0].edited.clone()))
+
+    def see(_, inputs):
+        judged[inputs[0].random.step] = inputs[0].edited.clone()
+
+    side = CriticObjective(watcher, 4)
+    with pytest.raises(InputError, match="give the generator's objective the same batch first"):
+        side(batch())
+    side.register_forward_pre_hook(see)
+    players = [Player("generator", goal), Player("critic", side)]
+    config = TrainingConfig(steps=2, batch_size=8, accumulation=2)
+    fit(
+        players=players,
+        stream=lambda step: batch(step=step),
+        config=config,
+        accelerator=build_accelerator(),
+        progress=False,
+    )
+    assert list(made) == list(judged) == [0, 1, 2, 3]
+    assert all(torch.equal(made[step], judged[step]) for step in made)
+    assert not torch.equal(made[0], made[1])
 
 
 def test_deterministic():
@@ -306,7 +335,7 @@ def test_bfloat16_autocast_stays_finite_and_near(kind):
         given = batch(kind)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             terms = goal(given)
-            side = CriticObjective(critic(), goal, 4)(given)
+            side = CriticObjective(critic(), 4)(given)
         terms["loss"].backward()
         assert terms["loss"].dtype == torch.float32 and side["loss"].isfinite()
         assert all(g.isfinite().all() for g in gradients(goal.model).values())

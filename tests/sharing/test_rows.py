@@ -112,6 +112,25 @@ def test_two_directions_are_each_on_its_own():
     torch.testing.assert_close(of_one, torch.autograd.grad(alone[1].sum(), [x, y, weights[3]]))
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [0, 1])
+def test_weights_that_no_loss_reaches_have_no_gradient(side, precision):
+    """None and not zeros: an aggregator would take zeros for a gradient, and an optimizer decay the weights."""
+    x, y, *weights = inputs()
+    given = [x, y, *weights]
+    found = []
+    for create_graph in (False, True):
+        outs = by_rows(x.to(precision), y.to(precision), *weights)
+        loss = outs[side].float().square().mean()
+        found.append(torch.autograd.grad(loss, given, allow_unused=True, create_graph=create_graph))
+    reached = [True, True, *[side == 0] * 3, *[side == 1] * 3]
+    for gradients in found:
+        assert [gradient is not None for gradient in gradients] == reached
+    for first, second in zip(*found, strict=True):
+        if first is not None:
+            torch.testing.assert_close(first, second.detach(), rtol=0.05, atol=1e-4)
+
+
 def test_one_turn_is_several(monkeypatch):
     given = inputs()
     several = by_rows(*given)
