@@ -56,7 +56,7 @@ class Feedback:
         sampler: ``sampler.indices(step)`` gives the rows (batch_size,) of a step's global batch.
         extra_count: extra faces in each batch.
         class_shares: (K,) of each class in the weights of a batch, on average: what a logit-adjusted loss has to adjust
-            for. All alike with ``real="balanced"``.
+            for. All alike with ``real="balanced"`` where all faces weigh the same, as far as whole faces allow.
     """
 
     table: FaceTable
@@ -101,30 +101,34 @@ def feed_back(
     def balanced(mask: Tensor, name: str) -> ClassBalancedSampler:
         return ClassBalancedSampler(table.expression, batch_size, derive_seed(name, seed), rows=rows[mask])
 
-    other: list[tuple[Sampler, float]] = []
+    expressions = table.expression
+    # Parts of a batch: who draws them, their shares, and the classes' shares in what is drawn.
+    parts: list[tuple[Sampler, float, Tensor]] = []
+
+    def add(mask: Tensor, name: str, share: float) -> None:
+        sampler = ClassBalancedSampler(expressions, batch_size, derive_seed(name, seed), rows=rows[mask])
+        shown = expressions[mask].bincount(minlength=len(table.classes)) > 0
+        parts.append((sampler, share, shown / shown.sum()))
+
+    classes = torch.cat([has_extra, has_real]).unique()
+    with_extra = len(has_extra) / len(classes)
+    add(is_extra & (expressions >= 0), "extra", config.share * (1.0 if config.real == "natural" else with_extra))
     if config.real == "natural":
-        labelled = rows[~is_extra & (table.expression >= 0)]
-        other.append((EpochSampler(labelled, batch_size, derive_seed("real", seed)), 1 - config.share))
-        extra_share = config.share
+        labelled = rows[~is_extra & (expressions >= 0)]
+        drawn = expressions[labelled].bincount(minlength=len(table.classes)).double()
+        sampler = EpochSampler(labelled, batch_size, derive_seed("real", seed))
+        parts.append((sampler, 1 - config.share, drawn / drawn.sum()))
     else:
-        classes = torch.cat([has_extra, has_real]).unique()
-        with_extra, alone = len(has_extra) / len(classes), 1 - len(has_extra) / len(classes)
-        both = torch.isin(has_extra, has_real)
-        if both.any():
-            other.append((balanced(~is_extra & shown, "beside"), (1 - config.share) * with_extra))
-        if alone:
-            other.append((balanced(~is_extra & ~shown & (table.expression >= 0), "alone"), alone))
-        extra_share = config.share * with_extra
-    parts = [(balanced(is_extra, "extra"), extra_share), *other]
-    counts = _round([share for _, share in parts], batch_size, multiple_of)
-    sampler = MixedSampler([(part, n) for (part, _), n in zip(parts, counts, strict=True)])
-    if config.real == "natural":
-        weights = real.expression[real.expression >= 0].bincount(minlength=len(real.classes)).double()
-        class_shares = weights / weights.sum() * sum(counts[1:])
-        class_shares[has_extra] += config.weight * counts[0] / len(has_extra)
-    else:
-        class_shares = torch.zeros(len(real.classes), dtype=torch.float64)
-        class_shares[torch.cat([has_extra, has_real])] = 1.0
+        if torch.isin(has_extra, has_real).any():
+            add(~is_extra & shown, "beside", (1 - config.share) * with_extra)
+        if with_extra < 1:
+            add(~is_extra & ~shown & (expressions >= 0), "alone", 1 - with_extra)
+    counts = _round([share for _, share, _ in parts], batch_size, multiple_of)
+    weights = [config.weight, *[1.0] * (len(parts) - 1)]
+    class_shares = sum(
+        weight * count * of_part for weight, count, (_, _, of_part) in zip(weights, counts, parts, strict=True)
+    )
+    sampler = MixedSampler([(part, count) for (part, _, _), count in zip(parts, counts, strict=True)])
     return Feedback(table, sampler, extra_count=counts[0], class_shares=class_shares / class_shares.sum())
 
 

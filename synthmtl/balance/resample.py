@@ -1,6 +1,7 @@
 """The balancing of this package behind imbalanced-learn's interface."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,6 +21,8 @@ from synthmtl.labels import EXPRESSIONS, canonical_expression
 from synthmtl.models.generators import FaceGenerator
 
 Array = np.ndarray | Tensor
+RandomState = int | np.integer | np.random.RandomState | np.random.Generator | torch.Generator | None
+_SEEDS = 2**31 - 1
 _Layout = Callable[[Tensor], Tensor]
 
 
@@ -34,10 +37,17 @@ class ExpressionBalancer:
             :func:`~synthmtl.balance.synthesize.synthesize_balancing_set`.
         sampling_strategy: as for :func:`~synthmtl.balance.strategy.resolve_strategy`; with whole numbers as labels, a
             mapping may have these as keys. A ratio is for two classes only.
-        random_state: seed of everything drawn.
+        random_state: seed of everything drawn, which a numpy or torch generator is asked for anew at each resampling.
+            None: another one each time.
         classes: what whole numbers stand for as labels of arrays, 0 first; None = the generator's classes. Give it
             for data sets with codes of their own.
         options: further keyword arguments of ``synthesize_balancing_set``.
+
+    ``sklearn.base.clone`` gives a balancer with the same parameters and the same networks, which resampling leaves as
+    they are.
+
+    Raises:
+        InputError: if there is no such option, or the random state is none.
 
     Attributes:
         sampling_strategy_: {class: faces to add}, of classes that need some; after fitting.
@@ -52,7 +62,7 @@ class ExpressionBalancer:
         judge: nn.Module | None = None,
         calibration: JudgeCalibration | None = None,
         sampling_strategy: Strategy = "auto",
-        random_state: int = 0,
+        random_state: RandomState = 0,
         classes: Sequence[str] | None = None,
         filter: bool = True,
         device: torch.device | str = "cpu",
@@ -63,6 +73,7 @@ class ExpressionBalancer:
         self.sampling_strategy, self.random_state = sampling_strategy, random_state
         self.classes, self.filter = classes, filter
         self.device, self.directory, self.options = device, directory, options
+        self._check()
         self.sampling_strategy_: dict[str, int] | None = None
         self.result_: BalancingResult | None = None
 
@@ -102,12 +113,36 @@ class ExpressionBalancer:
         codes = [called[name] for name in wanted]
         return _joined(faces, layout(made.images)), _joined(labels, codes)
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments of the constructor by name, as of an estimator of scikit-learn; nothing is ``deep`` here."""
+        return {name: getattr(self, name) for name in _OWN} | self.options
+
+    def set_params(self, **params: Any) -> "ExpressionBalancer":
+        """Change arguments of the constructor; errors as there."""
+        for name, value in params.items():
+            if name in _OWN:
+                setattr(self, name, value)
+            else:
+                self.options[name] = value
+        self._check()
+        return self
+
+    def __sklearn_clone__(self) -> "ExpressionBalancer":
+        return type(self)(**self.get_params())
+
+    def _check(self) -> None:
+        if "seed" in self.options:
+            raise InputError("the seed of a balancer is its random_state: give that instead of seed")
+        if unknown := sorted(set(self.options) - _OPTIONS):
+            raise InputError(f"a balancer has no option {unknown[0]!r}: use some of {', '.join(sorted(_OPTIONS))}")
+        _seed(self.random_state, draw=False)
+
     def _made(self, table: FaceTable, strategy: Strategy) -> FaceTable:
         options = dict(self.options)
         plan = make_plan(
             table,
             strategy,
-            seed=self.random_state,
+            seed=_seed(self.random_state),
             candidates=(options.get("max_attempts", 3) + 1) // 2,
             **{name: options.pop(name) for name in ("sources", "max_uses", "match") if name in options},
         )
@@ -124,6 +159,26 @@ class ExpressionBalancer:
             **options,
         )
         return self.result_.table
+
+
+_OWN = tuple(name for name in signature(ExpressionBalancer.__init__).parameters if name not in ("self", "options"))
+_OPTIONS = set(signature(synthesize_balancing_set).parameters) - {*_OWN, "table", "plan", "seed"}
+
+
+def _seed(state: RandomState, *, draw: bool = True) -> int:
+    """A seed of a random state, from which one is only drawn if it is to be used."""
+    if isinstance(state, int | np.integer) and not isinstance(state, bool):
+        return int(state)
+    draws: dict[type, Callable[[Any], int]] = {
+        type(None): lambda _: int(np.random.default_rng().integers(_SEEDS)),
+        np.random.RandomState: lambda state: int(state.randint(_SEEDS)),
+        np.random.Generator: lambda state: int(state.integers(_SEEDS)),
+        torch.Generator: lambda state: int(torch.randint(_SEEDS, (), generator=state, device=state.device)),
+    }
+    for kind, drawn in draws.items():
+        if isinstance(state, kind):
+            return drawn(state) if draw else 0
+    raise InputError(f"random_state is {state!r}: give a whole number, None, or a generator of numpy or torch")
 
 
 def _faces_first(faces: Array, config: Any) -> tuple[Tensor, _Layout]:
@@ -202,4 +257,6 @@ def _joined(given: Any, further: Any) -> Any:
     if isinstance(given, np.ndarray):
         further = np.asarray(further) if len(further) else given[:0]
         return np.concatenate([given, further.astype(given.dtype) if given.dtype.kind != "U" else further])
+    if hasattr(given, "iloc"):  # a series of pandas, which need not be there
+        return type(given)([*given, *further], dtype=given.dtype, name=given.name)
     return type(given)([*given, *further]) if isinstance(given, list | tuple) else [*given, *further]

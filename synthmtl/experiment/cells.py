@@ -1,6 +1,5 @@
 """The cells of the table: one method trained by one seed, its predictions kept."""
 
-import time
 from pathlib import Path
 
 import torch
@@ -51,12 +50,12 @@ def train_cell(job: Job, name: str, method: Method, seed: int, *, base: Path | N
         fill: what a share of each batch is filled with.
 
     Returns:
-        The result: seed, seconds and validation scores. Predictions for the test split lie beside it.
+        The result: seed, seconds of training (all sessions together) and validation scores. Predictions for the test
+        split lie beside it.
     """
     unit = Unit(job.out, f"cells/{name}/seed{seed}")
     if unit.result is not None:
         return unit.result
-    started = time.monotonic()
     cell_seed = derive_seed("cell", seed)  # the same for every method, so that comparisons are paired
     torch.manual_seed(cell_seed)
     if base is None:
@@ -67,7 +66,7 @@ def train_cell(job: Job, name: str, method: Method, seed: int, *, base: Path | N
         renew_head(model)
         freeze_generation(model)
         training = job.config.finetune
-    train_recognition(
+    seconds = train_recognition(
         job,
         model,
         training,
@@ -82,7 +81,7 @@ def train_cell(job: Job, name: str, method: Method, seed: int, *, base: Path | N
     result = {
         "method": name,
         "seed": seed,
-        "seconds": time.monotonic() - started,
+        "seconds": seconds,
         "parameters": model.recognition_parameters(),
         "validation": validation_scores(job, model),
     }

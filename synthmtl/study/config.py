@@ -70,8 +70,8 @@ class MeasureOptions:
     """What is measured of each cell beside its scores.
 
     Attributes:
-        conflict_every: steps between two looks at the tasks' gradients; 0 turns them off. Every 20 steps they make joint
-            training 4 % longer (``python -m tests.benchmarks looks``).
+        conflict_every: steps between two looks at the tasks' gradients; 0 turns them off. Every 20 steps they make
+            joint training 4 % longer (``python -m tests.benchmarks looks``).
         gates_every: steps between two looks at how far gates are open, which cost next to nothing; 0 turns them off.
         affinity_every: steps between two looks at what a step on one task does to the other's loss, of which each takes
             as long as two and a third steps; 0 turns them off.

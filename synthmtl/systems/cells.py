@@ -1,7 +1,6 @@
 """The cells of a system's table: one variant trained by one seed, its predictions kept."""
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -84,12 +83,12 @@ def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
     """Train one variant by one seed, or read what an earlier run of it left.
 
     Returns:
-        The result: seed, seconds, parameters. Predictions for every scored split lie beside it.
+        The result: seed, seconds of training (all sessions together), parameters. Predictions for every scored split
+        lie beside it.
     """
     unit = Unit(job.out, f"cells/{variant}/seed{seed}")
     if unit.result is not None:
         return unit.result
-    started = time.monotonic()
     cell_seed = derive_seed("cell", seed)  # the same for every variant, so that comparisons are paired
     torch.manual_seed(cell_seed)
     prepared = prepare(job, variant, cell_seed, build)
@@ -104,7 +103,7 @@ def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
         world=accelerator.num_processes,
     )
     warm_steps = round(options.losses.association_warmup * options.training.steps)
-    fit(
+    trained = fit(
         players=[Player("system", system.objective)],
         stream=warmed(stream, system.objective, warm_steps, accumulation=options.training.accumulation),
         config=dataclasses.replace(options.training, seed=cell_seed),
@@ -121,7 +120,7 @@ def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
     result = {
         "variant": variant,
         "seed": seed,
-        "seconds": time.monotonic() - started,
+        "seconds": trained.seconds,
         "faces": len(table),
         "parameters": sum(p.numel() for p in system.model.parameters()),
     }

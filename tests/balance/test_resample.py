@@ -4,6 +4,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 from synthmtl.balance import ExpressionBalancer, calibrate_judge
 from synthmtl.errors import InputError
@@ -184,6 +185,51 @@ def test_without_filter_the_first_candidates_are_taken(painter):
     assert len(filtered.fit_resample(images, labels)[0]) == 6 and set(filtered.result_.shortfalls) == set(NAMES[1:3])
     with pytest.raises(InputError, match="needs a judge"):
         ExpressionBalancer(generator=Painter()).fit_resample(images, labels)
+
+
+def test_random_states_are_numbers_or_generators(painter):
+    images, labels = faces_of((6, 8, 8), "torch"), [0, 0, 0, 0, 1, 2]
+
+    def plan(state, resamplings=1):
+        sampler = painter(random_state=state)
+        for _ in range(resamplings):
+            sampler.fit_resample(images, labels)
+        return sampler.result_.plan.fingerprint()
+
+    for make in (np.random.RandomState, np.random.default_rng, lambda seed: torch.Generator().manual_seed(seed)):
+        assert plan(make(1)) == plan(make(1)) != plan(make(2))
+        assert plan(make(1), 2) == plan(make(1), 2) != plan(make(1))  # drawn from anew
+    assert plan(3) == plan(np.int64(3)) == plan(3, 2) and plan(None) != plan(None)
+    for state in ("1", 1.0, True):
+        with pytest.raises(InputError, match="random_state is .*: give a whole number, None, or a generator"):
+            painter(random_state=state)
+
+
+def test_unknown_options_are_refused_at_once(painter):
+    with pytest.raises(InputError, match=r"no option 'max_atempts': use some of batch_size, .*max_attempts"):
+        painter(max_atempts=2)
+    with pytest.raises(InputError, match="give that instead of seed"):
+        painter(seed=2)
+
+
+def test_parameters_by_the_manners_of_scikit_learn(painter):
+    sampler = painter(sampling_strategy={"sadness": 3}, random_state=5, spread=0.5)
+    sampler.fit_resample(faces_of((6, 8, 8), "torch"), [0, 0, 0, 0, 1, 2])
+    again = clone(sampler)
+    assert again.get_params() == sampler.get_params() and again.generator is sampler.generator
+    assert again.result_ is None and again.get_params()["spread"] == 0.5
+    assert again.set_params(random_state=6, spread=1.0) is again
+    assert (again.random_state, again.options, sampler.options) == (6, {"spread": 1.0}, {"spread": 0.5})
+    with pytest.raises(InputError, match="no option 'spred'"):
+        again.set_params(spred=1.0)
+
+
+def test_series_of_labels_come_back_as_series(painter):
+    pandas = pytest.importorskip("pandas")
+    labels = pandas.Series(["neutral"] * 4 + ["sad", "sad"], index=range(9, 3, -1), name="mood", dtype="category")
+    _, found = painter().fit_resample(faces_of((6, 8, 8), "numpy"), labels)
+    assert isinstance(found, pandas.Series) and (found.name, found.dtype) == ("mood", labels.dtype)
+    assert found.tolist() == [*labels, "sad", "sad"] and found.index.tolist() == list(range(8))
 
 
 @pytest.mark.parametrize(
