@@ -180,7 +180,10 @@ def fit(
 
     line = ProgressLine(config.steps, now.step, description, progress and accelerator.is_main_process)
     # The caller's random state is his own.
-    fork = [accelerator.device.index or 0] if accelerator.device.type == "cuda" else []
+    fork = []
+    if accelerator.device.type == "cuda":
+        index = accelerator.device.index
+        fork = [torch.cuda.current_device() if index is None else index]
     try:
         with torch.random.fork_rng(devices=fork):
             train_mode(modules, turns)

@@ -23,6 +23,9 @@ from synthmtl.training.task_gradients import TASK, TaskGradients
 PLAIN = (None, "sum")
 """Settings of ``aggregator`` that leave the sum of the tasks' losses as it is."""
 
+FIRST_SCALE = 2.0**16
+"""By which losses are multiplied at first in fp16, as torch's scaler does."""
+
 
 def check_precision(precision: str, aggregator: str | None) -> None:
     """Stop at gradients that are scaled, and so cannot be compared between tasks.
@@ -242,6 +245,9 @@ def prepare_turns(players: Sequence[Player], config: TrainingConfig, accelerator
         InputError: if a player has nothing to train, or two players would train the same parameter.
     """
     accelerator.gradient_accumulation_steps = config.accumulation
+    if (scaler := accelerator.scaler) is not None:
+        # Not at the scale at which a training before this one ended: who resumes knows nothing of that one.
+        scaler.load_state_dict(scaler.state_dict() | {"scale": FIRST_SCALE, "_growth_tracker": 0})
     turns = [Turn(player, config, accelerator) for player in players]
     owners: dict[int, str] = {}
     for turn in turns:

@@ -277,6 +277,20 @@ def test_bf16_computes_in_autocast_again_and_again(make_problem):
     assert objective(problem.stream()(0))["loss"].dtype == torch.float32 and kinds[-1] == torch.float32
 
 
+def test_a_gradient_scaler_begins_anew(make_problem, tmp_path):
+    """A training gives the same whatever was trained before it in the same process, and goes on at its own scale."""
+    accelerator, found = build_accelerator(), []
+    accelerator.scaler = torch.amp.GradScaler("cpu", growth_interval=4)  # fp16's, which computes on a CPU as well
+    for steps in (12, 6, 12):
+        problem = make_problem()
+        problem.fit(tmp_path / str(len(found)), accelerator=accelerator, config={"steps": steps})
+        found.append((accelerator.scaler.get_scale(), problem.weights()))
+    assert [scale for scale, _ in found] == [2.0**19, 2.0**17, 2.0**19]  # doubled every four steps
+    assert_same(found[0][1], found[2][1])
+    make_problem().fit(tmp_path / "1", accelerator=accelerator, config={"steps": 6})
+    assert accelerator.scaler.get_scale() == 2.0**17
+
+
 def test_gradients_are_clipped_player_by_player(make_problem):
     clipped, free = make_problem(), make_problem()
     config = {"steps": 1, "optimizer": "sgd", "betas": (0.0, 0.9), "weight_decay": 0.0, "learning_rate": 1.0}
