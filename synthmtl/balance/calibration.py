@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +13,7 @@ from synthmtl.data.pixels import to_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.files import write_text
-
-
-@contextmanager
-def evaluating(model: nn.Module):
-    """The model in evaluation mode and without gradients; afterwards in the mode it had."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield model
-    finally:
-        model.train(training)
+from synthmtl.models.blocks import evaluating
 
 
 def judge_classes(judge: nn.Module) -> tuple[str, ...]:
@@ -37,7 +25,7 @@ def judge_probabilities(
     judge: nn.Module, images: Tensor, *, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Probabilities (N, K) float32 on the CPU that a judge gives to faces (N, C, H, W) uint8, in evaluation mode."""
-    with evaluating(judge.to(device)):
+    with evaluating(judge.to(device)), torch.no_grad():
         parts = [
             judge.recognize(to_unit(part, device)).float().cpu()  # type: ignore[operator]
             for part in images.split(batch_size)

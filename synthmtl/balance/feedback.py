@@ -116,18 +116,16 @@ def feed_back(
     if config.real == "natural":
         labelled = rows[~is_extra & (expressions >= 0)]
         drawn = expressions[labelled].bincount(minlength=len(table.classes)).double()
-        sampler = EpochSampler(labelled, batch_size, derive_seed("real", seed))
-        parts.append((sampler, 1 - config.share, drawn / drawn.sum()))
+        as_they_come = EpochSampler(labelled, batch_size, derive_seed("real", seed))
+        parts.append((as_they_come, 1 - config.share, drawn / drawn.sum()))
     else:
         if torch.isin(has_extra, has_real).any():
             add(~is_extra & shown, "beside", (1 - config.share) * with_extra)
         if with_extra < 1:
             add(~is_extra & ~shown & (expressions >= 0), "alone", 1 - with_extra)
     counts = _round([share for _, share, _ in parts], batch_size, multiple_of)
-    weights = [config.weight, *[1.0] * (len(parts) - 1)]
-    class_shares = sum(
-        weight * count * of_part for weight, count, (_, _, of_part) in zip(weights, counts, parts, strict=True)
-    )
+    weights = torch.tensor([config.weight, *[1.0] * (len(parts) - 1)], dtype=torch.float64) * torch.tensor(counts)
+    class_shares = weights @ torch.stack([of_part.double() for _, _, of_part in parts])
     sampler = MixedSampler([(part, count) for (part, _, _), count in zip(parts, counts, strict=True)])
     return Feedback(table, sampler, extra_count=counts[0], class_shares=class_shares / class_shares.sum())
 

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from synthmtl.balance.calibration import evaluating, judge_columns
+from synthmtl.balance.calibration import judge_columns
 from synthmtl.balance.chunks import weights_hash
 from synthmtl.data.pixels import to_unit
 from synthmtl.data.randomness import derive_seed
@@ -30,6 +30,7 @@ from synthmtl.metrics.generation import (
 )
 from synthmtl.metrics.memorisation import COPIES, Copies, FeatureNeighbors, find_copies
 from synthmtl.metrics.subjects import subject_scores
+from synthmtl.models.blocks import evaluating
 
 Measure = Callable[[int | None], dict]
 Sets = Mapping[str, FaceTable]
@@ -204,7 +205,7 @@ def _seen(judge: nn.Module, images: Tensor, device: torch.device | str) -> Tenso
     """(N,) int64, the judge's class of each face."""
     config: Any = judge.config
     size, channels = config.image_size, config.image_channels
-    with evaluating(judge.to(device)):
+    with evaluating(judge.to(device)), torch.no_grad():
         parts = [
             judge.recognize(fit_faces(to_unit(part, device), size, channels)).argmax(1).cpu()  # type: ignore[operator]
             for part in images.split(256)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from synthmtl.balance.attempts import Draft
-from synthmtl.balance.calibration import JudgeCalibration, evaluating
+from synthmtl.balance.calibration import JudgeCalibration
 from synthmtl.balance.chunks import Chunk, ChunkStore, tensor_hash, weights_hash
 from synthmtl.balance.filter import FaceFilter, Verdict, no_filter
 from synthmtl.balance.plan import BalancePlan, make_plan
@@ -24,6 +24,7 @@ from synthmtl.data.duplicates import MIN_CORRELATION
 from synthmtl.data.pixels import to_pixels, to_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
+from synthmtl.models.blocks import evaluating
 from synthmtl.models.generators import FaceGenerator, class_targets, makes_new_faces, sampling_arguments
 from synthmtl.models.sampling import SamplingOptions
 from synthmtl.progress import shown
@@ -65,7 +66,7 @@ def edit_faces(
     device = next(generator.parameters()).device
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     target = (class_targets(generator, target) if target.ndim == 1 else target).to(device)
-    with evaluating(generator):
+    with evaluating(generator), torch.no_grad():
         faces: Any = None if sources is None else to_unit(sources, device)
         edited = generator.synthesize(faces, target, generator=draws, spread=spread, **options)
     edited = edited.float()

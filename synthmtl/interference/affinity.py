@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
-from synthmtl.exchange import process_mean
-from synthmtl.interference.gradients import task_gradients, task_losses
+from synthmtl.exchange import process_mean, several_processes
+from synthmtl.interference.gradients import check_scalars, task_gradients, task_losses
 from synthmtl.interference.recorder import Recorder, step_of
 from synthmtl.models.blocks import copied_buffers
 
@@ -55,12 +55,14 @@ def look_ahead_affinity(
     Args:
         model: everything that ``losses`` runs, in the mode in which it should run; not wrapped by DDP.
         losses: computes scalar losses by task, with graph, of one fixed batch; called T + 1 times. Of our objectives:
-            ``lambda: task_losses(objective(batch))``.
+            ``lambda: task_losses(objective(batch))``. A constant zero, as where no face carries a task's label, is a
+            task without a step, whose own loss cannot change.
         shared: parameters of ``model`` that the step moves, e.g. those of the encoder.
         step_size: η, e.g. the learning rate.
 
     Raises:
-        InputError: if ``step_size`` is not above zero, a loss is not a scalar with a graph, or ``shared`` is empty.
+        InputError: if ``step_size`` is not above zero, a loss is neither a scalar with a graph nor zero, or ``shared``
+            is empty.
     """
     if not step_size > 0:
         raise InputError(f"step_size must be above zero, not {step_size}")
@@ -72,13 +74,13 @@ def look_ahead_affinity(
         at_start = dict(losses())
         gradients = task_gradients(at_start, parameters, retain_graph=False)
     tasks = tuple(at_start)
-    before = _values(at_start, tasks)
+    before = _values(at_start, tasks, device)
     rows = []
     for row in gradients:
         moved = [p.detach() - step_size * g.to(p.dtype) for p, g in zip(parameters, row, strict=True)]
         # With gradients here too: in training, means over processes weigh their rows differently than without.
         with _same_start(model, device), _replaced(parameters, moved), torch.enable_grad():
-            rows.append(_values(losses(), tasks))
+            rows.append(_values(losses(), tasks, device))
     matrix = 1 - torch.stack(rows) / before
     return Affinity(tasks, torch.where(before > 0, matrix, torch.nan))
 
@@ -143,9 +145,12 @@ class AffinityRecorder(Recorder):
             handle.remove()
 
 
-def _values(losses: Mapping[str, Tensor], tasks: tuple[str, ...]) -> Tensor:
-    """The losses as (T,) float64 on the CPU, means over the processes."""
-    return process_mean(torch.stack([losses[task].detach().float().reshape(()) for task in tasks])).cpu().double()
+def _values(losses: Mapping[str, Tensor], tasks: tuple[str, ...], device: torch.device) -> Tensor:
+    """The losses as (T,) float64 on the CPU, means over the processes, which meet on ``device``."""
+    check_scalars(losses)
+    # One by one: a constant, as where no face has a task's label, may be of another device or precision than the rest.
+    values = torch.stack([losses[task].detach().cpu().double().reshape(()) for task in tasks])
+    return process_mean(values.to(device)).cpu() if several_processes() else values
 
 
 @contextmanager

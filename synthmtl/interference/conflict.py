@@ -47,33 +47,33 @@ def parameter_groups(
         depth: parts of the parameter's dotted name that name its group: with 2, ``encoder.stem.0.weight`` is in
             ``encoder.stem``. None: a group per layer (the module that owns the parameter).
         stages: instead of ``depth``, group name → prefix or prefixes of dotted names, which may overlap; parameters
-            under no prefix are left out.
+            under no prefix are left out. One that has several names lies under all of them, once in each group.
 
     Raises:
         InputError: if ``depth`` is below 1, both options are given, or a prefix fits no parameter.
     """
-    named = dict(module.named_parameters())
     if stages is None:
         if depth is not None and depth < 1:
             raise InputError(f"depth must be at least 1, not {depth}")
         groups: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in named.items():
+        for name, parameter in module.named_parameters():
             owner = name.split(".")[:-1]
             groups.setdefault(".".join(owner[:depth]) or name, []).append(parameter)
         return groups
     if depth is not None:
         raise InputError("parameter_groups takes depth or stages, not both")
+    # With duplicates: a layer that serves several places lies under the name of each.
+    named = dict(module.named_parameters(remove_duplicate=False))
     groups = {}
     for group, prefixes in stages.items():
-        groups[group] = []
-        chosen: set[str] = set()
+        chosen: dict[int, nn.Parameter] = {}
         for prefix in [prefixes] if isinstance(prefixes, str) else prefixes:
             fitting = [name for name in named if name == prefix or name.startswith(f"{prefix}.")]
             if not fitting:
                 tops = ", ".join(dict.fromkeys(name.split(".")[0] for name in named))
                 raise InputError(f"no parameter lies under {prefix!r} (group {group!r}): names start with {tops}")
-            groups[group] += [named[name] for name in fitting if name not in chosen]
-            chosen.update(fitting)
+            chosen |= {id(named[name]): named[name] for name in fitting}
+        groups[group] = list(chosen.values())
     return groups
 
 
@@ -86,7 +86,8 @@ def gradient_conflict(
     with the same tasks and groups, and all get the same numbers. ``.grad`` is left alone.
 
     Args:
-        losses: scalars by task, as for :func:`task_gradients`. Only their common scale is free (a loss scaler's).
+        losses: scalars by task, as for :func:`task_gradients`. Only their common scale is free (a loss scaler's). A
+            task whose loss is a constant zero, as where no face carries its label, shares nothing.
         groups: parameters by name, e.g. of :func:`parameter_groups`; groups may overlap.
         retain_graph: keep the graph for the training step.
 
@@ -94,7 +95,7 @@ def gradient_conflict(
         ``{group: {(task, task): PairConflict}}``, pairs in the order of ``losses``.
 
     Raises:
-        InputError: if there are fewer than two tasks, or a loss is not a scalar with a graph.
+        InputError: if there are fewer than two tasks, or a loss is neither a scalar with a graph nor zero.
     """
     if len(losses) < 2:
         raise InputError(f"conflict is between tasks: give at least two losses, not {len(losses)}")

@@ -1,7 +1,7 @@
 """Features on both sides of every exchange, pooled for probes."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import cycle, permutations
 from typing import Any
 
@@ -12,7 +12,16 @@ from torch.nn import functional as F
 from synthmtl.errors import InputError
 from synthmtl.interference.filtering import Filtering, filtering_ratio
 from synthmtl.interference.probes import ProbeResult
-from synthmtl.interference.units import Exchange, GatedUnit, at_stage, evaluating, gated_units, watched_exchanges
+from synthmtl.interference.units import (
+    Exchange,
+    GatedUnit,
+    at_stage,
+    check_original,
+    gated_units,
+    uncompiled,
+    watched_exchanges,
+)
+from synthmtl.models.blocks import evaluating
 from synthmtl.sharing import SharingUnit
 
 PLACES = ("donor", "message", "receiver_before", "receiver_after")
@@ -107,16 +116,19 @@ def _watched_units(
 ) -> Iterator[None]:
     """Within it, ``see`` gets the name, the features and the results of every call of plain sharing units; the calls of
     a unit that serves several stages are dealt out to them in turn."""
-    handles = []
-    for name, module in units:
-        turns = cycle(range(module.stages))
-
-        def look(module: nn.Module, inputs: tuple, results: Sequence, name: str = name, turns: cycle = turns) -> None:
-            see(at_stage(name, next(turns)), inputs[0], results)
-
-        handles.append(module.register_forward_hook(look))
-    try:
+    with uncompiled(), ExitStack() as hooks:
+        for name, module in units:
+            hooks.enter_context(module.register_forward_hook(_unit_hook(name, module, see)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def _unit_hook(
+    name: str, module: SharingUnit, see: Callable[[str, Sequence[Tensor], Sequence[Tensor]], None]
+) -> Callable[[nn.Module, tuple, Sequence[Tensor]], None]:
+    turns = cycle(range(module.stages))
+
+    def look(called: nn.Module, inputs: tuple, results: Sequence[Tensor]) -> None:
+        check_original(called, module, name)
+        see(at_stage(name, next(turns)), inputs[0], results)
+
+    return look

@@ -13,7 +13,8 @@ from synthmtl.data.batch import FaceBatch
 from synthmtl.errors import InputError
 from synthmtl.exchange import process_count, process_mean, several_processes
 from synthmtl.interference.recorder import Recorder, step_of
-from synthmtl.interference.units import Exchange, GatedUnit, chosen_units, evaluating, watched_exchanges
+from synthmtl.interference.units import Exchange, GatedUnit, chosen_units, watched_exchanges
+from synthmtl.models.blocks import evaluating
 
 GATES = ("pass", "take")
 """r, what of the donor may pass, and z, how much of the candidate is taken."""
@@ -221,8 +222,12 @@ class GateRecorder(Recorder):
         """Within it, every training pass of ``objective`` that is due is looked at.
 
         Args:
-            objective: runs the model; ``forward(batch)``.
+            objective: runs the model; ``forward(batch)``. One that is compiled is watched as ``torch.compile`` returned
+                it: what was given runs, with its hooks, inside compiled code.
             step: from the batch; it is asked once before each pass.
+
+        Raises:
+            InputError: in a pass that is due, if ``objective`` runs inside compiled code.
         """
         seen: dict[tuple[GatedUnit, str], list[Tensor]] = {}
         hooks, at = ExitStack(), 0
@@ -234,6 +239,9 @@ class GateRecorder(Recorder):
         def begin(module: nn.Module, inputs: tuple) -> None:
             nonlocal at
             at = step(inputs[0])
+            # Of a pass that was interrupted.
+            hooks.close()
+            seen.clear()
             if torch.is_grad_enabled() and self.due(at):
                 hooks.enter_context(watched_exchanges(self.model, see, self.units))
 

@@ -24,6 +24,19 @@ def task_losses(results: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return losses
 
 
+def check_scalars(losses: Mapping[str, Tensor]) -> None:
+    """See that every loss is a tensor of one number.
+
+    Raises:
+        InputError: if one is not.
+    """
+    for name, loss in losses.items():
+        if not isinstance(loss, Tensor):
+            raise InputError(f"loss {name!r} is {loss!r}: give a scalar tensor, zeros(()) where no face has its label")
+        if loss.numel() != 1:
+            raise InputError(f"loss {name!r} has shape {tuple(loss.shape)}: give a scalar, e.g. its mean")
+
+
 def task_gradients(
     losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter], *, retain_graph: bool = True
 ) -> list[list[Tensor]]:
@@ -33,7 +46,8 @@ def task_gradients(
     of a data-parallel wrapper is called, and with ``retain_graph`` the graph is left for the training step.
 
     Args:
-        losses: scalars with a graph, by task; means over this process's batch.
+        losses: scalars with a graph, by task; means over this process's batch. One that is a constant zero, as where
+            no face carries the task's label, has gradients of zero.
         parameters: those that do not require a gradient get zeros.
         retain_graph: keep the graph of the losses.
 
@@ -41,12 +55,11 @@ def task_gradients(
         A list per task, in the order of ``losses``, of tensors shaped like ``parameters``.
 
     Raises:
-        InputError: if a loss is not a scalar or has no graph.
+        InputError: if a loss is no scalar, or not zero and without a graph.
     """
+    check_scalars(losses)
     for name, loss in losses.items():
-        if loss.numel() != 1:
-            raise InputError(f"loss {name!r} has shape {tuple(loss.shape)}: give a scalar, e.g. its mean")
-        if not loss.requires_grad:
+        if not loss.requires_grad and loss.item() != 0:
             raise InputError(f"loss {name!r} has no graph: give it before detach(), computed with gradients enabled")
     trained = [p for p in parameters if p.requires_grad]
     rows = []
@@ -59,9 +72,11 @@ def task_gradients(
         # A forward hook still stands inside the caller's autocast, which is not made for backward passes.
         with torch.autocast(kind, enabled=False):
             scaled = loss * scale if half else loss
-            found = torch.autograd.grad(scaled, trained, retain_graph=keep, allow_unused=True) if trained else ()
+            # Without a graph it is a row of zeros, which takes part in the mean with processes whose batch has labels.
+            reached = trained if loss.requires_grad else []
+            found = torch.autograd.grad(scaled, reached, retain_graph=keep, allow_unused=True) if reached else ()
         # The gradient of an embedding may be sparse.
-        by_id = {id(p): g.to_dense() for p, g in zip(trained, found, strict=True) if g is not None}
+        by_id = {id(p): g.to_dense() for p, g in zip(reached, found, strict=True) if g is not None}
         row = [
             by_id[id(p)].float() / scale if id(p) in by_id else torch.zeros_like(p, dtype=torch.float32)
             for p in parameters

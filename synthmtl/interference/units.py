@@ -1,9 +1,10 @@
 """The gated units of a model, and what passes through them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from synthmtl.errors import InputError
@@ -101,11 +102,61 @@ def chosen_units(model: nn.Module, *, stage: int | None = None, direction: str |
     return chosen
 
 
+_eager = ExitStack()
+_within = 0
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Within it what ``torch.compile`` made runs as it was written, in all threads; its compiled code is kept.
+
+    Compiled code passes by the hooks that came after it. Those within may leave in another order than they came, as
+    recorders of one objective do: the last one lets compiled code run again.
+
+    Raises:
+        InputError: if compiled code itself enters it.
+    """
+    global _within
+    message = "compiled code cannot look at its own gates: watch, from outside, what torch.compile(module) returns"
+    if torch.compiler.is_compiling():
+        raise InputError(message)
+    if not _within:
+        try:
+            _eager.enter_context(torch.compiler.set_stance("force_eager"))
+        except RuntimeError:
+            raise InputError(message) from None
+    _within += 1
+    try:
+        yield
+    finally:
+        _within -= 1
+        if not _within:
+            _eager.close()
+
+
+def check_original(called: nn.Module, watched: nn.Module, name: str) -> None:
+    """See that a hook was called by the module ``name`` that it was given to, and by no copy.
+
+    Raises:
+        InputError: if it was a copy.
+    """
+    if called is not watched:
+        raise InputError(f"a copy of {name} was run: measure the module that is wrapped, not nn.DataParallel around it")
+
+
+def _refuse_replicas(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise InputError("nn.DataParallel runs copies of the model in threads: measure the module that it wraps")
+
+
 @contextmanager
 def watched_exchanges(
     model: nn.Module, see: Callable[[GatedUnit, Exchange], None], units: Sequence[GatedUnit] | None = None
 ) -> Iterator[None]:
     """Within it, ``see`` is called after every call of a gated unit, with graph if there is one.
+
+    Meanwhile nothing runs compiled, see :func:`uncompiled`.
 
     Args:
         model: the units' model.
@@ -114,8 +165,10 @@ def watched_exchanges(
             them in turn, those that were not chosen included.
 
     Raises:
-        InputError: if the model has no gated units.
+        InputError: if the model has no gated units, if copies of it are run (by ``nn.DataParallel`` on several devices,
+            see the module that it wraps instead), or if compiled code enters it.
     """
+    _refuse_replicas(model)
     everyone = chosen_units(model) if units is None else gated_units(model)
     chosen = set(everyone if units is None else units)
     places: dict[nn.Module, list[GatedUnit]] = {unit.module: [] for unit in everyone if unit in chosen}
@@ -124,36 +177,23 @@ def watched_exchanges(
             places[unit.module].append(unit)
     asked: dict[nn.Module, tuple[Tensor, Tensor]] = {}
     calls = dict.fromkeys(places, 0)
-    handles = []
-    for module, own in places.items():
+    with uncompiled(), ExitStack() as hooks:
+        for module, own in places.items():
 
-        def ask(gates: nn.Module, inputs: tuple, maps: tuple[Tensor, Tensor], module: nn.Module = module) -> None:
-            asked[module] = maps
+            def ask(gates: nn.Module, inputs: tuple, maps: tuple[Tensor, Tensor], module: nn.Module = module) -> None:
+                asked[module] = maps
 
-        def look(module: nn.Module, inputs: tuple, named: dict, output: Tensor, own: Sequence[GatedUnit] = own) -> None:
-            unit = own[calls[module] % len(own)]
-            calls[module] += 1
-            given = dict(zip(("receiver", "donor"), inputs, strict=False)) | named
-            passed, taken = asked.pop(module, (None, None))
-            if unit in chosen:
-                see(unit, Exchange(given["receiver"], given["donor"], passed, taken, output))
+            def look(
+                module: nn.Module, inputs: tuple, named: dict, output: Tensor, own: Sequence[GatedUnit] = own
+            ) -> None:
+                check_original(module, own[0].module, own[0].name)
+                unit = own[calls[module] % len(own)]
+                calls[module] += 1
+                given = dict(zip(("receiver", "donor"), inputs, strict=False)) | named
+                passed, taken = asked.pop(module, (None, None))
+                if unit in chosen:
+                    see(unit, Exchange(given["receiver"], given["donor"], passed, taken, output))
 
-        handles.append(module.get_submodule("gates").register_forward_hook(ask))
-        handles.append(module.register_forward_hook(look, with_kwargs=True))
-    try:
+            hooks.enter_context(module.get_submodule("gates").register_forward_hook(ask))
+            hooks.enter_context(module.register_forward_hook(look, with_kwargs=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it ``model`` is in eval mode; afterwards each of its modules is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

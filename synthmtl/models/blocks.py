@@ -29,6 +29,18 @@ def unrecorded_statistics(model: nn.Module) -> AbstractContextManager[None]:
     return copied_buffers(m for m in model.modules() if getattr(m, "track_running_stats", False))
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it ``model`` is in eval mode; afterwards each of its modules is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def in_precision_of(module: nn.Module, x: Tensor) -> Tensor:
     """``x`` in the precision of a module's weights; ``ModelMixin.dtype`` walks through the whole model for it."""
     return x.to(next(module.parameters()).dtype)

@@ -18,6 +18,7 @@ from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.files import flush_file, plain_errors
 from synthmtl.labels import EXPRESSIONS, ordered_classes
+from synthmtl.models.blocks import evaluating
 from synthmtl.models.denoiser import DiffusionFERSNet
 from synthmtl.models.emotion_gcn import EmotionGCN
 from synthmtl.models.fersnet import FERSNet
@@ -49,7 +50,7 @@ def predict_table(
     """Probabilities (N, K), float32 on the CPU, of every face of a table, in its order.
 
     Args:
-        model: a network with ``recognize``; it is put into evaluation mode and back.
+        model: a network with ``recognize``; it is put into evaluation mode and back, module by module.
         table: the faces, of the network's size and channels.
         device: where the network is.
         batch_size: faces at once.
@@ -84,7 +85,7 @@ def predict_tasks(
     """What a multi-task network says of every face of a table, in its order: ``model.predict``, float32 on the CPU.
 
     Args:
-        model: the network; it is put into evaluation mode and back.
+        model: the network; it is put into evaluation mode and back, module by module.
         table: at least one face, of the network's size and channels.
         device: where the network is.
         batch_size: faces at once.
@@ -126,7 +127,7 @@ def agreed_landmarks(
     knows what it sees, its landmarks stay on their places of the face.
 
     Args:
-        model: a network that predicts landmarks; it is put into evaluation mode and back.
+        model: a network that predicts landmarks; it is put into evaluation mode and back, module by module.
         table: at least one face, of the network's size and channels.
         device: where the network is.
         batch_size: faces at once.
@@ -191,8 +192,6 @@ def _batches(
     model: nn.Module, table: FaceTable, device: torch.device | str, batch_size: int, precision: torch.dtype | None
 ) -> Iterator[Iterator[Tensor]]:
     """The faces of ``table`` in batches, pixels in [-1, 1]; meanwhile ``model`` evaluates, under an autocast."""
-    training = model.training
-    model.eval()
 
     def batches() -> Iterator[Tensor]:
         starts = range(0, len(table), batch_size)
@@ -200,11 +199,9 @@ def _batches(
             images = to_unit(table.images[start : start + batch_size], device)
             yield images.contiguous(memory_format=torch.channels_last)
 
-    try:
-        with torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None):
-            yield batches()
-    finally:
-        model.train(training)
+    autocast = torch.autocast(torch.device(device).type, dtype=precision, enabled=precision is not None)
+    with evaluating(model), autocast:
+        yield batches()
 
 
 def save_network(model: Network, directory: str | Path) -> None:

@@ -80,7 +80,9 @@ def _mismatch(value: Any, parameter: Parameter) -> str | None:
     """What an option takes, in words, if ``value`` is nothing of that kind."""
     kind = parameter.annotation
     if get_origin(kind) is Literal:
-        return None if value in get_args(kind) else " or ".join(map(str, get_args(kind)))
+        # By type too: 1.0 and True equal 1, and are no kernel size.
+        known = any(type(value) is type(one) and value == one for one in get_args(kind))
+        return None if known else " or ".join(map(str, get_args(kind)))
     kinds = {get_origin(each) or each for each in get_args(kind) or (kind,)}
     suits = type(value) in kinds or (type(value) is int and float in kinds) or (type(value) is tuple and list in kinds)
     return None if suits else " or ".join(sorted(_NAMES[each] for each in kinds))

@@ -51,6 +51,33 @@ def test_a_loss_that_is_not_above_zero_has_no_affinity():
     assert found.as_dict()["matrix"][0][1] is None
 
 
+def test_a_task_that_has_no_label_in_the_batch_is_one_whose_loss_is_zero():
+    model = Point()
+
+    def affinity(absent):
+        return look_ahead_affinity(
+            model, lambda: {"a": model.theta.square().sum(), "b": absent()}, [model.theta], step_size=0.1
+        ).matrix
+
+    constant, zero = affinity(lambda: torch.zeros(())), affinity(lambda: 0 * model.theta.sum())
+    assert torch.equal(constant.isnan(), torch.tensor([[False, True]] * 2))
+    assert torch.equal(constant[:, 0], zero[:, 0]) and constant[0, 0] > 0 and constant[1, 0] == 0
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e-5, 1e-8])
+def test_double_precision_is_kept(size):
+    # Z is the first order of the relative change, however small the step is: <∇a, ∇b> η / L_b.
+    model = Point().double()
+
+    def losses():
+        return {"a": (model.theta[0] - 3) ** 2, "b": (model.theta.sum() - 7) ** 2}
+
+    found = look_ahead_affinity(model, losses, [model.theta], step_size=size).matrix / size
+    slopes, values = torch.tensor([[-4.0, 0.0], [-8.0, -8.0]]), torch.tensor([4.0, 16.0])
+    expected = (slopes @ slopes.T / values).double()
+    torch.testing.assert_close(found, expected, atol=0, rtol=max(10 * size, 1e-6))
+
+
 class Net(nn.Module):
     """With batch norm, dropout and a buffer that the forward pass replaces."""
 
@@ -124,3 +151,13 @@ def test_bad_usage_is_told(options, message):
     model = Point()
     with pytest.raises(InputError, match=message):
         look_ahead_affinity(model, dict, **({"shared": [model.theta]} | options))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"), [(None, "'b' is None: give a scalar tensor"), (torch.ones(2), "'b' has shape")]
+)
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_loss_that_is_no_scalar_is_told_whenever_it_comes(bad, message, before):
+    model, given = Point(), iter([*[torch.zeros(())] * before, bad])
+    with pytest.raises(InputError, match=message):
+        look_ahead_affinity(model, lambda: {"a": model.theta.sum(), "b": next(given)}, [model.theta], step_size=0.1)

@@ -12,7 +12,13 @@ import torch.distributed as dist
 from torch import nn
 
 from synthmtl.errors import InputError
-from synthmtl.interference import ConflictRecorder, gradient_conflict, parameter_groups, task_losses
+from synthmtl.interference import (
+    ConflictRecorder,
+    gradient_conflict,
+    look_ahead_affinity,
+    parameter_groups,
+    task_losses,
+)
 from synthmtl.models import FERSNet
 from synthmtl.sharing import build_sharing
 
@@ -122,6 +128,33 @@ def test_looking_changes_nothing_in_the_step():
         assert torch.equal(a.grad, b.grad)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64])
+def test_a_task_that_has_no_label_in_the_batch_is_one_whose_gradient_is_zero(kind):
+    model = TwoHeads()
+    losses = model(inputs())
+    constant, zero = (
+        gradient_conflict(losses | {"b": absent}, parameter_groups(model))
+        for absent in (torch.zeros((), dtype=kind), 0 * losses["b"])
+    )
+    assert constant == zero
+    assert all(
+        vars(pairs[PAIR]) == {"shared": 0, "cosine": None, "magnitude_similarity": None} for pairs in zero.values()
+    )
+
+
+@pytest.mark.parametrize("absent", [("a",), ("b",), ("a", "b")])
+def test_tasks_without_a_label_leave_the_others_and_their_graph_alone(absent):
+    model = TwoHeads()
+    losses = model(inputs())
+    losses["c"] = (losses["a"] - losses["b"]) ** 2
+    whole = gradient_conflict(losses, parameter_groups(model))
+    part = gradient_conflict(losses | dict.fromkeys(absent, torch.zeros(())), parameter_groups(model))
+    for layer, pairs in part.items():
+        for pair, value in pairs.items():
+            assert value == whole[layer][pair] if not set(pair) & set(absent) else value.shared == 0
+    losses["c"].backward()
+
+
 def test_three_tasks_and_a_frozen_parameter():
     model = TwoHeads()
     model.trunk[0].requires_grad_(False)
@@ -164,6 +197,16 @@ def test_groups_by_depth_and_by_mapping():
     assert len(parameter_groups(nn.ParameterDict({"x": torch.ones(1)}))["x"]) == 1
 
 
+def test_a_layer_under_two_names_lies_under_both():
+    model = TwoHeads()
+    model.again, own = model.trunk[2], [id(p) for p in model.trunk[2].parameters()]
+    stages = {"first": "trunk.2", "second": "again", "both": ["trunk.2", "again", "again.weight"]}
+    for group, parameters in parameter_groups(model, stages=stages).items():
+        assert [id(p) for p in parameters] == own, group
+    by_depth = [id(p) for group in parameter_groups(model).values() for p in group]
+    assert sorted(by_depth) == sorted({id(p) for p in model.parameters()})
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -172,6 +215,15 @@ def test_groups_by_depth_and_by_mapping():
         (lambda m: parameter_groups(m, stages={"x": "trunc"}), "'trunc'.*trunk, heads"),
         (lambda m: gradient_conflict({"a": m(inputs())["a"]}, {}), "two losses"),
         (lambda m: gradient_conflict(m(inputs()) | {"a": torch.ones(())}, parameter_groups(m)), "'a' has no graph"),
+        (
+            lambda m: gradient_conflict(m(inputs()) | {"b": None}, parameter_groups(m)),
+            "'b' is None: give a scalar tens",
+        ),
+        (
+            lambda m: gradient_conflict(m(inputs()) | {"b": 0.0}, parameter_groups(m)),
+            "'b' is 0.0: give a scalar tensor",
+        ),
+        (lambda m: gradient_conflict(m(inputs()) | {"b": torch.zeros(2)}, parameter_groups(m)), "'b' has shape"),
         (lambda m: gradient_conflict({"a": m.trunk(inputs()), "b": m(inputs())["b"]}, {}), "'a' has shape"),
         (lambda m: ConflictRecorder({}, every=0), "every"),
         (lambda m: task_losses(m(inputs())), "no task's loss.*a, b"),
@@ -237,13 +289,21 @@ def test_watching_under_autocast_gives_nearly_the_same():
 
 
 def share(rank=0, world=1):
-    """Conflict of one process's share of a batch, in which only the first process has rows for task c."""
+    """Conflict and affinity of one process's share of a batch, in which only the first has rows for tasks c and d.
+
+    The others' loss of c is zero with a graph, that of d a constant.
+    """
     model = TwoHeads()
     rows = inputs()[rank::world]
-    losses = model(rows)
-    losses["c"] = (model.trunk(rows).square().mean() if rank == 0 else 0 * losses["a"]) * world
-    found = gradient_conflict(losses, parameter_groups(model))
-    return {group: {pair: vars(value) for pair, value in pairs.items()} for group, pairs in found.items()}
+
+    def losses():
+        found = model(rows)
+        found["c"] = (model.trunk(rows).square().mean() if rank == 0 else 0 * found["a"]) * world
+        return found | {"d": found["c"] if rank == 0 else torch.zeros(())}
+
+    found = gradient_conflict(losses(), parameter_groups(model))
+    conflict = {group: {pair: vars(value) for pair, value in pairs.items()} for group, pairs in found.items()}
+    return conflict, look_ahead_affinity(model, losses, model.trunk.parameters(), step_size=0.1).as_dict()
 
 
 def share_as(rank, folder):
@@ -256,13 +316,16 @@ def share_as(rank, folder):
         dist.destroy_process_group()
 
 
-def test_two_processes_see_the_conflict_of_the_global_batch(tmp_path):
+def test_two_processes_see_the_conflict_and_the_affinity_of_the_global_batch(tmp_path):
     other = subprocess.Popen([sys.executable, __file__, str(tmp_path)])
-    mine = share_as(0, tmp_path)
+    mine, affinity = share_as(0, tmp_path)
     assert other.wait(300) == 0
-    assert torch.load(tmp_path / "other.pt") == mine
-    alone, half = share(), share_of_first_half()
+    assert torch.load(tmp_path / "other.pt") == (mine, affinity)
+    (alone, alone_affinity), half = share(), share_of_first_half()
+    assert torch.tensor(affinity["matrix"])[:2, :2].allclose(torch.tensor(alone_affinity["matrix"])[:2, :2], atol=1e-5)
+    assert affinity["matrix"][2] == affinity["matrix"][3] and affinity["matrix"][2][2] > 0
     for layer in ("trunk.0", "trunk.2"):
+        assert mine[layer]["a", "d"] == pytest.approx(mine[layer]["a", "c"], abs=1e-6)
         assert mine[layer]["a", "b"] == pytest.approx(alone[layer]["a", "b"], abs=1e-5)
         assert mine[layer]["a", "c"]["cosine"] == pytest.approx(half[layer], abs=1e-5)
     assert mine["heads.b"]["a", "b"]["cosine"] is None

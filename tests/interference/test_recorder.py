@@ -61,6 +61,66 @@ def test_training_does_not_notice():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in objective.modules())
 
 
+class Unlabeled(Objective):
+    """At odd steps no face carries the label of the other task, whose loss is then a constant."""
+
+    def forward(self, batch):
+        losses = super().forward(batch)
+        absent = {"task/other": torch.zeros(())} if batch.random.step % 2 else {}
+        return losses | absent | {"loss": losses["task/one"] + absent.get("task/other", losses["task/other"])}
+
+
+def test_training_goes_on_where_a_task_has_no_label():
+    objective, alone = Unlabeled(), Unlabeled()
+    conflict = ConflictRecorder(parameter_groups(objective), every=1)
+    affinity = AffinityRecorder(objective.stem.parameters(), step_size=0.1, every=1)
+    with conflict.watching(objective), affinity.watching(objective):
+        train(objective, 4)
+    train(alone, 4)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(objective.state_dict()[name], value), name
+    for record in conflict.records:
+        assert record["step"] % 2 == 0 or (record["shared"], record["cosine"]) == (0, None)
+    for record in affinity.records:
+        assert (record["affinity"] is None) == (record["step"] % 2 == 1 and record["to"] == "other")
+
+
+def test_a_compiled_objective_is_watched_from_outside():
+    plain, compiled = Objective(), Objective()
+    wrapped = torch.compile(compiled, backend="eager")
+    wrapped(batch(0))  # compiled before anybody looks
+    compiled.load_state_dict(plain.state_dict())
+    found = []
+    for model, seen in ((plain, plain), (compiled, wrapped)):
+        recorder = GateRecorder(model, every=2)
+        with recorder.watching(seen):
+            train(seen, 4)
+        found.append(recorder.records)
+    assert [(r["step"], r["direction"], r["gate"]) for r in found[0]] == [
+        (r["step"], r["direction"], r["gate"]) for r in found[1]
+    ]
+    assert [r["mean"] for r in found[0]] == pytest.approx([r["mean"] for r in found[1]], abs=1e-5)
+    inside = GateRecorder(compiled, every=1).watching(compiled)
+    with pytest.raises(InputError, match="compiled code cannot look at its own gates"), inside:
+        wrapped(batch(5))
+
+
+def test_a_look_after_an_interrupted_one_is_as_the_first():
+    objective = Objective()
+    recorder, alone = GateRecorder(objective, every=1), GateRecorder(objective, every=1)
+    broken = objective.register_forward_hook(lambda *given: 1 / 0, prepend=True)
+    with recorder.watching(objective):
+        with pytest.raises(ZeroDivisionError):
+            objective(batch(0))
+        broken.remove()
+        torch.manual_seed(0)
+        objective(batch(1))
+    torch.manual_seed(0)
+    with alone.watching(objective):
+        objective(batch(1))
+    assert recorder.records == alone.records and len(recorder.records) == 4
+
+
 def test_gates_are_those_of_the_training_pass():
     objective = Objective()
     recorder = GateRecorder(objective, every=1)

@@ -1,5 +1,7 @@
 """Blocks."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from synthmtl.models.blocks import (
     Stage,
     Stem,
     copied_buffers,
+    evaluating,
     normalization,
     unrecorded_statistics,
 )
@@ -81,6 +84,18 @@ def test_copied_buffers_are_put_back_after_an_error_and_a_shared_one_stays_share
         one.running_mean += 1
         raise KeyError
     assert one.running_mean is other.running_mean is own and (own == 0).all()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_module_comes_back_from_evaluation_in_its_own_mode(fails):
+    model = nn.Sequential(ConvNorm(1, 4, "batch"), nn.Sequential(nn.Dropout(), nn.Dropout().eval())).train()
+    model[0][1].eval()  # frozen statistics
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(KeyError) if fails else nullcontext(), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        if fails:
+            raise KeyError
+    assert [module.training for module in model.modules()] == modes and len(set(modes)) == 2
 
 
 @pytest.mark.parametrize("kind", ["batch", "instance", "group"])

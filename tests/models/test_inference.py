@@ -1,5 +1,6 @@
 import json
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,7 +10,14 @@ from torch import nn
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.models import Recognizer
-from synthmtl.models.inference import CONFIG, agreed_landmarks, load_network, predict_table, save_network
+from synthmtl.models.inference import (
+    CONFIG,
+    agreed_landmarks,
+    load_network,
+    predict_table,
+    predict_tasks,
+    save_network,
+)
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -72,6 +80,37 @@ def test_a_network_is_in_the_mode_it_was_in_whatever_happens(network):
     with pytest.raises(RuntimeError):
         predict_table(model, faces)  # faces of another size
     assert model.training
+
+
+class Told(nn.Module):
+    """Predicts what it is asked for, and keeps the modes its modules are in."""
+
+    def __init__(self):
+        super().__init__()
+        self.tasks = ("landmarks",)
+        self.parts = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(1).eval())
+        self.modes = set()
+
+    def recognize(self, images):
+        return self.predict(images)["landmarks"][:, :1, 0]
+
+    def predict(self, images):
+        self.modes |= {module.training for module in self.modules()}
+        return {"landmarks": torch.arange(136.0).view(1, 68, 2).expand(len(images), -1, -1)}
+
+
+@pytest.mark.parametrize("predict", [predict_table, predict_tasks, agreed_landmarks])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_was_frozen_stays_frozen(predict, fails, monkeypatch):
+    model = Told()
+    before = [module.training for module in model.modules()]
+    if fails:
+        monkeypatch.setattr(model, "predict", lambda images: images.no_such_thing)
+    faces = FaceTable(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), ("neutral",))
+    with pytest.raises(AttributeError) if fails else nullcontext():
+        predict(model, faces)
+    assert model.modes == (set() if fails else {False})
+    assert [module.training for module in model.modules()] == before and len(set(before)) == 2
 
 
 class Centroid(nn.Module):

@@ -254,6 +254,8 @@ def test_units_by_name():
         ("hard", {"kernel_size": 3}, "unit 'hard' has no option 'kernel_size', it has none"),
         ("leaky_shut", {"fixed_take": 1.0}, "'leaky_shut' has no option 'fixed_take'"),
         ("leaky", {"kernel_size": 2}, "sharing_options: 'kernel_size' of unit 'leaky' is 2, it must be 1 or 3"),
+        ("leaky", {"kernel_size": 1.0}, "'kernel_size' of unit 'leaky' is 1.0, it must be 1 or 3"),
+        ("leaky", {"kernel_size": True}, "'kernel_size' of unit 'leaky' is True, it must be 1 or 3"),
         (
             "leaky",
             {"gate_bias": "x"},
