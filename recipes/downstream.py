@@ -15,6 +15,7 @@ interrupted run, ``--preset smoke`` proves the installation. Scores and times: r
 """
 
 import dataclasses
+import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ from synthmtl.models.inference import predict_table, save_network
 from synthmtl.report import methods_figure
 from synthmtl.training import Player, TrainingConfig, build_accelerator, check_same_data, check_seed, fit
 
+log = logging.getLogger("synthmtl")
+
 TRAINED_ON = ("original", "oversampled", "balanced")
 
 
@@ -65,6 +68,8 @@ class Options:
         training: of each recognizer.
         augmentation: random views of the training faces.
         label_smoothing: share of the target spread over all classes.
+        on_unknown_source: where no photograph that the balanced set was edited from is found among the faces, so that
+            edits of held-out ones would pass: ``error`` stops, ``warn`` goes on.
         mirror: average predictions with those of the mirrored face.
         seeds: of each recognizer.
         precision: ``auto``, ``no``, ``bf16`` or ``fp16``.
@@ -79,6 +84,7 @@ class Options:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(ema_decay=0.99))
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     label_smoothing: float = 0.1
+    on_unknown_source: Literal["error", "warn"] = "error"
     mirror: bool = True
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
@@ -97,22 +103,41 @@ class Logits(nn.Module):
 
 
 def synthesized_faces(options: Options, splits: Splits) -> FaceTable:
-    """The synthesized faces of the balanced set; none may be an edit of a face that is held out."""
+    """The synthesized faces of the balanced set; none may be an edit of a face that is held out.
+
+    What cannot be known of that is said in the log and among ``splits.notes``.
+    """
     size, channels = options.faces.image_size, options.faces.channels
     tables = read_tables(options.balanced, image_size=size, channels=channels).values()
     table = FaceTable.concatenate(list(tables))
     table = table.select(torch.where(table.synthetic & (table.expression >= 0))[0])
     if not len(table):
         raise InputError(f"{options.balanced}: no face is marked synthetic: give what synthmtl balance wrote")
-    homes = homes_of(sources_of(options.balanced, table), [splits.train, splits.validation, splits.test])
-    if edits := int((homes > 0).sum()):
-        raise InputError(
-            f"{options.balanced}: {edits} of {len(table)} synthesized faces are edits of faces that are held out here: "
-            "give the --faces options of the run that made them"
-        )
+    check_sources(options, sources_of(table), splits)
     if unknown := set(table.classes) - set(splits.classes):
         raise InputError(f"{options.balanced}: has {', '.join(sorted(unknown))}, which the original faces have not")
     return table.replace(attributes={}).with_classes(splits.classes)
+
+
+def check_sources(options: Options, sources: list[str | None], splits: Splits) -> None:
+    """Refuse edits of held-out faces; say how many name a photograph that is not here. New faces name none.
+
+    Raises:
+        InputError: if a source is held out, or if some are named and none is here.
+    """
+    homes = homes_of(sources, [splits.train, splits.validation, splits.test])
+    cure = "give the --faces options of the run that made them"
+    if edits := int((homes > 0).sum()):
+        told = f"{edits} of {len(sources)} synthesized faces are edits of faces that are held out here"
+        raise InputError(f"{options.balanced}: {told}: {cure}")
+    named = [name for name in sources if name]
+    if lost := len(named) - int((homes >= 0).sum()):
+        told = f"{lost} of {len(sources)} synthesized faces are edits of photographs that are not found among the faces"
+        if lost == len(named) and options.on_unknown_source == "error":
+            told += f" (first: {named[0]}), so held-out ones may be among them"
+            raise InputError(f"{options.balanced}: {told}: {cure}, or go on with --on_unknown_source warn")
+        splits.notes.append(f"{told}: whether these are held out is not known")
+        log.warning(splits.notes[-1])
 
 
 def training_sets(original: FaceTable, made: FaceTable) -> dict[str, FaceTable]:
@@ -155,7 +180,7 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
         counts = ", ".join(f"{key} {count}" for key, count in table.counts().items())
         accelerator.print(f"{name}: {len(table)} faces ({counts})")
     # 3. Scores with intervals over faces and seeds, and differences paired by both.
-    results = {"preset": options.preset, "split": options.score, "seeds": options.seeds}
+    results = {"preset": options.preset, "split": options.score, "seeds": options.seeds, "notes": splits.notes}
     results |= scored(outputs, held_out, splits.train, seconds)
     if accelerator.is_main_process:
         write_json(out / "results.json", results)

@@ -88,14 +88,18 @@ class FaceFiles:
 
 def shortener(files: Sequence[str]) -> Callable[[str | None], str | None]:
     """Names without the folders above the data, which say who keeps them where and nothing about the faces."""
-    absolute = [os.path.dirname(file) for file in files if os.path.isabs(file)]
-    above = os.path.dirname(os.path.commonpath(absolute)) if absolute else ""
+
+    def is_elsewhere(file: str) -> bool:
+        return os.path.isabs(file) or os.path.normpath(file).startswith(os.pardir)
+
+    elsewhere = [os.path.dirname(os.path.abspath(file)) for file in files if is_elsewhere(file)]
+    above = os.path.dirname(os.path.commonpath(elsewhere)) if elsewhere else ""
 
     def shorten(file: str | None) -> str | None:
         if not file:
             return None
         file = file.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # old archives have other names
-        return PurePosixPath(os.path.relpath(file, above)).as_posix() if os.path.isabs(file) else file
+        return PurePosixPath(os.path.relpath(file, above)).as_posix() if is_elsewhere(file) else file
 
     return shorten
 

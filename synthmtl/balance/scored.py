@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+import os
+import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -14,14 +16,14 @@ from torch import Tensor
 
 from synthmtl.data.images import IMAGE_SUFFIXES
 from synthmtl.data.load import read_tables
-from synthmtl.data.readers.formats import detect_format
 from synthmtl.data.readers.hugging_face import is_hugging_face, some_pictures
-from synthmtl.data.readers.image_folder import ALL, SPLITS, contact_sheets, list_faces
+from synthmtl.data.readers.image_folder import ALL, SPLITS, canonical_split, contact_sheets
 from synthmtl.data.readers.metadata import SOURCE_KEY
+from synthmtl.data.readers.webdataset import Archives, is_webdataset
 from synthmtl.data.sources import Source
 from synthmtl.data.table import FaceTable, attribute_words
 from synthmtl.errors import InputError
-from synthmtl.labels import ordered_classes
+from synthmtl.labels import canonical_expression, ordered_classes
 
 MAX_SIZE = 256
 """Larger faces are read at so many pixels a side."""
@@ -57,7 +59,7 @@ def read_scored_sets(real: str | Path, synthetic: str | Path) -> ScoredSets:
     Faces marked ``synthetic`` are never taken for real ones, and those marked as real are left out of the other set.
 
     Args:
-        real, synthetic: image folder, zip of one, FER2013's csv, or a published set's folder.
+        real, synthetic: image folder, zip of one, FER2013's csv, a published set's folder, Parquet or WebDataset.
 
     Raises:
         InputError: if a set cannot be read or holds no face of its kind.
@@ -88,13 +90,16 @@ def read_scored_sets(real: str | Path, synthetic: str | Path) -> ScoredSets:
         test = tables[held_out].select(~tables[held_out].synthetic)
         notes.append(f"real faces to test on are those of {held_out}")
     tables = read_tables(synthetic, image_size=size, channels=channels)
-    made = _kind(FaceTable.concatenate([t.replace(attributes={}) for t in tables.values()]), True, synthetic, notes)
+    made = _kind(FaceTable.concatenate(list(tables.values())), True, synthetic, notes)
+    sources = sources_of(made)
+    _, source_row, by_place = photographs_of(sources, [photographs])
+    notes += _source_notes(sources, source_row, by_place)
     classes = ordered_classes((*photographs.classes, *made.classes))
     return ScoredSets(
         real=photographs.with_classes(classes),
-        synthetic=made.with_classes(classes),
+        synthetic=made.replace(attributes={}).with_classes(classes),
         test=test.with_classes(classes) if test is not None and len(test) else None,
-        source_row=match_files(photographs.files, sources_of(synthetic, made)),
+        source_row=source_row,
         filtered_by=_filtered_by(synthetic),
         notes=notes,
     )
@@ -121,13 +126,13 @@ def _look(path: str | Path) -> _Look:
         except (OSError, ValueError, Image.DecompressionBombError):
             continue  # reading the set says what is wrong with it
     if not sides:
-        raise InputError(f"{path}: no image can be read: give a folder or zip of faces")
+        raise InputError(f"{path}: no image can be read: give a folder or zip of faces, or what balance wrote")
     return _Look(sides.most_common(1)[0][0], len(sides), gray.most_common(1)[0][0])
 
 
 def _some_files(path: str | Path) -> Iterator[bytes]:
-    """Image files of a folder or zip, evenly over their names."""
-    with Source(path) as source:
+    """Image files of a folder, zip or WebDataset's archives, evenly over their names."""
+    with Archives(path) if is_webdataset(path) else Source(path) as source:
         names = sorted(set(source.names) - contact_sheets(source.names))
         names = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
         for name in names[:: -(-len(names) // _LOOKED_AT) or 1]:
@@ -150,63 +155,116 @@ def _kind(table: FaceTable, synthetic: bool, path: str | Path, notes: list[str])
     return kept
 
 
-def sources_of(path: str | Path, table: FaceTable) -> list[str | None]:
-    """``source_file`` of each face of a table that was read from a data set, where it has one."""
-    files = _source_files(path)
-    words = attribute_words(table, SOURCE_KEY) if SOURCE_KEY in table.attributes else [None] * len(table)
-    return [files.get(file) or word for file, word in zip(table.files, words, strict=True)]
+def sources_of(table: FaceTable) -> list[str | None]:
+    """``source_file`` (N) of each face of a table that was read from a data set, where it has one."""
+    return attribute_words(table, SOURCE_KEY) if SOURCE_KEY in table.attributes else [None] * len(table)
 
 
-def _source_files(path: str | Path) -> dict[str, str]:
-    """``source_file`` of the faces of an image folder that have one, by the name of their file.
+def photographs_of(sources: Sequence[str | None], tables: Sequence[FaceTable]) -> tuple[Tensor, Tensor, Tensor]:
+    """The photograph that each of M sources names.
 
-    Tables leave it out where each source is there once only.
+    It goes by its file and, in a balanced set, by its own ``source_file``. What is found by neither goes by its place
+    within the data set, whose folder may have another name by now.
+
+    Returns:
+        (M,) int64, the number of the table that holds it, and its row there; both -1 = none or many. (M,) bool, whether
+        it was found by its place only.
     """
-    if detect_format(path) != "image_folder":
-        return {}
-    with Source(path) as source:
-        faces = list_faces(source, lambda message: None).faces
-        told = {source.where(face.name): face.record and face.record.get(SOURCE_KEY) for face in faces}
-    return {file: str(name) for file, name in told.items() if name}
+    where, files, own = [(-1, -1)], [], []
+    for number, table in enumerate(tables):
+        called = sources_of(table)
+        for row in torch.where(~table.synthetic)[0].tolist():
+            where.append((number, row))
+            files.append(table.files[row])
+            own.append(called[row])
+    found, by_file = torch.full((len(sources),), -1), torch.zeros(len(sources), dtype=torch.bool)
+    for match in (match_files, match_places):
+        for names in (files, own):
+            left = [None if known else name for name, known in zip(sources, (found >= 0).tolist(), strict=True)]
+            if any(left):  # most often the files say it all
+                found = torch.maximum(found, match(names, left))
+        by_file = found >= 0 if match is match_files else by_file
+    number, row = torch.tensor(where)[found + 1].T
+    return number, row, (found >= 0) & ~by_file
 
 
-def match_files(files: list[str], wanted: list[str | None]) -> Tensor:
+def homes_of(sources: Sequence[str | None], tables: Sequence[FaceTable]) -> Tensor:
+    """(M,) int64, the number of the table that holds the photograph which each source names; -1 = none or many."""
+    return photographs_of(sources, tables)[0]
+
+
+def _source_notes(sources: Sequence[str | None], rows: Tensor, by_place: Tensor) -> list[str]:
+    """What the reader of a card must know about where the synthesized faces come from."""
+    named, known, notes = sum(map(bool, sources)), int((rows >= 0).sum()), []
+    if moved := int(by_place.sum()):
+        notes.append(f"{moved} photographs that were edited go by their place in a folder that had another name then")
+    if known < named:
+        lost = f"{named - known} of {named} faces are edits of photographs that are not among the real faces"
+        notes.append(f"{lost}: whose subject they kept is unknown")
+    return notes
+
+
+def match_files(files: Sequence[str | None], wanted: Sequence[str | None]) -> Tensor:
     """(M,) int64, the one of ``files`` that ends in each wanted name, whole parts of the path only; -1 = none or many.
 
     Names of sources are stored without the folders above the data set.
     """
+    return _match([_parts(file) for file in files], wanted, _ends)
+
+
+def match_places(files: Sequence[str | None], wanted: Sequence[str | None]) -> Tensor:
+    """(M,) int64, the one of ``files`` whose place within its data set each wanted name ends in; -1 = none or many.
+
+    So faces of a folder that was renamed are found, for ``FACES/fear/1.png`` ends in the place of
+    ``renamed/fear/1.png``. A name never loses a split: ``train/fear/1.png`` is not the ``fear/1.png`` of another set.
+    """
+
+    def holds(place: tuple[str, ...], name: tuple[str, ...]) -> bool:
+        above = name[: -len(place)]
+        return name[-len(place) :] == place and not (above and canonical_split(above[-1]))
+
+    return _match(_places(files), wanted, holds)
+
+
+def _match(
+    files: Sequence[tuple[str, ...]],
+    wanted: Sequence[str | None],
+    fits: Callable[[tuple[str, ...], tuple[str, ...]], bool],
+) -> Tensor:
+    """(M,) int64, the one file whose parts fit those of each wanted name; -1 = none or many."""
     by_name: dict[str, list[int]] = {}
-    for row, file in enumerate(files):
-        by_name.setdefault(PurePosixPath(file).name, []).append(row)
+    for row, parts in enumerate(files):
+        if parts:
+            by_name.setdefault(parts[-1], []).append(row)
     rows = []
     for name in wanted:
-        parts = PurePosixPath(name).parts if name else ()
-        same = [row for row in by_name.get(parts[-1], []) if _ends(files[row], parts)] if parts else []
+        parts = _parts(name)
+        same = [row for row in by_name.get(parts[-1], []) if fits(files[row], parts)] if parts else []
         rows.append(same[0] if len(same) == 1 else -1)
     return torch.tensor(rows, dtype=torch.int64)
 
 
-def homes_of(sources: Sequence[str | None], tables: Sequence[FaceTable]) -> Tensor:
-    """(M,) int64, the number of the table that holds the photograph which each source names; -1 = none or many.
-
-    A photograph goes by its file and, in a balanced set, by its own ``source_file``.
-    """
-    homes, files, own = [], [], []
-    for number, table in enumerate(tables):
-        words = attribute_words(table, SOURCE_KEY) if SOURCE_KEY in table.attributes else [None] * len(table)
-        for row in torch.where(~table.synthetic)[0].tolist():
-            homes.append(number)
-            files.append(table.files[row])
-            own.append(words[row] or "")
-    rows, others = (match_files(names, list(sources)) for names in (files, own))
-    rows = torch.where(rows < 0, others, rows)
-    return torch.tensor([*homes, -1])[rows]
+def _parts(file: str | None) -> tuple[str, ...]:
+    """The parts of a path, without those that lead out of the folder which a relative one starts from."""
+    parts = PurePosixPath(posixpath.normpath(file)).parts if file else ()
+    return parts[sum(part == ".." for part in parts) :]
 
 
-def _ends(file: str, parts: tuple[str, ...]) -> bool:
-    have = PurePosixPath(file).parts
+def _ends(have: tuple[str, ...], parts: tuple[str, ...]) -> bool:
     common = min(len(have), len(parts))
     return have[-common:] == parts[-common:]
+
+
+def _places(files: Sequence[str | None]) -> list[tuple[str, ...]]:
+    """The parts of each file below the folder of the data set, which all of them are in.
+
+    A folder of one split or one expression is none of a data set's.
+    """
+    parts = [_parts(file) for file in files]
+    above = os.path.commonprefix([file[:-1] for file in parts if file])  # of tuples, so whole parts
+    while above and (canonical_split(above[-1]) or canonical_expression(above[-1])):
+        above = above[:-1]
+    return [file[len(above) :] for file in parts]
 
 
 def _filtered_by(path: str | Path) -> str | None:

@@ -1,5 +1,6 @@
 """What ``synthmtl balance`` takes and does."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from synthmtl.commands.shared import (
 from synthmtl.commands.talk import add_json_option, tell
 from synthmtl.errors import InputError
 
+log = logging.getLogger("synthmtl")
+
 QUANTILE = 0.2
 
 
@@ -33,9 +36,10 @@ def configure_balance(parser: ArgumentParser, argv: Sequence[str]) -> None:
         "error: they stop it",
     )  # fmt: skip
     parser.add_argument(
-        "--strategy", type=str | dict[str, int], default="auto",
+        "--strategy", type=float | str | dict[str, int], default="auto",
         help="auto, minority, not minority, not majority, all, cover (every class half as many again as the most "
-        "frequent one has), or {class: total}",
+        "frequent one has), {class: total}, which may name classes without a face, or for two classes the wanted ratio "
+        "of the rarer to the other, in (0, 1]",
     )  # fmt: skip
     parser.add_argument("--quantile", type=float, default=QUANTILE, help="strictness of the judge, in [0, 1)")
     parser.add_argument(
@@ -108,7 +112,7 @@ def run_balance(options: Namespace) -> None:
         judge = load_network(path)
     splits = load_splits(
         options.data, image_size=generator.config.image_size, channels=generator.config.image_channels,
-        classes=generator.classes, on_bad=options.on_bad_image, on_leak=options.on_leak,
+        classes=generator.classes, every_class=False, on_bad=options.on_bad_image, on_leak=options.on_leak,
         **as_in_the_run(options),
     )  # fmt: skip
     check_same_data(accelerator, splits.tables())
@@ -119,6 +123,7 @@ def run_balance(options: Namespace) -> None:
         table, options.strategy, seed=options.seed, candidates=(options.attempts + 1) // 2,
         sources=options.sources, max_uses=options.max_uses, match=options.match,
     )  # fmt: skip
+    _tell_of_absent(plan)
     if not len(plan.target):
         raise InputError(f"{options.data}: strategy {options.strategy} wants no further face: nothing to balance")
     check_plan(plan, table, generator, sampling)
@@ -127,6 +132,7 @@ def run_balance(options: Namespace) -> None:
     if judge is not None:
         how = {"quantile": options.quantile, "mistaken_at_most": options.mistaken_at_most}
         calibration = calibrate_judge(judge, splits.validation, **how, device=device)
+        _tell_of_borrowed(plan, calibration)
     data = describe_data(splits.tables())
     del splits  # the faces to evaluate on need not wait in memory
     out = Path(options.out)
@@ -165,6 +171,26 @@ def run_balance(options: Namespace) -> None:
         kept, wanted, rejected = (sum(summary[name].values()) for name in ("kept", "requested", "rejected"))
         said = f"{kept} of {wanted} wanted faces, {rejected} candidates rejected → {out}"
         tell(options, {"out": str(out)} | summary, said)
+
+
+def _tell_of_absent(plan: Any) -> None:
+    """Say which classes of the generator stay without a face, as a strategy by name looks at those that have some."""
+    absent = [name for name, count in plan.counts.items() if not count]
+    if absent and isinstance(plan.strategy, str):
+        log.warning(
+            "strategy %s adds no face of %s, which no training face shows: to have some, name totals, as in "
+            '--strategy "{%s: %d}"',
+            plan.strategy, ", ".join(absent), absent[0], max(plan.counts.values()),
+        )  # fmt: skip
+
+
+def _tell_of_borrowed(plan: Any, calibration: Any) -> None:
+    """Say of which wanted classes the judge saw too few real faces to have a threshold of their own."""
+    if borrowed := [name for name in calibration.borrowed if plan.requested.get(name)]:
+        log.warning(
+            "too few real validation faces of %s: the judge's threshold is borrowed from the other classes",
+            ", ".join(borrowed),
+        )
 
 
 def _targets(generator: Any, table: Any, labeler: Path, device: Any) -> Any:

@@ -28,6 +28,9 @@ log = logging.getLogger("synthmtl")
 _STEM = 50
 """Letters of a source's name in that of its edit: file systems take 255 bytes, some letters four."""
 
+_SOURCE = "source_hash"
+"""The text chunk of an edit that says of which pixels it was made, as the network sees them."""
+
 
 def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the evaluation."""
@@ -62,14 +65,14 @@ def run_evaluate(options: Namespace) -> None:
     run = as_in_the_run(options)
     seed = run.pop("split_seed", 0) if options.split_seed is None else options.split_seed
     wanted |= {name: value for name, value in run.items() if name != "split_seed"}
-    # A split that is there needs no other one beside it, nor every class. But what the run held out, for lack of other
-    # splits, was held out of the training faces.
+    # A split that is there needs no other one beside it, and none every class of the network. But what the run held
+    # out, for lack of other splits, was held out of the training faces.
     tables = read_tables(options.data, **wanted)
     whole = options.split != "train" or {"validation", "test"} <= tables.keys()
     table, notes = tables.get(options.split) if whole else None, []
     del tables  # the faces of other splits need not wait in memory
     if table is None:
-        splits = load_splits(options.data, split_seed=seed, **wanted)
+        splits = load_splits(options.data, split_seed=seed, every_class=False, **wanted)
         table, notes = getattr(splits, options.split), splits.notes
     elif options.split != "train":
         table = table.select(~table.synthetic)
@@ -140,12 +143,10 @@ def configure_synthesize(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def run_synthesize(options: Namespace) -> None:
     """Edit images or make new faces, and print the names of the files."""
     import torch
-    from torchvision.transforms.functional import to_pil_image
 
-    from synthmtl.balance.chunks import weights_hash
+    from synthmtl.balance.chunks import tensor_hash, weights_hash
     from synthmtl.data.pixels import to_pixels
     from synthmtl.experiment import check_out, claim, open_out
-    from synthmtl.files import replacing
     from synthmtl.models.generators import sampling_arguments
 
     check_out(options.out, resume=options.resume, overwrite=options.overwrite, options=settings(options))
@@ -163,11 +164,11 @@ def run_synthesize(options: Namespace) -> None:
                 out = open_out(options.out, resume=options.resume, overwrite=options.overwrite)
                 claim(out, {"command": "synthesize", "generator": weights_hash(model)} | settings(options))
             name = out / f"{number:05d}-{Path(file).stem[:_STEM]}-{said}.png"
-            if not name.exists():
+            source = None if image is None else tensor_hash(image)
+            if not _is_made(name, file, source):
                 style = torch.Generator().manual_seed(options.seed + (number if image is None else 0))
                 made = model.synthesize(None if image is None else image.to(device), target, generator=style, **how)
-                with replacing(name) as partial:
-                    to_pil_image(to_pixels(made[0]).cpu()).save(partial, "PNG")
+                _save(to_pixels(made[0]).cpu(), name, source)
             written.append(str(name))
             if not options.json:
                 print(name, flush=True)
@@ -175,6 +176,42 @@ def run_synthesize(options: Namespace) -> None:
         if options.json and written:
             print(json.dumps({"out": str(out), "files": written}))
     log.info("%s of %s → %s", counted(len(written), "face"), said, out)
+
+
+def _save(face: Any, file: Path, source: str | None) -> None:
+    """Write a face (C, H, W) uint8 as PNG, which says of which source it was made; None = it has none."""
+    from PIL.PngImagePlugin import PngInfo
+    from torchvision.transforms.functional import to_pil_image
+
+    from synthmtl.files import replacing
+
+    text = PngInfo()
+    if source is not None:
+        text.add_text(_SOURCE, source)
+    with replacing(file) as partial:
+        to_pil_image(face).save(partial, "PNG", pnginfo=text)
+
+
+def _is_made(face: Path, file: str, source: str | None) -> bool:
+    """Whether a face is there already, made of the source ``file`` with this hash; None = it has no source.
+
+    A file that does not say what it was made of, as it is damaged or of an earlier version, is made again.
+
+    Raises:
+        InputError: if it was made of another picture than is in ``file`` now.
+    """
+    from PIL import Image
+
+    if source is None or not face.exists():
+        return face.exists()
+    try:
+        with Image.open(face) as image:
+            made_of = image.info.get(_SOURCE)
+    except OSError:
+        made_of = None
+    if made_of not in (None, source):
+        raise InputError(f"{file}: has changed since {face} was made of it; restore it, or start anew with --overwrite")
+    return made_of is not None
 
 
 def _check_faces(model: Any, options: Namespace) -> None:

@@ -5,14 +5,18 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from synthmtl.commands.shared import DATA_HELP
 from synthmtl.commands.talk import add_json_option, tell
 from synthmtl.errors import InputError
 
 
 def configure_score(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """All options of the quality card."""
-    parser.add_argument("--real", type=str, required=True, help="real faces: image folder, zip, FER2013's csv")
-    parser.add_argument("--synthetic", type=str, required=True, help="synthesized faces: image folder or zip")
+    parser.add_argument("--real", type=str, required=True, help=f"real faces: {DATA_HELP}")
+    parser.add_argument(
+        "--synthetic", type=str, required=True,
+        help="synthesized faces: what synthmtl balance wrote in any format, or an image folder or zip",
+    )  # fmt: skip
     parser.add_argument(
         "--features", type=str, default="efficientnet-lite0",
         help="efficientnet-lite0, inception, or the folder of a saved network: what distances are measured in",

@@ -96,6 +96,8 @@ def readable_faces(files: Sequence[str], model: Any) -> Iterator[tuple[int, str,
     bad = []
     for number, file in enumerate(files):
         try:
+            if Path(file).is_dir():
+                raise InputError(f"{file}: a folder: give the image files in it")
             face = read_face(file, model.config.image_size, model.config.image_channels)
         except InputError as error:
             bad.append(str(error))

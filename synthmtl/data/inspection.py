@@ -42,7 +42,7 @@ def inspect_data(
         {exact, near, mirrored} (see :func:`~synthmtl.data.duplicates.repeats`); ``sizes`` {WxH: files} and ``modes``
         {Pillow mode: files}, both empty for a published layout; ``leaks`` (see :class:`~synthmtl.data.leaks.Leak`);
         ``renamed``; and lists of messages: ``bad_files``, ``problems`` (labels), ``ignored`` (files), ``warnings``
-        (what training refuses or leaves out).
+        (what training refuses or leaves out, and columns that are not read as labels though their names come close).
 
     Raises:
         InputError: if there is nothing to inspect (a path that is missing or holds no faces, a damaged archive, an
@@ -52,11 +52,12 @@ def inspect_data(
     """
     path = Path(path)
     layout = known_format(path, format)
-    report = {
+    report: dict[str, Any] = {
         "path": str(path),
         "bad_files": [],
         "problems": [],
         "ignored": [],
+        "warnings": [],
         "renamed": {},
         "sizes": {},
         "modes": {},
@@ -79,7 +80,7 @@ def inspect_data(
         "synthetic": {name: int(table.synthetic.sum()) for name, table in tables.items()},
         "repeats": {name: repeats(table.images) for name, table in tables.items()},
         "leaks": [leak.to_dict() for leak in leaks(tables)],
-        "warnings": _warnings(tables),
+        "warnings": report["warnings"] + _warnings(tables),
     }
 
 
@@ -126,7 +127,7 @@ def _inspect_images(path: Path, image_size: int, channels: int, report: dict) ->
         mark_synthetic(labels, marked, len(faces))
         table = build_table(source, faces, classes, labels, images, shapes)
         report["ignored"] = [source.where(name) for name in listing.ignored]
-    report["renamed"] = listing.renamed
+    report["renamed"], report["warnings"] = listing.renamed, listing.hints
     report["bad_files"] = [*listing.absent, *bad.values()]
     report["sizes"], report["modes"] = dict(sizes.most_common()), dict(modes.most_common())
     return by_split(table, [face.split for face in faces], exclude=set(bad))

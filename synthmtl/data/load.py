@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def load_splits(
     ferplus_rule: str = "distribution",
     format: str | None = None,
     require_expression: bool = True,
+    every_class: bool = True,
     on_leak: OnLeak = "drop",
 ) -> Splits:
     """Train, validation and test of a data set; parts that it lacks are split off its training part.
@@ -107,13 +109,16 @@ def load_splits(
         ferplus, ferplus_rule: votes beside FER2013's csv, and what becomes of them; see ``read_fer2013``.
         format: layout on disk, one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
         require_expression: False takes data that carry other labels only (landmarks, action units, ...), too.
+        every_class: False takes training parts that have one face of a class, or none, e.g. of one that a generator
+            learned elsewhere; two classes with faces are required all the same.
         on_leak: what becomes of training faces that have a look-alike in validation or test, or show people who are
             there, and of validation faces with a look-alike in test (:func:`~synthmtl.data.leaks.guard`): ``drop``
             leaves them out, ``warn`` says how many they are, ``error`` stops. Parts are split off before.
 
     Raises:
         InputError: if the data cannot be read, carry no label at all, or, where expressions are required, have fewer
-            than two of them or a training part with fewer than two faces of one, or if ``on_leak`` forbids a leak.
+            than two of them or (unless ``every_class`` is False) a training part with fewer than two faces of one, or
+            if ``on_leak`` forbids a leak.
     """
     check_on_leak(on_leak)
     tables = read_tables(
@@ -126,15 +131,16 @@ def load_splits(
         ferplus_rule=ferplus_rule,
         format=format,
     )
+    needed = {"require_expression": require_expression, "every_class": every_class}
+    check = partial(check_classes, every_class=every_class) if require_expression else _check_labels
     notes: list[str] = []
     if ALL in tables:
-        tables = _split(tables[ALL], SHARES, split_seed, path, notes, require_expression)
+        tables = _split(tables[ALL], SHARES, split_seed, path, notes, needed)
     elif "train" not in tables:
         raise InputError(f"{path}: no train split, only {', '.join(tables)}: name the training folder train")
     for name in SPLITS[1:]:
         if name in tables:
             tables[name] = _without_synthetic(tables[name], name, path, notes)
-    check = check_classes if require_expression else _check_labels
     check(tables["train"], f"{path}, train")
     absent = [name for name in SPLITS if name not in tables]
     if absent:
@@ -143,7 +149,7 @@ def load_splits(
             (given,) = (tables[name] for name in SPLITS[1:] if name in tables)
             share = min(max(len(given) / len(tables["train"]), 0.05), 0.15)
             shares = {"train": 1 - share, absent[0]: share}
-        tables |= _split(tables["train"], shares, split_seed, path, notes, require_expression)
+        tables |= _split(tables["train"], shares, split_seed, path, notes, needed)
     check(tables["train"], f"{path}, train")
     count = len(tables["train"])
     tables, said = guard({name: tables[name] for name in SPLITS}, on_leak, path, reuse=True)
@@ -162,13 +168,13 @@ def load_splits(
 
 
 def _split(
-    table: FaceTable, shares: dict[str, float], seed: int, path: str | Path, notes: list[str], require_expression: bool
+    table: FaceTable, shares: dict[str, float], seed: int, path: str | Path, notes: list[str], needed: dict[str, bool]
 ) -> dict[str, FaceTable]:
     real = table.select(~table.synthetic)
     if not len(real):
         raise InputError(f"{path}: all faces are synthesised: add photographs to hold out for validation and test")
     try:
-        parts = split_by_subject(real, shares, seed, require_expression=require_expression, reuse=True)
+        parts = split_by_subject(real, shares, seed, reuse=True, **needed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     how = "by subject" if split_unit(real) == "subject" else "by image, look-alikes together (no subject is known)"

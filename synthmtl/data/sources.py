@@ -32,7 +32,8 @@ class Source:
 
     Attributes:
         path: the folder or archive.
-        names: sorted names of the files, with ``/`` between folders; a folder is walked when they are first asked for.
+        names: sorted names of the files, with ``/`` between folders (whatever stands there in an archive); a folder is
+            walked when they are first asked for.
 
     Raises:
         InputError: if the path is missing, or neither a folder nor a readable zip archive.
@@ -54,11 +55,15 @@ class Source:
     @functools.cached_property
     def names(self) -> list[str]:
         """See the class."""
-        if self._zip is None:
-            names = _walk(self.path)
-        else:
-            names = [name for name in self._zip.namelist() if not name.endswith("/")]
-        return sorted(name for name in names if not _hidden(name))
+        names = _walk(self.path) if self._zip is None else self._members
+        return sorted(name for name in names if not _hidden(name) and not name.endswith("/"))
+
+    @functools.cached_property
+    def _members(self) -> dict[str, str]:
+        """The archive's own names by those of this class: some tools of Windows put backslashes between folders."""
+        own = dict.fromkeys(self._zip.namelist()) if self._zip is not None else {}
+        plain = {name: name.replace("\\", "/").removeprefix("./") for name in own}
+        return {(name if plain[name] in own else plain[name]): name for name in own}
 
     def __enter__(self) -> "Source":
         return self
@@ -73,7 +78,18 @@ class Source:
 
     def size(self, name: str) -> int:
         """Bytes of a file (unpacked)."""
-        return self._zip.getinfo(name).file_size if self._zip is not None else (self.path / name).stat().st_size
+        if self._zip is None:
+            return (self.path / name).stat().st_size
+        return self._zip.getinfo(self._members.get(name, name)).file_size
+
+    def first_line(self, name: str) -> str:
+        """The first line of a text, cut after 4096 bytes; empty if it cannot be read."""
+        try:
+            opened = (self.path / name).open("rb") if self._zip is None else self._zip.open(self._members[name])
+            with opened as stream:
+                return stream.readline(4096).decode("utf-8-sig", errors="replace")
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
+            return ""
 
     def read(self, name: str) -> bytes:
         """The bytes of a file.
@@ -87,7 +103,9 @@ class Source:
             size = self.size(name)
             if size > MAX_BYTES:
                 raise InputError(f"{self.where(name)}: {too_many_bytes(size)}")
-            return self._zip.read(name) if self._zip is not None else (self.path / name).read_bytes()
+            if self._zip is None:
+                return (self.path / name).read_bytes()
+            return self._zip.read(self._members.get(name, name))
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"{self.where(name)}: cannot be read ({reason}): replace or delete it") from None
@@ -202,6 +220,12 @@ def report_ignored(files: Sequence[str]) -> None:
     """Log how many image files are none of the faces (all of them as the record's ``findings``)."""
     said = "ignored %d image files in no class folder and no metadata, or of a format that is not read (first: %s)"
     logger.warning(said, len(files), files[0], extra={"findings": {"ignored": list(files)}})
+
+
+def report_hints(messages: Sequence[str]) -> None:
+    """Log each message about what was read, but perhaps not as it was meant (``warnings`` of an inspection)."""
+    for message in messages:
+        logger.warning(message, extra={"findings": {"warnings": [message]}})
 
 
 def first_of(messages: Sequence[str]) -> str:

@@ -22,8 +22,14 @@ SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 """Shares of a data set that comes without splits."""
 
 
-def check_classes(table: FaceTable, what: str = "the data") -> None:
+def check_classes(table: FaceTable, what: str = "the data", *, every_class: bool = True) -> None:
     """Stop when there is nothing to learn or nothing to hold out.
+
+    Args:
+        table: the faces.
+        what: they are called.
+        every_class: False lets classes have one face or none, as long as two classes have some: what a network knows
+            from elsewhere need not be in the data.
 
     Raises:
         InputError: if fewer than two classes have faces, or one of ``table.classes`` has fewer than two.
@@ -35,7 +41,7 @@ def check_classes(table: FaceTable, what: str = "the data") -> None:
     if len(present) < 2:
         raise InputError(f"{what}: only {present or 'no'} expression: add images of at least one more class")
     for name, count in counts.items():
-        if count < 2:
+        if every_class and count < 2:
             number = "one image" if count else "no images"
             raise InputError(f"{what}: class {name!r} has {number}: add images (at least 2) or leave the class out")
 
@@ -51,6 +57,7 @@ def split_by_subject(
     seed: int = 0,
     *,
     require_expression: bool = True,
+    every_class: bool = True,
     reuse: bool = False,
 ) -> dict[str, FaceTable]:
     """Parts of a table that share no subject, each with its share of every class as nearly as subjects allow.
@@ -61,6 +68,7 @@ def split_by_subject(
         shares: part → share; the shares must sum to 1.
         seed: the same seed gives the same parts.
         require_expression: False takes faces that carry other labels only, too.
+        every_class: as for :func:`check_classes`; the one face of a class goes to the largest part.
         reuse: the table's pixels become those of the largest part, so that a large set is not held twice; the table
             is not to be used any more then.
 
@@ -72,7 +80,7 @@ def split_by_subject(
             parts.
     """
     if require_expression:
-        check_classes(table)
+        check_classes(table, every_class=every_class)
     names, sizes = list(shares), np.array(list(shares.values()), dtype=float)
     if (sizes <= 0).any() or abs(sizes.sum() - 1) > 1e-6:
         raise InputError(f"shares of a split must be positive and sum to 1, not {dict(shares)}")
@@ -155,7 +163,8 @@ def _assign(table: FaceTable, shares: np.ndarray, seed: int) -> np.ndarray:
         if not len(free):  # few groups, all given away: the part with the most gives its smallest back
             most = np.bincount(part, minlength=len(shares)).argmax()
             owned = np.flatnonzero(part == most)
-            free = owned[[np.argmin(counts[owned].sum(1))]]
+            last = ((counts[owned] > 0) & (counts[owned] == have[most])).any(1)  # of a class; it stays if others can go
+            free = owned[np.lexsort((counts[owned].sum(1), last))[:1]]
             have[most] -= counts[free[-1]]
         put(free[-1], into)
     # Then each group goes where it brings the counts nearest to the wanted ones, measured in shares of each class.

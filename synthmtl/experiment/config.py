@@ -234,8 +234,9 @@ class BalanceOptions:
     """Balancing, stage 2.
 
     Attributes:
-        strategy: as in imbalanced-learn: ``auto``, ``minority``, ``not minority``, ``not majority``, ``all``, or
-            {class: total}; or ``cover``: every class half as many again as the most frequent one has.
+        strategy: as in imbalanced-learn: ``auto``, ``minority``, ``not minority``, ``not majority``, ``all``,
+            {class: total}, or for two classes the wanted ratio of the rarer to the other, in (0, 1]; or ``cover``:
+            every class half as many again as the most frequent one has.
         quantile: a synthesized face is kept if the judge gives the target at least this quantile of what it gives
             real validation faces of that class.
         mistaken_at_most: a class's threshold is raised until no larger share of the real validation faces of other
@@ -246,14 +247,13 @@ class BalanceOptions:
             there are some, or ``none``: a diffusion model makes new faces of noise.
         match: attributes of the training faces (columns of their metadata, such as age; of rendered faces yaw, pitch,
             roll, skin, ...) whose mix each class is to have, see :func:`~synthmtl.balance.plan.make_plan`.
-        spread: how far drawn styles go from the class's mean, in standard deviations; of a diffusion model's noise,
-            its deviation.
+        spread: how far drawn styles go from the class's mean, in standard deviations, or a diffusion model's noise.
         sampling: of a diffusion model.
         feedback: how the set enters training.
         quality: make the quality card of the first seed's set, of at most 500 faces a side: a minute of one core.
     """
 
-    strategy: str | dict[str, int] = "auto"
+    strategy: float | str | dict[str, int] = "auto"
     quantile: float = 0.2
     mistaken_at_most: float | None = None
     attempts: int = 3

@@ -21,6 +21,9 @@ OPTIONS = "options.json"
 DATA = "data.json"
 """The faces that its content belongs to, in short."""
 
+FACES = ("data", "path", "balanced")
+"""Options of commands and recipes that name folders of faces, in which everything is read."""
+
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON so that a killed process leaves the old file or the new one, never half of it."""
@@ -34,17 +37,19 @@ def check_out(out: str | Path, *, resume: bool = False, overwrite: bool = False,
         out: the folder.
         resume: whether it is continued.
         overwrite: whether it is replaced.
-        options: dictionaries and lists of what the command was given; nothing of what they name is replaced.
+        options: dictionaries and lists of what the command was given; nothing of what they name is replaced, and
+            nothing put into the folders of faces among them (:data:`FACES`).
 
     Raises:
-        InputError: if it exists and neither is asked for, both are, it is not ours, holds what is read, a file is in
-            its place, or it may not be written.
+        InputError: if it exists and neither is asked for, both are, it is not ours, holds what is read or lies in a
+            folder of faces that is, a file is in its place, or it may not be written.
     """
     out = Path(out)
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder")
+    _refuse_among_faces(out, options)
     # A process that was killed while it claimed the folder leaves the file that was to become its options.
     if out.exists() and any(path.name != f".{OPTIONS}.part" for path in out.iterdir()):
         if not resume and not overwrite:
@@ -53,24 +58,32 @@ def check_out(out: str | Path, *, resume: bool = False, overwrite: bool = False,
             what = "continued" if resume else "replaced"
             raise InputError(f"{out}: exists and was not made by synthmtl, so it is not {what}; give another --out")
         if overwrite:
-            for path in _named_paths(options):
+            for _, path in _named_paths(options):
                 if path.resolve().is_relative_to(out.resolve()):
                     raise InputError(f"{out}: holds {path}, which is read, so it is not replaced; give another --out")
     _check_writable(out)
     return out
 
 
-def _named_paths(options: object) -> Iterator[Path]:
-    """Files and folders that exist of those that may be named in options."""
+def _refuse_among_faces(out: Path, options: object) -> None:
+    """Refuse a folder in a folder of faces: the next reader would take what is in it for faces, or for a class."""
+    for name, path in _named_paths(options):
+        if name in FACES and path.resolve() in out.resolve().parents:
+            raise InputError(f"{out}: lies in {path}, where all is read as faces; give another --out")
+
+
+def _named_paths(options: object, name: str = "") -> Iterator[tuple[str, Path]]:
+    """Files and folders that exist of those that may be named in options, with the name of the option."""
     if isinstance(options, Mapping):
-        options = list(options.values())
-    if isinstance(options, list | tuple):
+        for key, value in options.items():
+            yield from _named_paths(value, key)
+    elif isinstance(options, list | tuple):
         for value in options:
-            yield from _named_paths(value)
+            yield from _named_paths(value, name)
     elif isinstance(options, str | Path) and options:
         with suppress(OSError, ValueError):  # what is no path at all
             if (path := Path(options)).exists():
-                yield path
+                yield name, path
 
 
 def check_file(out: str | Path, *, overwrite: bool = False, kind: str = "JSON") -> Path:

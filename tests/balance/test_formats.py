@@ -9,7 +9,7 @@ from PIL import Image
 
 from synthmtl.balance import formats
 from synthmtl.balance.calibration import calibrate_judge
-from synthmtl.balance.formats import FaceFiles, png_bytes, write_shards
+from synthmtl.balance.formats import FaceFiles, png_bytes, shortener, write_shards
 from synthmtl.balance.scored import read_scored_sets
 from synthmtl.balance.synthesize import synthesize_balancing_set
 from synthmtl.balance.write import write_balancing_set
@@ -71,9 +71,10 @@ def test_datasets_loads_every_format(parts, written, datasets, tmp_path, name):
         assert rows.features["expression"].names == list(table.classes)
 
 
-def test_parquet_is_scored_at_the_size_of_its_faces(written):
-    """And not at that of its contact sheet, the only file that is a picture."""
-    sets = read_scored_sets(written["imagefolder"], written["parquet"])
+@pytest.mark.parametrize("name", ["parquet", "webdataset"])
+def test_shards_are_scored_at_the_size_of_their_faces(written, name):
+    """And not at that of the contact sheet, the only file that is a picture."""
+    sets = read_scored_sets(written["imagefolder"], written[name])
     assert sets.real.image_size == sets.synthetic.image_size == 32 and sets.synthetic.channels == 1
     assert not [note for note in sets.notes if "px" in note]
 
@@ -110,6 +111,16 @@ def test_parquet_comes_back_with_every_label(parts, written):
         assert back.attributes["yaw"][i] == row
     assert back.attributes.keys() == same.attributes.keys()
     assert sorted(back.counts().items()) == sorted(same.counts().items())
+
+
+def test_archives_come_back_as_the_image_folder_does(written):
+    """In every column, in its order."""
+    back = read_tables(written["webdataset"], image_size=32, channels=1)["train"]
+    same = read_tables(written["imagefolder"], image_size=32, channels=1)["train"]
+    names = [[file.rsplit("/", 1)[-1] for file in table.files] for table in (back, same)]
+    same = same.select([names[1].index(name) for name in names[0]])
+    assert len(set(names[0])) == len(names[0]) == 18
+    assert back.replace(files=same.files).fingerprint() == same.fingerprint() and back.words == same.words
 
 
 def test_archives_are_the_same_in_every_call(parts, written, tmp_path, monkeypatch):
@@ -200,3 +211,11 @@ def test_parquet_without_the_library_is_said(parts, tmp_path, monkeypatch, capsy
     result, generator, table = parts
     with pytest.raises(InputError, match="unknown format 'zip'"):
         write_balancing_set(result, tmp_path, generator=generator, table=table, format="zip")
+
+
+@pytest.mark.parametrize("above", ["/home/somebody/", "../../somebody/", "../"])
+def test_names_say_nothing_of_the_folders_above_the_data(above):
+    files = [f"{above}FACES/train/fear/1.png", f"{above}FACES/test/fear/2.png"]
+    shorten = shortener(files)
+    assert [shorten(file) for file in files] == ["FACES/train/fear/1.png", "FACES/test/fear/2.png"]
+    assert shorten("faces.zip/1.png") == "faces.zip/1.png" and shorten(None) is None

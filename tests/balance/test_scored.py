@@ -1,11 +1,23 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from synthmtl.balance.scored import homes_of, match_files, read_scored_sets, sources_of
+from synthmtl.balance.formats import FORMATS
+from synthmtl.balance.scored import (
+    homes_of,
+    match_files,
+    match_places,
+    photographs_of,
+    read_scored_sets,
+    sources_of,
+)
+from synthmtl.balance.synthesize import synthesize_balancing_set
+from synthmtl.balance.write import write_balancing_set
+from synthmtl.data.load import read_tables
 from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.data.table import FaceTable, coded_words
 from synthmtl.data.writer import write_image_folder
@@ -102,11 +114,85 @@ def test_photographs_are_found_by_their_file_or_by_what_they_were_called_before(
     assert homes_of([], tables).tolist() == []
 
 
-def test_sources_that_are_there_once_are_known_too(tmp_path):
-    made = photographs(["", ""]).replace(expression=torch.zeros(2, dtype=torch.int64))
-    write_image_folder(made, tmp_path, extra=[{"source_file": name} for name in ("a/0.png", "b/0.png")])
-    read = read_image_folder(tmp_path, image_size=8, channels=1)["train"]
-    assert not read.attributes and sources_of(tmp_path, read) == ["a/0.png", "b/0.png"]
+def test_a_renamed_folder_is_known_by_the_places_of_its_faces():
+    files = ["/d/renamed/fear/1.png", "/d/renamed/anger/1.png", "/d/renamed/fear/2.png", ""]
+    wanted = ["FACES/fear/1.png", "up/FACES/anger/1.png", "fear/2.png", "FACES/sad/1.png", "2.png", "", None]
+    assert match_places(files, wanted).tolist() == [0, 1, 2, -1, -1, -1, -1]
+    assert match_places(["d/x.csv:7", "d/x.csv:8"], ["e/x.csv:8"]).tolist() == [1]
+
+
+def test_a_place_holds_for_one_face_of_one_split_and_one_expression():
+    """Never is another face taken for one that is not there."""
+    flat = ["/d/renamed/fear/1.png", "/d/renamed/anger/2.png"]
+    assert match_places(flat, ["train/fear/1.png", "FACES/test/anger/2.png"]).tolist() == [-1, -1]
+    splits = ["/d/set/train/fear/1.png", "/d/set/test/fear/2.png"]
+    assert match_places(splits, ["train/fear/2.png", "FACES/fear/2.png", "x/test/fear/2.png"]).tolist() == [-1, -1, 1]
+    for part in ("train", "fear"):  # all faces are in one folder, which is none of a data set's
+        assert match_places([f"/d/{part}/1.png"], ["train/1.png", "anger/1.png"])[1] == -1
+    assert match_places(["/d/a/1.png", "/d/b/1.png", "/d/b/1.png"], ["x/a/1.png", "x/b/1.png"]).tolist() == [0, -1]
+    assert match_places([], ["a/1.png"]).tolist() == [-1] and match_places(flat, []).tolist() == []
+
+
+def test_the_name_of_a_file_goes_before_its_place():
+    """``FACES/fear/1.png`` is a photograph by itself, whatever lies at its place elsewhere."""
+    tables = [
+        photographs(["/d/renamed/fear/1.png"], own=["old/fear/1.png"]),
+        photographs(["/d/renamed/fear/7.png"], own=["FACES/fear/1.png"]),
+    ]
+    number, row, by_place = photographs_of(["FACES/fear/1.png", "new/fear/1.png", None, "x/fear/9.png"], tables)
+    assert number.tolist() == [1, 0, -1, -1] and row.tolist() == [0, 0, -1, -1]
+    assert by_place.tolist() == [False, True, False, False]
+
+
+def test_names_from_other_working_folders_match():
+    assert match_files(["/d/FACES/fear/1.png"], ["../d/FACES/fear/1.png", "./fear/1.png"]).tolist() == [0, 0]
+    assert match_files(["../FACES/fear/1.png"], ["FACES/fear/1.png"]).tolist() == [0]
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory, job):
+    """A flat folder ``FACES`` and sets, by format, in which each of its faces is edited at most once."""
+    root = tmp_path_factory.mktemp("edited")
+    write(root / "FACES", {"neutral": 8, "happiness": 6, "fear": 5})
+    table, generator = read_image_folder(root / "FACES", image_size=32, channels=1)["all"], job.make_generator()
+    result = synthesize_balancing_set(generator, None, table, filter=False)
+    for format in FORMATS:
+        write_balancing_set(result, root / format, generator=generator, table=table, format=format, sheet_faces=1)
+    options = {"generator": generator, "table": table, "originals": True, "sheet_faces": 1}
+    write_balancing_set(result, root / "both", **options)
+    shutil.copytree(root / "FACES", root / "renamed")
+    rows = sorted(record["source_row"] for record in result.records)
+    assert len(set(rows)) == len(rows) == 5
+    return root, table.images[rows]
+
+
+@pytest.mark.parametrize(("real", "made"), [*(("FACES", f) for f in FORMATS), ("renamed", "parquet"), ("both", "both")])
+def test_sources_are_known_in_every_format_and_under_every_name(edited, real, made):
+    root, sources = edited
+    sets = read_scored_sets(root / real, root / made)
+    found = sets.real.images[sets.source_row].flatten(1)
+    assert (sets.source_row >= 0).all() and not sets.synthetic.attributes
+    assert sorted(found.tolist()) == sorted(sources.flatten(1).tolist())
+    moved = [note for note in sets.notes if "go by their place in a folder that had another name" in note]
+    assert len(moved) == (real == "renamed") and not [note for note in sets.notes if "not among" in note]
+
+
+@pytest.mark.parametrize("real", ["FACES", "renamed", "both"])
+@pytest.mark.parametrize("made", [*FORMATS, "both"])
+def test_every_edit_of_a_held_out_face_is_found(edited, real, made):
+    root, _ = edited
+    (faces,) = read_tables(root / real, image_size=32, channels=1).values()
+    (table,) = read_tables(root / made, image_size=32, channels=1).values()
+    table = table.select(table.synthetic)
+    assert homes_of(sources_of(table), [faces.select([]), faces]).tolist() == [1] * 5
+
+
+def test_sources_that_are_not_there_are_counted(edited, tmp_path):
+    root, _ = edited
+    other = write(tmp_path / "other", {"train/neutral": 3, "train/happiness": 2, "train/fear": 2})
+    sets = read_scored_sets(other, root / "imagefolder")
+    assert sets.source_row.tolist() == [-1] * 5
+    assert "5 of 5 faces are edits of photographs that are not among the real faces" in " ".join(sets.notes)
 
 
 def test_nothing_to_read(tmp_path):

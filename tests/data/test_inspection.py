@@ -192,3 +192,14 @@ def test_the_format_may_be_given(lay_out):
     for path in (root, root / "train.csv"):
         with pytest.raises(InputError, match="not FER2013's csv"):
             inspect_data(path, format="fer2013")
+
+
+def test_columns_that_are_nearly_called_as_known_ones(folder):
+    root = folder({"anger": 3, "fear": 3})
+    rows = [f"{path.relative_to(root).as_posix()},ann,x" for path in sorted(root.rglob("*.png"))]
+    (root / "metadata.csv").write_text("\n".join(["file_name,Subject_ID,class", *rows]))
+    (warning,) = inspect_data(root)["warnings"]
+    assert warning.startswith(f"{root}: the column 'Subject_ID' is not read as subject: call it 'subject'")
+    (root / "metadata.csv").write_text("\n".join(["file_name,Subject,class", *rows]))
+    report = inspect_data(root)
+    assert not report["warnings"] and report["subjects"] == {"all": 1}

@@ -7,6 +7,7 @@ from synthmtl.data.load import load_splits
 from synthmtl.data.table import FaceTable, attribute_words
 from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
+from synthmtl.labels import ordered_classes
 
 
 def load(path, **options):
@@ -155,6 +156,34 @@ def test_too_little_data_is_one_clear_line_with_the_path(folder, counts, message
     with pytest.raises(InputError, match=message) as error:
         load(root)
     assert str(root) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("parts", [("train", "validation", "test"), ("train", "test"), ("train",), ()])
+def test_classes_that_the_data_hardly_show_may_be_let_in(folder, parts):
+    of = {"anger": 20, "fear": 12}
+    counts = {f"{part}/{name}": count for part in parts for name, count in of.items()} or dict(of)
+    root = folder(counts | {"train/sad" if parts else "sad": 1})
+    wanted = ("anger", "fear", "sadness", "contempt")
+    with pytest.raises(InputError, match="class 'sadness' has one image|class 'contempt' has no images"):
+        load(root, classes=wanted)
+    splits = load(root, classes=wanted, every_class=False)
+    assert splits.classes == ordered_classes(wanted)
+    assert (splits.train.counts()["sadness"], splits.train.counts()["contempt"]) == (1, 0)
+    assert all(table.counts()["sadness"] == 0 for table in (splits.validation, splits.test))
+    assert "train has no faces of contempt" in splits.notes
+
+
+def test_splits_of_data_that_show_every_class_do_not_depend_on_whether_they_must(folder):
+    root = folder({"anger": 20, "fear": 12, "sad": 2})
+    one, other = (load(root, every_class=every_class) for every_class in (True, False))
+    for name, table in one.tables().items():
+        assert table.fingerprint() == other.tables()[name].fingerprint()
+
+
+@pytest.mark.parametrize("counts", [{"anger": 10}, {"train/anger": 10, "test/anger": 3, "test/fear": 3}])
+def test_two_classes_are_needed_in_any_case(folder, counts):
+    with pytest.raises(InputError, match="only .*anger.* expression: add images of at least one more class"):
+        load(folder(counts), classes=("anger", "fear"), every_class=False)
 
 
 def test_paths_of_no_known_kind(tmp_path, folder):

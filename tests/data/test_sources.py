@@ -5,6 +5,7 @@ import zipfile
 import pytest
 
 from synthmtl.data import sources
+from synthmtl.data.load import read_tables
 from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad
 from synthmtl.errors import InputError
 
@@ -156,3 +157,41 @@ def test_a_zip_whose_list_of_files_is_damaged(tmp_path):
     (tmp_path / "faces.zip").write_bytes(content)
     with pytest.raises(InputError, match=r"faces\.zip: damaged zip archive .*download or pack it again"):
         Source(tmp_path / "faces.zip")
+
+
+def test_a_zip_with_backslashes_is_read_as_one_with_slashes(folder, tmp_path):
+    """Some tools of Windows write them between folders."""
+    root = folder({"train/anger": 2, "test/fear": 1})
+    (root / "metadata.csv").write_text("file_name,subject\ntrain\\anger\\000.png,7\n")
+    read = {}
+    for separator in ("/", "\\"):
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            archive.writestr(f"train{separator}", b"")
+            for file in sorted(root.rglob("*.*")):
+                archive.writestr(file.relative_to(root).as_posix().replace("/", separator), file.read_bytes())
+        with Source(tmp_path / "set.zip") as source:
+            read[separator] = {name: (source.read(name), source.size(name)) for name in source.names}
+        tables = read_tables(tmp_path / "set.zip", image_size=16, channels=1)
+        assert {name: table.subject.tolist() for name, table in tables.items()} == {"train": [7, -1], "test": [-1]}
+    assert read["/"] == read["\\"] and "train/anger/001.png" in read["/"]
+
+
+def test_two_files_of_a_zip_stay_two(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in ("a/b.png", "a\\b.png"):
+            archive.writestr(name, name)
+    with Source(tmp_path / "set.zip") as source:
+        assert [source.read(name).decode() for name in source.names] == source.names == ["a/b.png", "a\\b.png"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_first_lines(tmp_path, packed):
+    contents = {"a.csv": b"\xef\xbb\xbfx,y\r\n1,2\n", "b.csv": b"z" * 10_000, "c.csv": b"", "d.csv": b"\xff\n"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name in contents:
+            archive.write(tmp_path / name, name)
+    with Source(tmp_path / "set.zip" if packed else tmp_path) as source:
+        lines = [source.first_line(name) for name in contents]
+    assert lines == ["x,y\r\n", "z" * 4096, "", "\ufffd\n"]

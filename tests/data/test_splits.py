@@ -136,6 +136,29 @@ def test_too_little_to_learn_from(table, counts, message):
         split_by_subject(table(counts))
 
 
+@pytest.mark.parametrize("counts", [{"neutral": 10, "fear": 1}, {"neutral": 10, "fear": 3, "anger": 0}])
+def test_a_class_need_not_have_two_faces_if_so_wished(table, counts):
+    check_classes(table(counts), every_class=False)
+    for few in ({"neutral": 10}, {"neutral": 10, "fear": 0}, {}):
+        with pytest.raises(InputError, match="only .*neutral.* expression|no faces"):
+            check_classes(table(few), every_class=False)
+
+
+@pytest.mark.parametrize(("common", "subjects"), [(3, None), (4, None), (40, None), (4, 4), (40, 9)])
+def test_the_one_face_of_a_class_serves_training(table, subjects, common):
+    counts = {"neutral": common, "happiness": common, "fear": 1, "anger": 1}
+    for seed in range(8):
+        parts = split_by_subject(table(counts, subjects), seed=seed, every_class=False)
+        assert all(len(part) for part in parts.values())
+        assert [part.counts()["fear"] + part.counts()["anger"] for part in parts.values()] == [2, 0, 0]
+
+
+@pytest.mark.parametrize("counts", [{"neutral": 3, "fear": 1}, {"fear": 1, "neutral": 4}, {"neutral": 3, "fear": 2}])
+def test_of_few_faces_those_go_that_are_not_the_last_of_their_class(table, counts):
+    parts = split_by_subject(table(counts), every_class=False)
+    assert all(len(part) for part in parts.values()) and all(parts["train"].counts().values())
+
+
 def test_too_few_subjects_or_bad_arguments(table):
     with pytest.raises(InputError, match="2 subjects cannot be split into 3 parts"):
         split_by_subject(table({"neutral": 10, "fear": 10}, subjects=2))

@@ -54,8 +54,42 @@ def test_what_is_read_is_not_replaced(run, below, monkeypatch):
     options = {"seed": 0, "faces": {"path": str(source.relative_to(run.parent))}, "images": ["a" * 999, "\0"]}
     with pytest.raises(InputError, match="which is read, so it is not replaced"):
         check_out(run, overwrite=True, options=options)
-    check_out(run, overwrite=True, options={"faces": {"path": str(run.parent)}})
+    check_out(run, overwrite=True, options={"synthesis": {"labeler": str(run.parent)}})
     check_out(run, resume=True, options=options)
+
+
+OF_FACES = {
+    "balance": lambda faces: {"model": "runs", "data": faces},
+    "run": lambda faces: {"faces": {"path": faces}},
+    "mixture": lambda faces: {"data": {"other": {"path": None}, "mine": {"path": faces}}},
+    "downstream": lambda faces: {"balanced": faces, "faces": {"path": None}},
+}
+
+
+@pytest.mark.parametrize("command", OF_FACES)
+def test_nothing_is_put_among_faces_that_are_read(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    faces, linked = tmp_path / "faces", tmp_path / "linked"
+    (faces / "train").mkdir(parents=True)
+    linked.symlink_to(faces, target_is_directory=True)
+    claim(open_out(faces / "finished"), {"steps": 3})
+    for read in ("faces", str(faces), "./faces/", str(linked)):
+        for below in ("faces/new", faces / "train" / "new", linked / "a" / "new", "faces/../linked/new"):
+            with pytest.raises(InputError, match=r"new: lies in .*, where all is read as faces; give another --out"):
+                check_out(below, options=OF_FACES[command](read))
+        for how in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(InputError, match="finished: lies in "):
+                check_out(faces / "finished", options=OF_FACES[command](read), **how)
+        for beside in ("faces2", "new", "out/faces/new", "faces/../new"):
+            check_out(beside, options=OF_FACES[command](read))
+
+
+def test_results_may_lie_in_folders_of_which_not_all_is_read(run):
+    archive = run / "faces.zip"
+    archive.write_bytes(b"")
+    named = {"model": str(run), "judge": str(run), "images": [str(run)], "synthesis": {"labeler": str(run)}}
+    check_out(run / "balanced", options=named | {"data": str(archive)})
+    check_out(run / "balanced", options=named | {"data": "hf:faces", "faces": {"path": None}})
 
 
 @pytest.mark.parametrize("how", ["resume", "overwrite"])

@@ -11,6 +11,7 @@ import torch
 from synthmtl.cli import say_errors_in_one_line
 from synthmtl.data.load import load_splits
 from synthmtl.data.writer import write_image_folder
+from synthmtl.errors import InputError
 from synthmtl.experiment.config import FaceOptions
 from synthmtl.faces import RenderConfig, render_faces
 from synthmtl.labels import EXPRESSIONS
@@ -44,6 +45,7 @@ def test_three_sets_by_two_seeds(balanced, tmp_path, launch, monkeypatch, capsys
     done = launch("downstream", *call)
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "results.json").read_text())
+    assert not [note for note in results["notes"] if "photographs" in note]  # rendered faces have no source
     assert list(results["methods"]) == ["original", "oversampled", "balanced"] and results["minority"] == ["fear"]
     assert "original: 82 faces (neutral 12," in done.stdout and "fear 2," in done.stdout
     for name in ("oversampled", "balanced"):
@@ -87,6 +89,46 @@ def test_edits_of_held_out_faces_are_no_training_faces(tmp_path, monkeypatch, ca
     recipe = runpy.run_path(str(RECIPE), run_name="recipe")
     good = recipe["Options"](balanced=str(tmp_path / "good"), faces=FaceOptions(path=str(faces), image_size=32))
     assert recipe["synthesized_faces"](good, splits).counts() == dict.fromkeys(EXPRESSIONS, 0) | {"fear": 5}
+
+
+@pytest.fixture
+def named(tmp_path):
+    """named(sources) → the recipe, splits of a folder of faces, and a balanced set whose faces name these sources."""
+    faces = tmp_path / "faces"
+    write_image_folder(render_faces(RenderConfig(counts=6, image_size=32, subjects=12)), faces)
+
+    def make(sources):
+        splits = load_splits(faces, image_size=32, channels=1)
+        made = render_faces(RenderConfig(counts={"fear": 3}, image_size=32, subjects=3, seed=9))
+        made = made.replace(synthetic=torch.ones(3, dtype=torch.bool), attributes={})
+        write_image_folder(made, tmp_path / "named", extra=[{"source_file": name} for name in sources(splits)])
+        return runpy.run_path(str(RECIPE), run_name="recipe"), splits, tmp_path / "named"
+
+    return make
+
+
+def options(recipe, balanced, **given):
+    return recipe["Options"](balanced=str(balanced), faces=FaceOptions(image_size=32), **given)
+
+
+def test_a_set_whose_photographs_are_all_unknown_is_refused_unless_that_is_wanted(named):
+    recipe, splits, balanced = named(lambda splits: ["other/a.png", "other/b.png", None])
+    with pytest.raises(InputError, match=r"2 of 3 .* are not found .*other/a.png.* --on_unknown_source warn"):
+        recipe["synthesized_faces"](options(recipe, balanced), splits)
+    before = len(splits.notes)
+    assert len(recipe["synthesized_faces"](options(recipe, balanced, on_unknown_source="warn"), splits)) == 3
+    assert len(splits.notes) == before + 1 and "2 of 3 synthesized faces" in splits.notes[-1]
+
+
+def test_photographs_that_are_in_part_unknown_are_told_and_new_faces_are_not(named, caplog):
+    recipe, splits, balanced = named(lambda splits: [splits.train.files[0], "other/b.png", None])
+    assert len(recipe["synthesized_faces"](options(recipe, balanced), splits)) == 3
+    assert "1 of 3 synthesized faces are edits of photographs that are not found" in splits.notes[-1]
+    assert splits.notes[-1] in caplog.text
+    for sources in ([None] * 3, splits.train.files[:3]):
+        before = list(splits.notes)
+        recipe["check_sources"](options(recipe, balanced), list(sources), splits)
+        assert splits.notes == before
 
 
 def test_the_set_in_the_folder_that_is_replaced_stays(balanced, tmp_path, monkeypatch, capsys):

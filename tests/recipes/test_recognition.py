@@ -100,7 +100,8 @@ def test_two_processes_score_as_one(launch, faces, tmp_path):
 
 
 def test_the_format_reaches_the_reader(tmp_path, monkeypatch, capsys):
-    where = ["--out", tmp_path / "run", "--faces.path", tmp_path]
+    (tmp_path / "faces").mkdir()
+    where = ["--out", tmp_path / "run", "--faces.path", tmp_path / "faces"]
     assert run(monkeypatch, *where, "--faces.format", "rafdb", *OPTIONS) == 2
     assert "no faces found: give the folder of RAF-DB" in capsys.readouterr().err
     assert run(monkeypatch, *where, "--faces.format", "raf", *OPTIONS) == 2

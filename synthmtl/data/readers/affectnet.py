@@ -9,7 +9,7 @@ Wild", IEEE Transactions on Affective Computing 10(1), 2019. Three layouts are r
   with the columns of :data:`COLUMNS`, over uncropped pictures below the root or ``Manually_Annotated_Images/``;
   landmarks are ``x;y;...`` in pixels of the uncropped picture, -2 is missing valence or arousal, and faces are cut
   out by their box;
-- folders named by code: ``[train/ | val/ | test/]0`` to ``7``.
+- folders named by code: ``[train/ | val/ | test/]0`` to ``7``, if the format is named: other sets have as many codes.
 
 Faces without an expression (codes 8 none, 9 uncertain, 10 no face) are left out.
 """
@@ -96,9 +96,10 @@ def read_affectnet(
 
 
 def is_affectnet(path: Path) -> bool:
-    """Whether a folder, or a file in it, has one of AffectNet's layouts; of the folders by code, 0 and 7 must be there.
+    """Whether a folder, or a file in it, has one of AffectNet's layouts with annotations.
 
-    Seven folders of numbers alone (FER2013's, RAF-DB's) tell nothing about whose codes they are.
+    Folders of numbers alone tell nothing about whose codes they are: FER2013 and RAF-DB have seven, FER+, CK+ and
+    Aff-Wild2 eight in other orders.
     """
     if path.is_file():
         return path.suffix.lower() == ".csv" and _is_list(path)
@@ -110,9 +111,7 @@ def _layout(root: Path) -> Callable[[Path, Complain], Iterator[Annotation]] | No
         return _arrays
     if any(_is_list(file) for file in _lists(root)):
         return _csv_files
-    names = [{folder.name for folder in folders(base)} for base in (root, *_split_folders(root))]
-    codes = {str(value) for value in AFFECTNET_CODES}
-    return _numbered_folders if any({"0", "7"} <= found <= codes for found in names) else None
+    return None
 
 
 def _split_folders(root: Path) -> dict[Path, str]:

@@ -10,6 +10,7 @@ FER+: Barsoum et al., "Training Deep Networks for Facial Expression Recognition 
 import csv
 import logging
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthmtl.data.images import square_pixels
+from synthmtl.data.images import IMAGE_SUFFIXES, square_pixels
 from synthmtl.data.readers.image_folder import by_split, canonical_split
 from synthmtl.data.readers.metadata import Complain, distribution, raise_input_error
+from synthmtl.data.sources import Source
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS, FER2013_CODES, ordered_classes
@@ -179,10 +181,33 @@ def is_fer2013(file: str | Path) -> bool:
     return _columns(Path(file)) is not None
 
 
+def wrapped_csv(path: Path) -> str | None:
+    """The name of FER2013's csv in a folder or zip that has no picture; None without one, and for everything else.
+
+    Pictures are looked for only beside such a csv: walking a large folder takes long.
+    """
+    if path.is_dir():
+        csvs = [file.relative_to(path).as_posix() for pattern in ("*.csv", "*/*.csv") for file in path.glob(pattern)]
+        if not any(is_fer2013(path / name) for name in csvs if (path / name).is_file()):
+            return None
+    elif not zipfile.is_zipfile(path):
+        return None
+    with Source(path) as source:
+        if any(name.lower().endswith(IMAGE_SUFFIXES) for name in source.names):
+            return None
+        csvs = [name for name in source.names if name.lower().endswith(".csv")]
+        found = {name: columns for name in csvs if (columns := _columns_of(source.first_line(name)))}
+    return max(found, key=lambda name: len(found[name]), default=None)
+
+
 def _columns(file: Path) -> tuple[str, ...] | None:
     """The columns of a file, one of those in ``_USAGES``; None if it has others."""
     with file.open(encoding="utf-8-sig", errors="replace") as stream:
-        cells = {cell.strip().strip('"') for cell in stream.readline().split(",")}
+        return _columns_of(stream.readline())
+
+
+def _columns_of(header: str) -> tuple[str, ...] | None:
+    cells = {cell.strip().strip('"') for cell in header.split(",")}
     return next((columns for columns in _USAGES if set(columns) == cells), None)
 
 

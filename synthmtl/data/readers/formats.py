@@ -11,12 +11,13 @@ from synthmtl.data.readers.bp4d import is_bp4d, read_bp4d
 from synthmtl.data.readers.ckplus import is_ckplus, read_ckplus
 from synthmtl.data.readers.disfa import is_disfa, read_disfa
 from synthmtl.data.readers.emotionet import is_emotionet, read_emotionet
-from synthmtl.data.readers.fer2013 import is_fer2013, read_fer2013
+from synthmtl.data.readers.fer2013 import is_fer2013, read_fer2013, wrapped_csv
 from synthmtl.data.readers.hugging_face import is_hugging_face, read_hugging_face
 from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.data.readers.landmarks_300w import is_300w, read_300w
 from synthmtl.data.readers.london import is_london, read_london
 from synthmtl.data.readers.rafdb import is_rafdb, read_rafdb
+from synthmtl.data.readers.webdataset import is_webdataset, read_webdataset
 from synthmtl.data.readers.wflw import is_wflw, read_wflw
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -44,6 +45,7 @@ FORMATS = {
     "300w": Format(is_300w, read_300w),
     "emotionet": Format(is_emotionet, read_emotionet),
     "london": Format(is_london, read_london),
+    "webdataset": Format(is_webdataset, read_webdataset),
     "fer2013": Format(lambda path: path.is_file() and path.suffix.lower() == ".csv" and is_fer2013(path), read_fer2013),
     "image_folder": Format(lambda path: path.is_dir() or path.suffix.lower() != ".csv", read_image_folder),
 }
@@ -69,11 +71,14 @@ def detect_format(path: str | Path) -> str:
     """The name of the layout that a data set has on disk.
 
     Raises:
-        InputError: if the path is a csv that is none of those known.
+        InputError: if the path is a csv that is none of those known, or a folder or zip that only wraps FER2013's csv.
     """
     path = Path(path)
     for name, layout in FORMATS.items():
         if layout.detect(path):
+            if name == "image_folder" and (inside := wrapped_csv(path)):
+                what = f"give {path / inside} itself" if path.is_dir() else f"unpack {inside} and give that file"
+                raise InputError(f"{path}: no faces found, but FER2013's csv: {what}")
             if name not in ("image_folder", "fer2013"):
                 logger.info("%s: read as %s", path, name)
             return name

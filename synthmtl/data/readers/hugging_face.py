@@ -2,7 +2,8 @@
 
 - ``hf:NAME``: what ``datasets.load_dataset(NAME)`` gives, from the hub or from a folder;
 - a folder that ``save_to_disk`` wrote (``dataset_dict.json``, or ``dataset_info.json`` with ``state.json``);
-- a folder with ``*.parquet`` in it or in its folder ``data``, ``train-00000-of-00001.parquet`` or the like.
+- a folder with ``*.parquet`` in it or in its folder ``data``, ``train-00000-of-00001.parquet``, ``fer_test.parquet`` or
+  the like: the split is a word of the name.
 
 A folder that has metadata or folders of expressions, too, is an image folder, unless options are given.
 
@@ -10,16 +11,17 @@ Behind a ``?`` options may follow, ``hf:NAME?label=emotion``: ``image`` and ``la
 of expressions, ``config`` and ``revision`` what to load of ``NAME``. Otherwise the pictures are the only column of
 that kind, and the expressions a column of class labels whose names are all expressions, or a column called
 ``expression``, ``label``, ``labels``, ``emotion`` or ``emotions``. Further columns with the names of
-``metadata.jsonl`` are labels, too (``readers.metadata``).
+``metadata.jsonl`` are labels, too (``readers.metadata``). ``split``, or FER2013's ``Usage``, divides a data set that
+has no splits, or only ``train``, as ``datasets`` calls what has none.
 """
 
 import contextlib
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -28,26 +30,33 @@ import numpy as np
 import torch
 
 from synthmtl.data.images import MAX_BYTES, decode_face, strict_size_warnings, too_many_bytes
+from synthmtl.data.readers.columns import LABEL_KEYS, near_misses
+from synthmtl.data.readers.hugging_face_columns import (
+    files_by_split,
+    image_column,
+    is_picture,
+    label_column,
+    row_records,
+    told_splits,
+)
 from synthmtl.data.readers.image_folder import (
     ALL,
     by_split,
-    canonical_split,
     cropped_landmarks,
     is_labelled_folder,
     wanted_faces,
 )
-from synthmtl.data.readers.metadata import LABEL_KEYS, Record, label_columns, raise_input_error
+from synthmtl.data.readers.metadata import Record, label_columns, raise_input_error
 from synthmtl.data.readers.published import visible_files
-from synthmtl.data.sources import refuse_bad, report_bad
+from synthmtl.data.readers.split_names import canonical_split
+from synthmtl.data.sources import refuse_bad, report_bad, report_hints
 from synthmtl.data.storage import new_faces
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.labels import canonical_expression
 
 logger = logging.getLogger("synthmtl")
 
 PREFIX = "hf:"
-_LABELS = (*LABEL_KEYS, "labels", "emotion", "emotions")
 _OPTIONS = ("image", "label", "config", "revision")
 
 
@@ -107,13 +116,16 @@ def read_hugging_face(
     with _opened(datasets, location, options) as (loaded, roots):
         splits = _named_splits(loaded, location)
         first, *others = (rows.features for rows in splits.values())
-        image = _image_column(first, options, location)
+        image = image_column(first, options, location)
         # A test split may be without the labels that the others have.
-        label = _label_column(datasets, {k: v for each in (*others, first) for k, v in each.items()}, options, location)
+        label = label_column(datasets, {k: v for each in (*others, first) for k, v in each.items()}, options, location)
         faces: list[_Row] = []
         for split, rows in splits.items():
-            records = _records(rows, image, label if label in rows.features else None, f"{location}, {split}")
-            faces += [_Row(split, i, record, record.expression()) for i, record in enumerate(records)]
+            where = f"{location}, {split}"
+            records = row_records(rows, image, label if label in rows.features else None, where, usage=len(splits) == 1)
+            told = told_splits(records, split, only=len(splits) == 1)
+            faces += [_Row(told[i], split, i, record, record.expression()) for i, record in enumerate(records)]
+        report_hints(_near_misses(faces, location))
         faces, classes = wanted_faces(faces, classes)
         if not faces:
             raise InputError(f"{location}: no faces found: give a data set with rows")
@@ -137,7 +149,7 @@ def some_pictures(path: str | Path, most: int) -> Iterator[bytes]:
         splits = _named_splits(loaded, location)
         step = -(-sum(map(len, splits.values())) // most) or 1
         for rows in splits.values():
-            image = _image_column(rows.features, options, location)
+            image = image_column(rows.features, options, location)
             rows = _undecoded(datasets, rows, image)
             for number in range(0, len(rows), step):
                 with contextlib.suppress(InputError):
@@ -146,9 +158,11 @@ def some_pictures(path: str | Path, most: int) -> Iterator[bytes]:
 
 @dataclass
 class _Row:
-    """A row of a split: its number, what it says of the face, and the expression."""
+    """A face: its split, the part of the data (a split for ``datasets``) and the row there in which it stands, what the
+    row says, and the expression."""
 
     split: str
+    part: str
     number: int
     record: Record
     expression: str | None
@@ -179,6 +193,7 @@ def _opened(datasets: Any, location: str, options: Mapping[str, str]) -> Iterato
     folder = None if location.startswith(PREFIX) else Path(location)
     if folder is not None and not (_saved(folder) or _parquet_files(folder)):
         raise InputError(f"{location}: no Hugging Face data set: give Parquet files, or what save_to_disk wrote")
+    files = files_by_split(_parquet_files(folder)) if folder is not None and not _saved(folder) else {}
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
@@ -191,8 +206,7 @@ def _opened(datasets: Any, location: str, options: Mapping[str, str]) -> Iterato
                 elif _saved(folder):
                     loaded, roots = datasets.load_from_disk(location), [location]
                 else:
-                    by_split = _files_by_split(_parquet_files(folder))
-                    loaded = datasets.load_dataset("parquet", data_files=by_split, cache_dir=cache)
+                    loaded = datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
                     roots = [location]
             except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
                 # The library raises errors of many kinds; most of their lines are about its own code.
@@ -204,17 +218,6 @@ def _opened(datasets: Any, location: str, options: Mapping[str, str]) -> Iterato
     finally:
         if not shown:
             datasets.enable_progress_bars()
-
-
-def _files_by_split(files: Sequence[str]) -> dict[str, list[str]]:
-    """Parquet files by the split that their names begin with (``train-00000-of-00001.parquet``), else all as one."""
-    named = {file: re.split(r"[-.]", os.path.basename(file))[0] for file in files}
-    if not any(map(canonical_split, named.values())):
-        return {"rows": list(files)}
-    by_split: dict[str, list[str]] = {}
-    for file, name in named.items():
-        by_split.setdefault(re.sub(r"\W", "_", name), []).append(file)
-    return by_split
 
 
 def _named_splits(loaded: Any, location: str) -> dict[str, Any]:
@@ -232,71 +235,24 @@ def _named_splits(loaded: Any, location: str) -> dict[str, Any]:
     return splits
 
 
-def _is_picture(feature: Any) -> bool:
-    return type(feature).__name__ == "Image"
-
-
-def _image_column(features: Mapping, options: Mapping[str, str], location: str) -> str:
-    found = [name for name, feature in features.items() if _is_picture(feature)]
-    # Parquet of other writers holds pictures as plain structs.
-    found = found or [name for name, feature in features.items() if isinstance(feature, dict) and "bytes" in feature]
-    name = options.get("image") or (found[0] if len(found) == 1 else None)
-    if name is None or name not in features:
-        what = f"no column {name!r}" if name else f"{len(found)} columns of pictures"
-        raise InputError(f"{location}: {what}: name it with ?image=COLUMN; the columns are {', '.join(features)}")
-    return name
-
-
-def _label_column(datasets: Any, features: Mapping, options: Mapping[str, str], location: str) -> str | None:
-    """The column of expressions; None if there is none."""
-    if name := options.get("label"):
-        if name not in features:
-            raise InputError(f"{location}: no column {name!r}: the columns are {', '.join(features)}")
-        return name
-    coded = {n: f.names for n, f in features.items() if isinstance(f, datasets.ClassLabel)}
-    found = [name for name, names in coded.items() if all(map(canonical_expression, names))]
-    if len(found) != 1:
-        found = [name for name in _LABELS if name in features][:1] or found
-    if len(found) > 1 or (coded and not found):
-        names = "; ".join(f"{name}: {', '.join(values)}" for name, values in coded.items())
-        raise InputError(f"{location}: which column holds the expressions? Name it with ?label=COLUMN ({names})")
-    return found[0] if found else None
-
-
-def _records(rows: Any, image: str, label: str | None, where: str) -> list[Record]:
-    """Everything but the pictures, with the names of class labels instead of their numbers."""
-    features = rows.features
-    names = {name: feature.names for name, feature in features.items() if hasattr(feature, "int2str")}
-    texts = ("string", "large_string")
-    if label is not None and label not in names and getattr(features[label], "dtype", "") not in texts:
-        raise InputError(f"{where}: column {label!r} holds numbers without names: make it a ClassLabel, or text")
-    others = [name for name in features if name != image]
-    columns = rows.select_columns(others) if others else [{}] * len(rows)
-    records = []
-    for line, row in enumerate(columns, 1):
-        values = {k: _named(v, names[k]) if k in names else v for k, v in row.items()}
-        if label is not None and label not in LABEL_KEYS:
-            values = {k: v for k, v in values.items() if k not in LABEL_KEYS} | {"expression": values[label]}
-        elif label is not None:
-            values = {k: v for k, v in values.items() if k == label or k not in LABEL_KEYS}
-        records.append(Record(values, where, line))
-    return records
-
-
-def _named(code: int | None, names: Sequence[str]) -> str | None:
-    return None if code is None or code < 0 else names[code]
+def _near_misses(faces: Sequence[_Row], location: str) -> list[str]:
+    told = {"split"} if any(face.split != ALL for face in faces) else set()
+    told |= {"expression"} if any(face.expression for face in faces) else set()
+    # Every record has an expression, given or not.
+    keys = set(chain.from_iterable(face.record.values for face in faces)) - {LABEL_KEYS[0]}
+    return near_misses(keys, location, told=told)
 
 
 def _undecoded(datasets: Any, rows: Any, image: str) -> Any:
     """The pictures as their files' bytes or names: decoding is ours."""
     rows = rows.select_columns([image])
-    return rows.cast_column(image, datasets.Image(decode=False)) if _is_picture(rows.features[image]) else rows
+    return rows.cast_column(image, datasets.Image(decode=False)) if is_picture(rows.features[image]) else rows
 
 
 def _pictures(splits: Mapping[str, Any], faces: Sequence[_Row], image: str) -> Iterator[Any]:
-    """The pictures of the faces, which are in the order of splits and rows."""
-    for split, rows in splits.items():
-        wanted = {face.number for face in faces if face.split == split}
+    """The pictures of the faces, which are in the order of parts and rows."""
+    for part, rows in splits.items():
+        wanted = {face.number for face in faces if face.part == part}
         yield from (row[image] for number, row in enumerate(rows) if number in wanted)
 
 

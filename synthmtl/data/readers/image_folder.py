@@ -11,6 +11,7 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,8 +20,8 @@ import torch
 from torch import Tensor
 
 from synthmtl.data.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, central_square
+from synthmtl.data.readers.columns import LABEL_KEYS, near_misses
 from synthmtl.data.readers.metadata import (
-    LABEL_KEYS,
     METADATA_NAMES,
     Complain,
     Record,
@@ -28,10 +29,11 @@ from synthmtl.data.readers.metadata import (
     parse_metadata,
     raise_input_error,
 )
-from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad, report_ignored
+from synthmtl.data.readers.split_names import canonical_split, plain_name
+from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad, report_hints, report_ignored
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.labels import EXPRESSIONS, canonical_expression, ordered_classes
+from synthmtl.labels import AFFECTNET_CODES, EXPRESSIONS, canonical_expression, ordered_classes
 
 logger = logging.getLogger("synthmtl")
 
@@ -42,24 +44,14 @@ ALL = "all"
 LAYOUT = "give a folder or zip with split/<expression>/* or <expression>/* (png, jpg, ...), or a metadata.csv"
 """What to give where no faces are found."""
 
-_SPLIT_ALIASES = {
-    "train": ("train", "training", "trn", "train_set", "training_set"),
-    "validation": ("validation", "val", "valid", "dev", "publictest", "val_set", "validation_set"),
-    "test": ("test", "testing", "tst", "privatetest", "test_set"),
-}
 UNLABELED = ("unlabeled", "unlabelled", "no_label", "no_labels", "none", "unknown")
-"""Names (as above) of a folder in the place of an expression's, for faces without one."""
-SPLIT_ALIASES = {alias: name for name, aliases in _SPLIT_ALIASES.items() for alias in aliases}
-"""Spelling of a split (lower case, ``_`` for spaces and hyphens) → train, validation or test."""
+"""Names (as ``plain_name`` gives them) of a folder in the place of an expression's, for faces without one."""
 
-
-def canonical_split(name: str) -> str | None:
-    """The split that ``name`` means, or None."""
-    return SPLIT_ALIASES.get(_plain(name))
-
-
-def _plain(name: str) -> str:
-    return str(name).strip().lower().replace("-", "_").replace(" ", "_")
+_CODES = frozenset(map(str, AFFECTNET_CODES))
+_NUMBERED = (
+    "; numbers tell nobody whose codes they are: rename the folders, or, if these are AffectNet's, 0 neutral, "
+    "1 happiness to 7 contempt, name that format (--faces.format affectnet; inspect: --format affectnet)"
+)
 
 
 class HasExpression(Protocol):
@@ -90,12 +82,14 @@ class Listing:
         absent: messages about metadata rows whose image is not there.
         ignored: image files that belong to no class and have no metadata row, or are of a format that is not read.
         renamed: spellings of classes and splits that are not the canonical ones, with what they were taken for.
+        hints: messages about columns of the metadata that may have been meant for labels.
     """
 
     faces: list[Face] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
+    hints: list[str] = field(default_factory=list)
 
 
 def read_image_folder(
@@ -131,6 +125,7 @@ def read_image_folder(
             report_ignored([source.where(name) for name in listing.ignored])
         for spelling, meaning in listing.renamed.items():
             logger.info("%s: read %r as %r", source.path, spelling, meaning)
+        report_hints(listing.hints)
         faces, classes = wanted_faces(listing.faces, classes)
         if not faces:
             raise InputError(f"{source.path}: no faces found: {LAYOUT}")
@@ -263,6 +258,10 @@ def list_faces(source: Source, complain: Complain = raise_input_error) -> Listin
         else:
             listing.faces.append(face)
     splits = {face.split for face in listing.faces}
+    told = {"split"} if splits - {ALL} else set()
+    told |= {"expression"} if any(face.expression for face in listing.faces) else set()
+    columns = set(chain.from_iterable(record.values for record in records.values()))
+    listing.hints = near_misses(columns, str(source.path), told=told)
     if ALL in splits and len(splits) > 1:
         stray = next(face.name for face in listing.faces if face.split == ALL)
         complain(f"{source.where(stray)}: in no split, though others are: move it below train, validation or test")
@@ -295,10 +294,10 @@ def _face(name: str, folders: list[str], record: Record | None, listing: Listing
             _note(listing, next(record.get(key) for key in LABEL_KEYS if record.get(key) is not None), label)
             if expression is not None and label != expression:
                 raise InputError(f"{record.where}: labelled {label!r}, but {name} lies in {folders[0]!r}: correct one")
-    if folders and expression is None and not says and _plain(folders[0]) not in UNLABELED:
+    if folders and expression is None and not says and plain_name(folders[0]) not in UNLABELED:
         raise InputError(
             f"unknown expression folder {folders[0]!r}: use one of {', '.join(EXPRESSIONS)}, an alias, or unlabeled "
-            "for faces without an expression"
+            f"for faces without an expression{_NUMBERED if folders[0] in _CODES else ''}"
         )
     if not folders and record is None:
         return None

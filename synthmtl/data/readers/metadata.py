@@ -6,13 +6,15 @@ units (``AU1``, ``AU12``, ...; intensity in [0, 1]), landmarks (jsonl: a list of
 x67, y67``; in [0, 1] of the upright image), ``synthetic``, ``weight``, ``expression_distribution`` (jsonl:
 {expression: share}) or ``ferplus_<expression>`` votes. Every other column whose values are all numbers becomes an
 attribute, and so does one of words (``gender``, ``ethnicity``, an age group) of which there are at most 64, some of
-them more than once, or, however many, ``source_file``, by which edits follow their photograph into a split. An empty
-cell, ``null`` or ``nan`` is a missing label.
+them more than once. ``source_file``, by which edits follow their photograph into a split, is always one, of words, even
+if each is there once. An empty cell, ``null``, ``nan`` or ``NA`` is a missing label. Columns may be spelled otherwise,
+see ``readers.columns``.
 """
 
 import csv
 import io
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthmtl.data.readers.columns import (
+    LABEL_KEYS,
+    NAMED_KEYS,
+    SOURCE_KEY,
+    VOTE_PREFIX,
+    cell,
+    known_key,
+    meanings,
+    refuse_repeats,
+)
 from synthmtl.data.table import coded_words
 from synthmtl.errors import InputError
 from synthmtl.labels import (
@@ -34,21 +46,11 @@ from synthmtl.labels import (
 )
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
-LABEL_KEYS = ("expression", "label")
-VOTE_PREFIX = "ferplus_"
 LANDMARK_KEYS = tuple(f"{axis}{point}" for point in range(68) for axis in "xy")
-NAMED_KEYS = (
-    "file_name", "split", *LABEL_KEYS, "compound", "subject", "session", "domain", "valence", "arousal",
-    "landmarks", "synthetic", "weight", "expression_distribution",
-)  # fmt: skip
-"""Keys with a meaning of their own, which never become attributes."""
-
-SOURCE_KEY = "source_file"
-"""Which photograph a synthesized face was edited from, and of a photograph in a balanced set which one it is."""
-
 MAX_WORDS = 64
 """Different words up to which a column of text is an attribute."""
 
+logger = logging.getLogger("synthmtl")
 Complain = Callable[[str], None]
 _LARGEST = float(np.finfo(np.float32).max)
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -73,12 +75,8 @@ class Record:
         return f"{self.file}:{self.line}"
 
     def get(self, key: str) -> Any:
-        """The value, or None when it is missing (absent, empty, ``null`` or ``nan``)."""
-        value = self.values.get(key)
-        if isinstance(value, str):
-            value = value.strip()
-            return None if value.lower() in ("", "nan", "null", "none") else value
-        return None if isinstance(value, float) and math.isnan(value) else value
+        """The value, or None when it is missing (absent, empty, ``null``, ``nan``, ``NA``: ``columns.MISSING``)."""
+        return cell(self.values.get(key))
 
     def expression(self) -> str | None:
         """The canonical expression of the row, None when it has none.
@@ -100,26 +98,51 @@ class Record:
 
 
 def parse_metadata(data: bytes, file: str) -> list[Record]:
-    """The rows of a metadata file; ``file`` (its name) tells csv from jsonl.
+    """The rows of a metadata file, under the known names of its columns; ``file`` (its name) tells csv from jsonl.
 
     Raises:
-        InputError: if the file is no text, a line is broken, or a row has no ``file_name``.
+        InputError: if the file is no text, a line is broken, two columns mean the same, or a row has no ``file_name``.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{file}: not UTF-8 text: save it as UTF-8") from None
-    records = _jsonl(text, file) if file.endswith(".jsonl") else _csv(text, file)
+    records = with_known_keys(_jsonl(text, file) if file.endswith(".jsonl") else _csv(text, file))
     for record in records:
         if not isinstance(record.get("file_name"), str):
             raise InputError(f"{record.where}: no file_name: name the image that this row describes")
     return records
 
 
+def with_known_keys(records: list[Record], *, usage: bool = True) -> list[Record]:
+    """The rows of one table, whose columns may be spelled differently, with values under the known names.
+
+    Args:
+        records: the rows.
+        usage: whether a column ``Usage`` may tell the split.
+
+    Raises:
+        InputError: if two columns of a row mean the same.
+    """
+    names = meanings([record.values for record in records], usage=usage)
+    for key, known in names.items():
+        logger.info("%s: read column %r as %r", records[0].file, key, known)
+    return [_renamed(record, names) for record in records] if names else records
+
+
+def _renamed(record: Record, names: Mapping[str, str]) -> Record:
+    values = {names.get(key, key): value for key, value in record.values.items()}
+    if len(values) < len(record.values):
+        refuse_repeats(record.values, names, record.where)
+    return Record(values, record.file, record.line)
+
+
 def _csv(text: str, file: str) -> list[Record]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = reader.fieldnames or ()
-    if "file_name" not in header:
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+    header = [name.strip() for name in reader.fieldnames or ()]
+    reader.fieldnames = header
+    refuse_repeats(header, {}, f"{file}:1")
+    if "file_name" not in map(known_key, header):
         raise InputError(f"{file}:1: no column file_name: name the images' column so")
     records = []
     try:
@@ -191,9 +214,9 @@ def label_columns(records: Sequence[Record | None], classes: Sequence[str], comp
     others = sorted(key for key in present - taken if not key.startswith(VOTE_PREFIX))
     columns["attributes"], columns["words"] = {}, {}
     for key in others:
-        if (numbers := _attribute(records, key)) is not None:
+        if key != SOURCE_KEY and (numbers := _attribute(records, key)) is not None:  # a file called 7 is no number
             columns["attributes"][key] = numbers
-        elif (texts := _texts(records, key, most=len(records) if key == SOURCE_KEY else MAX_WORDS)) is not None:
+        elif (texts := _texts(records, key)) is not None:
             columns["attributes"][key], columns["words"][key] = coded_words(texts)
     return columns
 
@@ -222,7 +245,7 @@ def _intensities(records: Sequence[Record | None], units: Mapping[str, str], com
     for unit in dict.fromkeys(units.values()):
         keys = [key for key in units if units[key] == unit]
         cure = "scale intensities to [0, 1] (0-5 scales: divide by 5)"
-        given = [_numbers(records, key, 0, 1, cure, complain) for key in keys]
+        given = [_numbers(records, key, 0, 1, cure, complain, _unit_number) for key in keys]
         low, high = np.fmin.reduce(given), np.fmax.reduce(given)
         values[:, ACTION_UNITS.index(unit)] = np.where(low < high, np.nan, high)
         for record, differ in zip(records, low < high, strict=True):
@@ -245,15 +268,27 @@ def _number(value: Any) -> float | None:
     return number if abs(number) <= _LARGEST else None
 
 
+def _unit_number(value: Any) -> float | None:
+    """As :func:`_number`, of an action unit, which is there or not where it is true or false."""
+    word = str(value).lower()
+    return float(word == "true") if word in ("true", "false") else _number(value)
+
+
 def _numbers(
-    records: Sequence[Record | None], key: str, low: float, high: float, cure: str, complain: Complain
+    records: Sequence[Record | None],
+    key: str,
+    low: float,
+    high: float,
+    cure: str,
+    complain: Complain,
+    read: Callable[[Any], float | None] = _number,
 ) -> np.ndarray:
     column = np.full(len(records), np.nan, np.float32)
     for i, record in enumerate(records):
         if record is None:
             continue
         value = record.get(key)
-        number = _number(value)
+        number = read(value)
         if number is None or number < low or number > high:
             complain(f"{record.where}: {key} is {value!r}: {cure}")
         else:
@@ -348,11 +383,15 @@ def _attribute(records: Sequence[Record | None], key: str) -> Tensor | None:
     return torch.tensor(known, dtype=torch.float32)
 
 
-def _texts(records: Sequence[Record | None], key: str, *, most: int) -> list[str | None] | None:
-    """A column of words; None if it is none, or each is there once, as names of files are, or they are too many."""
+def _texts(records: Sequence[Record | None], key: str) -> list[str | None] | None:
+    """A column of words; None if it is none, or each is there once, as names of files are, or they are too many.
+
+    Names of sources are kept in any case: without them nobody can tell whose edit a face is.
+    """
     values = [record.get(key) if record is not None else None for record in records]
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
         return None
     texts = [None if value is None else str(value) for value in values]
     known = [text for text in texts if text is not None]
-    return texts if 0 < len(set(known)) <= most and len(set(known)) < len(known) else None
+    few = len(set(known)) <= MAX_WORDS and len(set(known)) < len(known)
+    return texts if known and (few or key == SOURCE_KEY) else None

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from synthmtl.data.load import read_tables
 from synthmtl.data.readers.affectnet import is_affectnet, read_affectnet
+from synthmtl.data.readers.formats import detect_format
 from synthmtl.errors import InputError
 from synthmtl.labels import EXPRESSIONS
 
@@ -155,21 +157,30 @@ def test_a_row_of_another_length_and_a_box_beside_the_picture(lay_out):
 @pytest.mark.parametrize("splits", [["train/", "val/"], [""]])
 def test_folders_by_code(lay_out, splits):
     files = {f"{split}{code}/{i}.jpg": 10 * code + i for split in splits for code in range(8) for i in range(2)}
-    root = lay_out(files)
-    assert is_affectnet(root)
-    tables = read(root, classes=("anger", "neutral"))
+    tables = read(lay_out(files), classes=("anger", "neutral"))
     assert list(tables) == (["train", "validation"] if splits[0] else ["all"])
     for table in tables.values():
         assert table.counts() == {"neutral": 2, "anger": 2}
         assert all(f"/{0 if name == 'neutral' else 6}/" in f for f, name in zip(table.files, names(table), strict=True))
 
 
-def test_seven_numbered_folders_are_not_taken_for_affectnets(lay_out):
-    root = lay_out({f"train/{code}/a.jpg": code for code in range(7)})
-    assert not is_affectnet(root)
-    assert len(read(root)["train"]) == 7
+@pytest.mark.parametrize("split", ["train/", ""])
+@pytest.mark.parametrize("count", [7, 8])
+def test_numbered_folders_are_affectnets_only_for_who_says_so(lay_out, count, split):
+    """FER+, CK+ and Aff-Wild2 have eight codes, too, in other orders."""
+    root = lay_out({f"{split}{code}/a.jpg": code for code in range(count)})
+    assert not is_affectnet(root) and detect_format(root) == "image_folder"
+    cures = "unknown expression folder '0': .*rename the folders, or, .* name that format .--faces.format affectnet;"
+    with pytest.raises(InputError, match=cures):
+        read_tables(root, image_size=16, channels=1)
+    (table,) = read_tables(root, image_size=16, channels=1, format="affectnet").values()
+    assert tuple(names(table)) == EXPRESSIONS[:count]
+
+
+def test_without_faces_the_message_says_what_to_give(lay_out):
+    root = lay_out({"other.txt": "x"})
     with pytest.raises(InputError, match="no faces found"):
-        read(lay_out({"other.txt": "x"}, root.parent / "empty"))
+        read(root)
 
 
 def test_a_csv_given_by_name_is_the_only_one_that_is_read(lay_out):

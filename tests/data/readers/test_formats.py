@@ -1,5 +1,9 @@
+import zipfile
+
+import numpy as np
 import pytest
 
+from synthmtl.data.inspection import inspect_data
 from synthmtl.data.load import load_splits, read_tables
 from synthmtl.data.readers.formats import FORMATS, detect_format
 from synthmtl.data.readers.london import COLUMNS
@@ -7,7 +11,10 @@ from synthmtl.errors import InputError
 
 POINTS = "\n".join(f"{8 + i % 9} {8 + i % 17}" for i in range(68))
 LAYOUTS = {
-    "affectnet": {f"train/{code}/{i}.png": 10 * code + i for code in range(8) for i in range(2)},
+    "affectnet": {
+        **{f"train_set/images/{i}.jpg": i for i in range(4)},
+        **{f"train_set/annotations/{i}_exp.npy": np.array(str(i)) for i in range(4)},
+    },
     "rafdb": {
         "basic/EmoLabel/list_patition_label.txt": "train_1.png 4\ntrain_2.png 5\ntest_1.png 4\n",
         **{f"basic/Image/aligned/{name}_aligned.png": i for i, name in enumerate(["train_1", "train_2", "test_1"])},
@@ -56,7 +63,7 @@ def test_fer2013_and_the_formats_by_name(lay_out):
     pixels = " ".join(["7"] * 2304)
     root = lay_out({"fer.csv": f"emotion,pixels,Usage\n3,{pixels},Training\n"})
     assert detect_format(root / "fer.csv") == "fer2013" and len(read(root / "fer.csv")["train"]) == 1
-    assert {"fer2013", "huggingface", *LAYOUTS} == set(FORMATS)
+    assert {"fer2013", "huggingface", "webdataset", *LAYOUTS} == set(FORMATS)
     with pytest.raises(InputError, match="unknown format 'fer': use one of huggingface, affectnet, .*image_folder"):
         read(root, format="fer")
     with pytest.raises(InputError, match="no such folder or file"):
@@ -116,4 +123,26 @@ def test_data_without_any_label_are_refused(lay_out):
 def test_a_stray_file_does_not_turn_an_image_folder_into_another_set(lay_out, stray):
     contents = {"landmarks.pts": LAYOUTS["300w"]["afw/1.pts"], "a.csv": "file,AU1\nx.png,1\n"}
     root = lay_out(LAYOUTS["image_folder"] | {stray: contents.get(stray, b"PAR1")})
+    assert detect_format(root) == "image_folder" and list(read(root)) == ["train"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["fer2013.csv", "fer2013/icml_face_data.csv"])
+def test_a_wrapped_csv_is_named(lay_out, tmp_path, name, packed):
+    files = {name: "emotion, Usage, pixels\n", "example_submission.csv": "a,b\n", "readme.txt": "x"}
+    path = root = lay_out(files)
+    if packed:
+        path = tmp_path / "set.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in files:
+                archive.write(root / file, file)
+    for read_or_inspect in (read, inspect_data):
+        with pytest.raises(InputError) as error:
+            read_or_inspect(path)
+        cure = f"unpack {name} and give that file" if packed else f"give {root / name} itself"
+        assert str(error.value) == f"{path}: no faces found, but FER2013's csv: {cure}"
+
+
+def test_a_csv_beside_pictures_wraps_nothing(lay_out):
+    root = lay_out(LAYOUTS["image_folder"] | {"fer2013.csv": "emotion,pixels,Usage\n"})
     assert detect_format(root) == "image_folder" and list(read(root)) == ["train"]

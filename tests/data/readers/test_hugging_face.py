@@ -232,3 +232,69 @@ def test_a_folder_with_labels_of_its_own_is_an_image_folder_unless_options_are_g
             (tmp_path / name / label).write_bytes(b"file_name\n")
         assert detect_format(tmp_path / name) == ("huggingface" if name == "hidden" else "image_folder")
         assert read(f"{tmp_path / name}?label=label")["all"].classes == ("fear",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{}", "{}_0", "{}0", "fer_{}", "faces-{}-00000-of-00001", "2013.{}.v2"],
+)
+def test_parquet_files_have_the_splits_that_datasets_finds(datasets, tmp_path, name):
+    root, counts = tmp_path / "faces", {"train": 4, "test": 2, "validation": 2}
+    root.mkdir()
+    for start, (split, count) in enumerate(counts.items()):
+        make(datasets, ["fear", "anger"] * (count // 2), start=10 * start).to_parquet(
+            root / f"{name.format(split)}.parquet"
+        )
+    theirs = datasets.load_dataset(str(root), cache_dir=str(tmp_path / "theirs"))
+    ours = read(root)
+    assert {split: len(rows) for split, rows in theirs.items()} == counts
+    assert {split: len(table) for split, table in ours.items()} == counts
+    assert torch.equal(ours["test"].images[1, 0], torch.from_numpy(picture(11)))
+
+
+@pytest.mark.parametrize("column", ["split", "Split", "Usage"])
+@pytest.mark.parametrize("file", ["faces", "train"])
+def test_a_column_of_splits_is_heeded(datasets, tmp_path, column, file):
+    told = ["Training", "PrivateTest", "Training", "PublicTest", "PrivateTest"]
+    faces = make(datasets, ["fear", "fear", "anger", "anger", "joy"], **{column: told})
+    faces.to_parquet(tmp_path / f"{file}.parquet")
+    tables = read(tmp_path)
+    assert {name: table.counts() for name, table in tables.items()} == {
+        "train": {"happiness": 0, "fear": 1, "anger": 1},
+        "validation": {"happiness": 0, "fear": 0, "anger": 1},
+        "test": {"happiness": 1, "fear": 1, "anger": 0},
+    }
+    for name, rows in (("train", (0, 2)), ("validation", (3,)), ("test", (1, 4))):
+        for face, row in zip(tables[name].images, rows, strict=True):
+            assert torch.equal(face[0], torch.from_numpy(picture(row)))
+        assert not tables[name].attributes
+
+
+def test_usage_tells_nothing_beside_splits_of_their_own(datasets, tmp_path):
+    for split, usage in (("train", "Training"), ("validation", "PrivateTest"), ("test", "PublicTest")):
+        make(datasets, ["fear", "anger"], Usage=[usage] * 2).to_parquet(tmp_path / f"{split}.parquet")
+    assert {name: len(table) for name, table in read(tmp_path).items()} == {"train": 2, "validation": 2, "test": 2}
+
+
+def test_columns_are_known_in_any_case_and_near_misses_told(datasets, tmp_path, caplog):
+    people = ["x", "NA", "x"]
+    make(datasets, ["fear", "joy", "NA"], column="Emotion", Subject=people).to_parquet(tmp_path / "faces.parquet")
+    table = read(tmp_path)["all"]
+    assert table.subject.tolist() == [0, -1, 0] and table.expression.tolist() == [1, 0, -1]
+    make(datasets, ["fear", "joy", "joy"], person=people).to_parquet(tmp_path / "faces.parquet")
+    with caplog.at_level("WARNING", "synthmtl"):
+        assert (read(tmp_path)["all"].subject == -1).all()
+    assert "the column 'person' is not read as subject: call it 'subject' if it says who is shown" in caplog.text
+    make(datasets, ["fear"] * 3, column="Label", label=["joy"] * 3).to_parquet(tmp_path / "faces.parquet")
+    with pytest.raises(InputError, match=r"which column holds the expressions\? Name it with \?label=COLUMN"):
+        read(tmp_path)
+    assert read(f"{tmp_path}?label=Label")["all"].classes == ("fear",)
+    make(datasets, ["fear"] * 3, subject=["x"] * 3, Subject=["y"] * 3).to_parquet(tmp_path / "faces.parquet")
+    with pytest.raises(InputError, match="two columns mean subject, 'subject' and 'Subject': keep one of them"):
+        read(tmp_path)
+
+
+def test_action_units_may_be_true_or_false(datasets, tmp_path):
+    make(datasets, ["fear", "joy"], AU12=[True, False]).to_parquet(tmp_path / "faces.parquet")
+    units = read(tmp_path)["all"].action_units
+    assert units[~units.isnan()].tolist() == [1, 0]

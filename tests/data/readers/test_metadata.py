@@ -176,6 +176,19 @@ def test_sources_of_edits_are_kept_however_many():
     assert torch.equal(codes[:70], codes[70:]) and len(codes.unique()) == 70
 
 
+@pytest.mark.parametrize("names", [["a/1.png", "a/2.png"], ["1.png", None], ["20240131123", "7"], ["007"]])
+def test_sources_of_edits_are_kept_to_the_letter_where_each_is_there_once(names):
+    columns = jsonl_columns(*({"source_file": name, "note": name} for name in names))
+    known = sorted(name for name in names if name)
+    assert columns["words"]["source_file"] == tuple(known)
+    codes = columns["attributes"]["source_file"]
+    assert [None if code.isnan() else known[int(code)] for code in codes] == names
+
+
+def test_no_source_at_all_is_no_column():
+    assert not jsonl_columns({"source_file": None}, {"source_file": ""})["attributes"]
+
+
 @pytest.mark.parametrize("unknown", [None, "-1", -1, -1.0])
 def test_minus_one_is_nobody(unknown):
     assert numbered([unknown, "3", unknown, "7"]).tolist() == [-1, 3, -1, 7]
@@ -202,3 +215,13 @@ def test_spellings_of_one_action_unit_fill_each_other():
     said = []
     units = jsonl_columns(*rows, complain=said.append)["action_units"][:, ACTION_UNITS.index("AU1")]
     assert len(said) == 1 and units[0].isnan() and units[1:].tolist() == [0.5, 0]
+
+
+def test_action_units_that_are_there_or_not_are_one_or_zero():
+    unit = ACTION_UNITS.index("AU1")
+    from_json = jsonl_columns({"AU1": True}, {"AU1": False}, {"AU1": None}, {"AU1": "NA"})["action_units"][:, unit]
+    from_csv = csv_columns("file_name,AU1\na.png,TRUE\nb.png,False\nc.png,NA\nd.png,\n")["action_units"][:, unit]
+    for units in (from_json, from_csv):
+        assert units[:2].tolist() == [1, 0] and units[2:].isnan().all()
+    with pytest.raises(InputError, match="valence is True"):
+        jsonl_columns({"valence": True})
