@@ -6,9 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from synthmtl.data.alignment import best_match, reduced
+from synthmtl.data.duplicates import tangent_planes, tangent_points, tangent_products
+
 _SIDE = 8
 _BLOCK = 8192  # training faces compared at once: memory stays small, however many there are
 _PART = 1024
+_LAID = 128  # faces laid over others at once
+_STEPS = 5  # of that search
+_SAME_PERSON = 0.9  # match of two faces of whom one is unknown, above which they may show one person in one pose
 _FLAT = 1.0  # gray levels of standard deviation below which a correlation measures noise
 
 
@@ -24,6 +30,7 @@ class TrainingFaces:
     def __init__(self, images: Tensor, subject: Tensor | None = None, *, device: torch.device | str = "cpu"):
         self.images, self.device = images, device
         subject = torch.full((len(images),), -1) if subject is None else subject
+        self.known = subject >= 0
         alone = int(subject.max().clamp(min=-1)) + 1 + torch.arange(len(images))
         self.person = torch.where(subject >= 0, subject, alone)
         self.by_person = self.person.argsort(stable=True)
@@ -34,6 +41,7 @@ class TrainingFaces:
             thumbnails = _thumbnails(images[start : start + _PART].to(device))
             self.points[start : start + _PART, :-1] = thumbnails
             self.points[start : start + _PART, -1] = thumbnails.square().sum(1) / 2
+        self.frequencies = torch.cat([tangent_points(part) for part in images.split(_PART)]).to(device)
 
     def distance(self, faces: Tensor, sources: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """How near B faces come to the training faces.
@@ -57,6 +65,38 @@ class TrainingFaces:
         alike = _best(_directions(torch.cat([own, mirrored])), self.points, _shapes, left_out)
         correlation = _correlation(torch.cat([faces, turned]), self.images[alike], alike).view(2, -1).amax(0)
         return mean_difference(faces, self.images[near]), correlation
+
+    def match(self, faces: Tensor, sources: Tensor | None = None) -> Tensor:
+        """How well B faces lie on training faces, once these are moved, scaled and turned.
+
+        A generator that repeats what it was trained with repeats augmented views of it, which pixels in place do not
+        tell. The two training faces that are looked at are those that explain the face's low frequencies best, as it
+        is and mirrored (:mod:`~synthmtl.data.duplicates`).
+
+        Args:
+            faces, sources: as for :meth:`distance`.
+
+        Returns:
+            The higher correlation (B,) of gray pixels (:func:`~synthmtl.data.alignment.best_match`). Faces of the
+            source's person do not count. Where it is unknown whom one of them shows, those that lie on the source
+            itself do not: an edit keeps person, pose and light, and resembles what its source resembles.
+        """
+        both, sources = _both_ways(faces), None if sources is None else sources.repeat(2)
+        left_out = None if sources is None else self._same_person(sources)
+        row = _best(tangent_planes(both).to(self.device), self.frequencies, tangent_products, left_out)
+        match = torch.full((len(both),), -1.0)
+        there = torch.where(row >= 0)[0]
+        match[there] = self._laid(row[there], both[there])
+        if sources is not None:
+            unsure = torch.where((match > _SAME_PERSON) & ~(self.known[row] & self.known[sources]))[0]
+            shown = _both_ways(self.images[sources[: len(faces)]])[unsure]
+            match[unsure[self._laid(row[unsure], shown) > _SAME_PERSON]] = -1.0
+        return match.view(2, -1).amax(0)
+
+    def _laid(self, rows: Tensor, faces: Tensor) -> Tensor:
+        """Correlation (P,) of faces (P, C, H, W) with these rows of the training faces, laid over each other."""
+        pairs = zip(rows.split(_LAID), faces.split(_LAID), strict=True)
+        return torch.cat([best_match(reduced(self.images[i]), reduced(face), steps=_STEPS) for i, face in pairs])
 
     def _same_person(self, sources: Tensor) -> tuple[Tensor, Tensor]:
         """Places (P,) in ``sources`` and rows (P,) of all training faces of the same person."""
@@ -91,6 +131,11 @@ def _best(
         largest, row = fit.max(1)
         best, most = torch.where(largest > most, row + start, best), torch.maximum(largest, most)
     return best.cpu()
+
+
+def _both_ways(faces: Tensor) -> Tensor:
+    """Faces (B, C, H, W) as they are, then mirrored, (2 B, C, H, W)."""
+    return torch.cat([faces, faces.flip(-1)])
 
 
 def mean_difference(a: Tensor, b: Tensor) -> Tensor:

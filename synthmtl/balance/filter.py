@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from synthmtl.balance.calibration import JudgeCalibration, judge_classes, judge_columns, judge_probabilities
 from synthmtl.balance.copies import TrainingFaces, mean_difference
-from synthmtl.data.duplicates import MIN_CORRELATION
+from synthmtl.data.duplicates import MIN_CORRELATION, MIN_MATCH
 from synthmtl.errors import InputError
 
 REASONS = ("broken", "unchanged", "copy", "disagreement")
@@ -40,6 +40,8 @@ class FaceFilter:
         max_correlation: pixels of a face that correlate above it with a training face of another person than the
             source's, mirrored or not, were memorized. Faces of the source's own person may come that near: the edit
             keeps all but the expression.
+        max_match: likewise once a training face is moved, scaled and turned, as augmentation does. Of a source whose
+            subject is unknown, training faces that resemble it so count as of its person.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class FaceFilter:
         min_change: float = 0.002,
         min_distance: float = 0.004,
         max_correlation: float = MIN_CORRELATION,
+        max_match: float = MIN_MATCH,
         device: torch.device | str = "cpu",
     ):
         if calibration.classes != judge_classes(judge):
@@ -60,7 +63,8 @@ class FaceFilter:
         self.judge, self.device = judge.to(device), device
         self.columns = judge_columns(judge, classes)
         self.thresholds = calibration.thresholds[self.columns]
-        self.min_change, self.min_distance, self.max_correlation = min_change, min_distance, max_correlation
+        self.min_change, self.min_distance = min_change, min_distance
+        self.max_correlation, self.max_match = max_correlation, max_match
         self.references = TrainingFaces(references, subject, device=device)
 
     def __call__(
@@ -82,7 +86,9 @@ class FaceFilter:
         reason = torch.full((len(images),), -1, dtype=torch.int64)
         # From the weakest reason to the strongest: the strongest is the one that is counted.
         reason[~(agreement >= threshold)] = REASONS.index("disagreement")
-        reason[(distance < self.min_distance) | (correlation > self.max_correlation)] = REASONS.index("copy")
+        copied = (distance < self.min_distance) | (correlation > self.max_correlation)
+        copied |= self.references.match(images, rows) > self.max_match
+        reason[copied] = REASONS.index("copy")
         if sources is not None:
             reason[mean_difference(images, sources) < self.min_change] = REASONS.index("unchanged")
         reason[~finite] = REASONS.index("broken")

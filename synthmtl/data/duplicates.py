@@ -1,7 +1,7 @@
-"""Identical and nearly identical faces: one photograph, though mirrored, compressed, resized, brightened or cropped.
+"""Identical and nearly identical faces: one photograph, though mirrored, compressed, brightened, cropped or turned.
 
 Candidates are found for all pairs at once by their tangent similarity: the share of one face's low frequencies that
-the other face explains together with its derivatives by shift and scale (Simard et al., "Efficient Pattern
+the other face explains together with its derivatives by shift, scale and rotation (Simard et al., "Efficient Pattern
 Recognition Using a New Transformation Distance", 1993). They are confirmed by the correlation of their pixels, once
 one is laid over the other.
 """
@@ -25,7 +25,7 @@ from synthmtl.progress import shown
 MIN_MATCH = 0.98
 """Correlation, once one lies on the other, from which two faces are the same photograph. Of copies with up to 4 % of
 the side cut off at each edge, 99 in 100 reach 0.985. Different people in one studio, pose and light (London set) stay
-below 0.975; of the two pictures of one person there, neutral and smiling, about half are above 0.98."""
+below 0.976; of the two pictures of one person there, neutral and smiling, about half are above 0.98."""
 
 MIN_CORRELATION = 0.99
 """Correlation in place from which two faces are the same photograph, neither moved nor scaled."""
@@ -51,7 +51,7 @@ class Duplicates:
         exact: (M,) bool, equal in every pixel.
         mirrored: (M,) bool, one is alike the mirror image of the other.
         correlation: (M,) float, of the gray pixels, mirrored if need be; 1 for exact pairs.
-        match: (M,) float, likewise once one is moved and scaled to lie on the other.
+        match: (M,) float, likewise once one is moved, scaled and turned to lie on the other.
     """
 
     first: Tensor
@@ -169,12 +169,12 @@ def _candidates(first: Tensor | FaceRows, second: Tensor | FaceRows | None, keys
         return
     points = torch.empty(len(others), _LOW**2 - 1)
     for part, faces in zip(points.split(_PICTURES), others.split(_PICTURES), strict=True):
-        part[:] = _points(faces)
+        part[:] = tangent_points(faces)
     blocks = _Blocks(min(_CHUNK, len(first)), min(_CHUNK, len(others)))
     chunks = shown(first.split(_CHUNK), "comparing pictures", unit="face", total=len(first), count=len)
     for chunk, faces in enumerate(chunks):
         start = chunk * _CHUNK
-        planes = torch.cat([blocks.planes(part) for part in faces.split(_PICTURES)])
+        planes = torch.cat([tangent_planes(part) for part in faces.split(_PICTURES)])
         for offset in range(start if second is None else 0, len(points), _CHUNK):  # no column before the chunk's own
             rows, columns = slice(start, start + _CHUNK), slice(offset, offset + _CHUNK)
             same = keys[0][rows, None], keys[1][columns]
@@ -201,35 +201,25 @@ class _Blocks:
     """
 
     def __init__(self, rows: int, columns: int):
-        a, b = torch.triu_indices(_LOW**2 - 1, _LOW**2 - 1)
-        column = torch.arange(1, _LOW**2) % _LOW
-        odd = (column[a] + column[b]) % 2 == 1
-        order = odd.int().argsort(stable=True)
-        self._a, self._b, self._even = a[order], b[order], int((~odd).sum())
-        self._products = torch.empty(2, columns * len(a))
+        self._products = torch.empty(2, columns * len(_FIRST))
         self._sums = torch.empty(3, rows * columns)
         self._marks = torch.empty(2, rows * columns, dtype=torch.bool)
 
-    def planes(self, faces: Tensor) -> Tensor:
-        """(N, C, H, W) uint8 → (N, 300): the products QQᵀ of :meth:`close`, those of the odd last."""
-        pictures = reduced(faces)
-        q = torch.linalg.qr(_tangents(pictures)).Q * _has_contrast(pictures)[:, :, None]
-        return (q @ q.mT)[:, self._a, self._b] * torch.where(self._a == self._b, 1.0, 2.0)
-
     def close(self, planes: Tensor, points: Tensor, keys: tuple[Tensor, Tensor], *, triangle: bool) -> Tensor:
-        """(K, 4) int64, as :func:`_candidates`, of (N, 300) planes, (M, 24) points and keys (N, 1) and (M,).
+        """(K, 4) int64, as :func:`_candidates`, of N :func:`tangent_planes`, M :func:`tangent_points` and keys.
 
         Args:
+            keys: (N, 1) and (M,).
             triangle: only pairs i < j.
         """
-        n, m, terms = len(planes), len(points), len(self._a)
+        n, m, terms = len(planes), len(points), len(_FIRST)
         products, factors = (memory[: m * terms].view(m, terms) for memory in self._products)
         total, sign, size = (memory[: n * m].view(n, m) for memory in self._sums)
         close, same = (memory[: n * m].view(n, m) for memory in self._marks)
-        torch.index_select(points, 1, self._a, out=products)
-        products *= torch.index_select(points, 1, self._b, out=factors)
-        torch.mm(planes[:, : self._even], products[:, : self._even].T, out=total)
-        torch.mm(planes[:, self._even :], products[:, self._even :].T, out=sign)
+        torch.index_select(points, 1, _FIRST, out=products)
+        products *= torch.index_select(points, 1, _SECOND, out=factors)
+        torch.mm(planes[:, :_EVEN], products[:, :_EVEN].T, out=total)
+        torch.mm(planes[:, _EVEN:], products[:, _EVEN:].T, out=sign)
         total += torch.abs(sign, out=size)
         torch.gt(total, _EXPLAINED, out=close)
         close |= torch.eq(*keys, out=same)
@@ -240,10 +230,25 @@ class _Blocks:
         return torch.stack([found // m, found % m, mirrored.long(), exact.long()], 1)
 
 
-def _points(faces: Tensor) -> Tensor:
-    """(N, C, H, W) uint8 → (N, 24): lowest frequencies of length 1; 0 where flat."""
+def tangent_planes(faces: Tensor) -> Tensor:
+    """(N, C, H, W) uint8 → (N, 300): the entries of QQᵀ, those that mirroring changes the sign of last.
+
+    The product with :func:`tangent_products` of another face is the tangent similarity |Qᵀb|².
+    """
+    pictures = reduced(faces)
+    q = torch.linalg.qr(_tangents(pictures)).Q * _has_contrast(pictures)[:, :, None]
+    return (q @ q.mT)[:, _FIRST, _SECOND] * torch.where(_FIRST == _SECOND, 1.0, 2.0)
+
+
+def tangent_points(faces: Tensor) -> Tensor:
+    """(N, C, H, W) uint8 → (N, 24): lowest frequencies b of length 1; 0 where flat."""
     pictures = reduced(faces)
     return F.normalize(_frequencies(pictures) * _has_contrast(pictures))
+
+
+def tangent_products(points: Tensor) -> Tensor:
+    """(N, 24) → (N, 300): the entries of bbᵀ, in the order of :func:`tangent_planes`."""
+    return points[:, _FIRST] * points[:, _SECOND]
 
 
 def _has_contrast(pictures: Tensor) -> Tensor:
@@ -258,15 +263,29 @@ def _frequencies(pictures: Tensor) -> Tensor:
 
 
 def _tangents(pictures: Tensor) -> Tensor:
-    """(N, 1, S, S) → (N, 24, 5): the face, and its derivatives by shift and by scale along x and y."""
+    """(N, 1, S, S) → (N, 24, 6): the face, and its derivatives by shift and scale along x and y and by rotation."""
     down, right = torch.gradient(pictures, dim=(2, 3))
     x = torch.linspace(-1, 1, SIDE)
-    return torch.stack([_frequencies(c) for c in (pictures, right, down, right * x, down * x[:, None])], 2)
+    y = x[:, None]
+    changes = (right, down, right * x, down * y, down * x - right * y)
+    return torch.stack([_frequencies(picture) for picture in (pictures, *changes)], 2)
 
 
 def _cosines(count: int, side: int) -> Tensor:
     """(count, side): the DCT's lowest frequencies."""
     return torch.cos(math.pi / side * torch.outer(torch.arange(count), torch.arange(side) + 0.5))
+
+
+def _order_of_products() -> tuple[Tensor, Tensor, int]:
+    """Both factors of each product of two frequencies, and how many of the products mirroring does not change."""
+    a, b = torch.triu_indices(_LOW**2 - 1, _LOW**2 - 1)
+    column = torch.arange(1, _LOW**2) % _LOW
+    odd = (column[a] + column[b]) % 2 == 1
+    order = odd.int().argsort(stable=True)
+    return a[order], b[order], int((~odd).sum())
+
+
+_FIRST, _SECOND, _EVEN = _order_of_products()
 
 
 def duplicate_groups(images: Tensor) -> Tensor:

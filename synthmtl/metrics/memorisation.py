@@ -1,7 +1,7 @@
 """Whether synthesized faces are copies of the faces that the generator learned from.
 
 Two ways of looking: distances in features, judged by how far real faces are from each other (authenticity), and
-pixels, judged by how well a real face, mirrored or cropped if need be, lies on the synthesized one (copies).
+pixels, judged by how well a real face, mirrored, cropped or turned if need be, lies on the synthesized one (copies).
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthmtl.data.alignment import best_match, reduced, unit, windows
+from synthmtl.data.alignment import WHOLE, best_match, reduced, unit, windows
 from synthmtl.data.duplicates import MIN_CORRELATION, MIN_MATCH, near_duplicates, perceptual_hash
 from synthmtl.errors import InputError
 from synthmtl.metrics.generation import nearest
@@ -18,13 +18,14 @@ from synthmtl.metrics.generation import nearest
 COPIES = ("exact", "near", "mirrored", "cropped")
 """How a copy was found, the first that holds: equal in every pixel; a look-alike in place
 (``MIN_CORRELATION``), as after another compression; equal or a look-alike once mirrored; one lies on a part of the
-other, mirrored or not (``MIN_MATCH``)."""
+other, mirrored or not, turned by up to 10° or not (``MIN_MATCH``)."""
 
 _EXACT, _NEAR, _MIRRORED, _CROPPED = range(len(COPIES))
 _THUMB = 16
 _TRIED = 3  # candidates for each synthesized face and orientation
 _CHUNK = 128
 _STEPS = 5  # of the search for a window
+_TURN = 0.12  # sine of the angle that is tried, 7°
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Copies:
     Attributes:
         kind: (M,) int64, index into :data:`COPIES`, -1 = no copy.
         row: (M,) int64, the real face that fits best, copied or not.
-        match: (M,) float, correlation of its pixels with the face, after mirroring and cropping.
+        match: (M,) float, correlation of its pixels with the face, after mirroring, cropping and turning.
     """
 
     kind: Tensor
@@ -141,16 +142,18 @@ def find_copies(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> Co
 def best_crop(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Row (M,) of the real face of which a part fits best, and the correlation (M,) of the gray pixels at 32×32.
 
-    The real faces that fit best as a whole or by one of nine windows of 90 % are moved and scaled, along each side by
-    itself (:func:`~synthmtl.data.alignment.best_match`).
+    The real faces that fit best as a whole, upright or turned by 7°, or by one of nine windows of 90 % are moved,
+    turned and scaled, along each side by itself (:func:`~synthmtl.data.alignment.best_match`).
 
     Args:
         real, faces: (N, C, H, W) and (M, C, H, W) uint8.
         own: (M,) int64, rows that do not count, -1 = all count.
     """
-    starts = torch.tensor([[0, 0, 1, 1]] + [[x, y, 0.9, 0.9] for x in (-0.1, 0, 0.1) for y in (-0.1, 0, 0.1)])
+    shifts = (-0.1, 0.0, 0.1)
+    parts = ((x, y, 0.9, 0.9, 0.0) for x in shifts for y in shifts)
+    starts = torch.tensor([WHOLE, (0, 0, 1, 1, -_TURN), (0, 0, 1, 1, _TURN), *parts])
     real, faces = reduced(real), reduced(faces)
-    bank = torch.stack([_thumbnails(windows(real, start.expand(len(real), 4))) for start in starts], 1)
+    bank = torch.stack([_thumbnails(windows(real, start.expand(len(real), -1))) for start in starts], 1)
     rows, matches = [torch.empty(0, dtype=torch.int64)], [torch.empty(0)]
     for start in range(0, len(faces), _CHUNK):
         part = faces[start : start + _CHUNK]

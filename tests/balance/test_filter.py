@@ -67,3 +67,21 @@ def test_faces_of_others_are_refused_in_any_brightness_and_mirrored(job):
     alone = FaceFilter(Meter(), calibration, references, Meter.classes)
     verdict = alone(brighter, references[60:64], fear, finite=finite, rows=torch.tensor([61, 60, 63, 62]))
     assert set(verdict.reason.tolist()) == {REASONS.index("copy")}
+
+
+def test_moved_views_of_others_are_refused_and_of_the_own_person_are_not(job):
+    references, calibration = smooth_faces(200), calibrate_judge(Meter(), bright_faces(job, [0], [0]))
+    subject = torch.arange(200) // 2
+    fear, finite = torch.ones(4, dtype=torch.int64), torch.ones(4, dtype=torch.bool)
+    moved = references[60:64].roll((1, -1), (2, 3))
+
+    def reasons(rows, subject=subject, **options):
+        judging = FaceFilter(Meter(), calibration, references, Meter.classes, subject=subject, **options)
+        verdict = judging(moved, references[rows], fear, finite=finite, rows=torch.tensor(rows))
+        return [None if r < 0 else REASONS[r] for r in verdict.reason.tolist()]
+
+    elsewhere = [0, 20, 100, 150]
+    assert reasons(elsewhere) == reasons(elsewhere, subject=None) == ["copy"] * 4
+    assert reasons([60, 61, 62, 63]) == reasons([61, 60, 63, 62]) == [None] * 4
+    assert reasons([60, 61, 62, 63], subject=None) == [None] * 4
+    assert reasons(elsewhere, max_match=1.0) == [None] * 4

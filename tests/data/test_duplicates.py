@@ -138,7 +138,7 @@ class Made(TorchDispatchMode):
 
 def test_all_blocks_are_compared_in_the_same_memory(with_copies):
     blocks = duplicates._Blocks(60, 60)
-    planes, points = blocks.planes(with_copies), duplicates._points(with_copies)
+    planes, points = duplicates.tangent_planes(with_copies), duplicates.tangent_points(with_copies)
     keys = exact_hash(with_copies)
     with Made() as made:
         for rows, columns in ((slice(60), slice(60)), (slice(60), slice(60, 70)), (slice(60, 70), slice(60, 70))):
@@ -258,6 +258,10 @@ def mirrored(image):
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
+def turned(image, degrees):
+    return image.rotate(degrees, Image.Resampling.BICUBIC)
+
+
 PLANTS = {
     "mirrored": mirrored,
     "JPEG 70": recompressed,
@@ -267,6 +271,8 @@ PLANTS = {
     "cropped all around": lambda image: cropped(image, 1, 1, 1, 1),
     "cropped at one side": lambda image: cropped(image, 1, 0, 0, 0),
     "mirrored, cropped at two sides": lambda image: cropped(mirrored(image), 0, 1, 1, 0),
+    "turned": lambda image: turned(image, 6),
+    "mirrored, turned": lambda image: turned(mirrored(image), -4),
     "darker": lambda image: image.point(lambda level: 0.9 * level),
     "brighter": lambda image: image.point(lambda level: 1.1 * level),
 }
@@ -287,8 +293,8 @@ def test_planted_copies_are_found_and_other_people_are_not(people, swapped):
     own = found.first == found.second
     assert int(own.sum()) >= 196  # 98 of 100
     assert len(found.second[~own].unique()) <= 1  # 0.5 of 100
-    turned = torch.tensor(["mirrored" in kind for kind in PLANTS])
-    assert torch.equal(found.mirrored[own], turned[found.first[own] % len(PLANTS)])
+    flipped = torch.tensor(["mirrored" in kind for kind in PLANTS])
+    assert torch.equal(found.mirrored[own], flipped[found.first[own] % len(PLANTS)])
     assert (found.match > MIN_MATCH).all()
 
 

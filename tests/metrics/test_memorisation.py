@@ -37,6 +37,10 @@ def cropped(image, i):
     return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=tuple(SIZE * np.concatenate([low, high])))
 
 
+def turned(image, i, degrees=10):
+    return image.rotate(degrees * (-1) ** i, Image.Resampling.BICUBIC)
+
+
 def brighter(image, i):
     return image.point(lambda level: 0.8 * level + 30)
 
@@ -51,6 +55,9 @@ def brighter(image, i):
         ("mirrored", lambda images: each(images.flip(-1), recompressed)),
         ("cropped", lambda images: each(images, cropped)),
         ("cropped", lambda images: each(images, cropped).flip(-1)),
+        ("cropped", lambda images: each(images, turned)),
+        ("cropped", lambda images: each(each(images, turned).flip(-1), brighter)),
+        ("cropped", lambda images: each(each(images, lambda image, i: turned(image, i, 4)), cropped)),
     ],
 )
 def test_planted_copies_are_found(real, kind, plant):
