@@ -27,12 +27,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synthmtl.balance import dilution
-from synthmtl.balance.scored import homes_of, sources_of
 from synthmtl.cli import say_errors_in_one_line
 from synthmtl.commands.options import recipe_options, recipe_parser
 from synthmtl.data import FaceTable
 from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.data.load import SPLITS, Splits, read_tables
+from synthmtl.data.provenance import homes_of, sources_of
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import RecognitionStream

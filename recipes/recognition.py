@@ -98,6 +98,8 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
         channels=options.channels,
         on_bad=options.on_bad_image,
         format=options.format,
+        every=options.every,
+        peaks=options.peaks,
         ferplus=options.ferplus,
         ferplus_rule=options.ferplus_rule,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def calibrate_judge(
     quantile: float = 0.2,
     mistaken_at_most: float | None = None,
     min_faces: int = 5,
+    wanted: Sequence[str] = (),
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> JudgeCalibration:
@@ -92,13 +94,15 @@ def calibrate_judge(
     Args:
         judge: network with ``classes`` and ``recognize(images) -> (B, K)``; it must not have taken part in the
             generator's training, or it agrees with whatever pleases it.
-        validation: labelled faces; synthesized ones are left out.
+        validation: labelled faces; synthesized ones are left out. Those of classes that the judge does not know are
+            faces of other classes to each that it knows.
         quantile: share of real faces of each class that would be rejected, in [0, 1).
         mistaken_at_most: share of real faces of the other classes that may pass as a class, in [0, 1]; None = any.
         min_faces: fewest faces from which a threshold is estimated.
+        wanted: classes whose faces will be judged, which the judge has to know.
 
     Raises:
-        InputError: if there is no usable face, a class is unknown to the judge, or a share is out of range.
+        InputError: if there is no usable face, a wanted class is unknown to the judge, or a share is out of range.
     """
     if not 0 <= quantile < 1:
         raise InputError(f"quantile must lie in [0, 1), not {quantile}")
@@ -108,16 +112,20 @@ def calibrate_judge(
     if not usable.any():
         raise InputError("cannot calibrate the judge: the validation split has no real labelled face")
     real = validation.select(usable)
-    classes, index = judge_classes(judge), judge_columns(judge, real.classes)
+    judge_columns(judge, tuple(wanted))
+    classes, index = judge_classes(judge), judge_columns(judge, real.classes, wanted=())
     target = index[real.expression]
+    known = target >= 0
+    if not known.any():
+        raise InputError(f"cannot calibrate the judge: no real validation face shows any of {', '.join(classes)}")
     probabilities = judge_probabilities(judge, real.images, batch_size=batch_size, device=device)
     own = probabilities[torch.arange(len(real)), target]
-    count = torch.bincount(target, minlength=len(classes))
+    count = torch.bincount(target[known], minlength=len(classes))
     enough = count >= min_faces
     thresholds = torch.zeros(len(classes))
     for k in torch.where(enough)[0].tolist():
         thresholds[k] = torch.quantile(own[target == k], quantile)
-    thresholds[~enough] = thresholds[enough].min() if enough.any() else torch.quantile(own, quantile)
+    thresholds[~enough] = thresholds[enough].min() if enough.any() else torch.quantile(own[known], quantile)
     mistaken = torch.zeros(len(classes))
     for k in range(len(classes)):
         others = probabilities[target != k, k]
@@ -141,17 +149,22 @@ def calibrate_judge(
     )
 
 
-def judge_columns(judge: nn.Module, classes: tuple[str, ...]) -> Tensor:
-    """(K,) int64: the judge's output for each of ``classes``.
+def judge_columns(judge: nn.Module, classes: tuple[str, ...], wanted: Sequence[str] | None = None) -> Tensor:
+    """(K,) int64: the judge's output for each of ``classes``; -1 for those that it neither knows nor has to.
+
+    Args:
+        judge: its ``classes`` are those that it knows.
+        classes: K expressions.
+        wanted: those of them that it has to know; None = all.
 
     Raises:
         InputError: if the judge does not know one of them.
     """
-    known = judge_classes(judge)
-    missing = [name for name in classes if name not in known]
+    known, needed = judge_classes(judge), classes if wanted is None else wanted
+    missing = [name for name in classes if name in needed and name not in known]
     if missing:
-        raise InputError(f"the judge does not know {missing[0]}: train it on {', '.join(classes)}")
-    return torch.tensor([known.index(name) for name in classes], dtype=torch.int64)
+        raise InputError(f"the judge does not know {missing[0]}: train it on {', '.join(needed)}")
+    return torch.tensor([known.index(name) if name in known else -1 for name in classes], dtype=torch.int64)
 
 
 def kept_calibration(

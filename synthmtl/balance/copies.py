@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from synthmtl.data.alignment import best_match, reduced
 from synthmtl.data.duplicates import tangent_planes, tangent_points, tangent_products
+from synthmtl.data.surround import pixels_that_count
 
 _SIDE = 8
 _BLOCK = 8192  # training faces compared at once: memory stays small, however many there are
@@ -41,7 +42,8 @@ class TrainingFaces:
             thumbnails = _thumbnails(images[start : start + _PART].to(device))
             self.points[start : start + _PART, :-1] = thumbnails
             self.points[start : start + _PART, -1] = thumbnails.square().sum(1) / 2
-        self.frequencies = torch.cat([tangent_points(part) for part in images.split(_PART)]).to(device)
+        self.counts = pixels_that_count(images)
+        self.frequencies = torch.cat([tangent_points(part, self.counts) for part in images.split(_PART)]).to(device)
 
     def distance(self, faces: Tensor, sources: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """How near B faces come to the training faces.
@@ -63,7 +65,7 @@ class TrainingFaces:
         near = _best(wanted, self.points)
         left_out = None if sources is None else self._same_person(sources.repeat(2))
         alike = _best(_directions(torch.cat([own, mirrored])), self.points, _shapes, left_out)
-        correlation = _correlation(torch.cat([faces, turned]), self.images[alike], alike).view(2, -1).amax(0)
+        correlation = self._in_place(torch.cat([faces, turned]), alike).view(2, -1).amax(0)
         return mean_difference(faces, self.images[near]), correlation
 
     def match(self, faces: Tensor, sources: Tensor | None = None) -> Tensor:
@@ -83,7 +85,7 @@ class TrainingFaces:
         """
         both, sources = _both_ways(faces), None if sources is None else sources.repeat(2)
         left_out = None if sources is None else self._same_person(sources)
-        row = _best(tangent_planes(both).to(self.device), self.frequencies, tangent_products, left_out)
+        row = _best(tangent_planes(both, self.counts).to(self.device), self.frequencies, tangent_products, left_out)
         match = torch.full((len(both),), -1.0)
         there = torch.where(row >= 0)[0]
         match[there] = self._laid(row[there], both[there])
@@ -96,7 +98,17 @@ class TrainingFaces:
     def _laid(self, rows: Tensor, faces: Tensor) -> Tensor:
         """Correlation (P,) of faces (P, C, H, W) with these rows of the training faces, laid over each other."""
         pairs = zip(rows.split(_LAID), faces.split(_LAID), strict=True)
-        return torch.cat([best_match(reduced(self.images[i]), reduced(face), steps=_STEPS) for i, face in pairs])
+        return torch.cat(
+            [best_match(reduced(self.images[i]), reduced(face), steps=_STEPS, counts=self.counts) for i, face in pairs]
+        )
+
+    def _in_place(self, faces: Tensor, rows: Tensor) -> Tensor:
+        """Correlation (P,) of faces (P, C, H, W) with these rows, by what counts of them; -1 where there is no row."""
+        known = self.images[rows]
+        if self.counts is not None:
+            counts = F.interpolate(self.counts[None, None].float(), size=list(faces.shape[2:]))[0, 0] > 0
+            faces, known = faces[..., counts], known[..., counts]
+        return _correlation(faces, known, rows)
 
     def _same_person(self, sources: Tensor) -> tuple[Tensor, Tensor]:
         """Places (P,) in ``sources`` and rows (P,) of all training faces of the same person."""

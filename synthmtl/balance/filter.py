@@ -1,5 +1,6 @@
 """Which synthesized faces are good enough, by a recognizer that did not train with the generator."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,6 +33,8 @@ class FaceFilter:
         calibration: of this judge.
         references: (N, C, H, W) uint8, the training faces.
         classes: expressions that targets index.
+        wanted: those of them that targets may be, which the judge has to know; None = all. No face of another one that
+            it does not know is kept.
         subject: (N,) int64, whom the training faces show; None = unknown.
         min_change: least mean |edited − source|, as a share of the pixel range. Below it the face shows the source's
             expression under another name.
@@ -51,6 +54,7 @@ class FaceFilter:
         references: Tensor,
         classes: tuple[str, ...],
         *,
+        wanted: Sequence[str] | None = None,
         subject: Tensor | None = None,
         min_change: float = 0.002,
         min_distance: float = 0.004,
@@ -61,8 +65,8 @@ class FaceFilter:
         if calibration.classes != judge_classes(judge):
             raise InputError("the calibration is of a judge with other classes: calibrate this judge")
         self.judge, self.device = judge.to(device), device
-        self.columns = judge_columns(judge, classes)
-        self.thresholds = calibration.thresholds[self.columns]
+        self.columns = judge_columns(judge, classes, wanted)
+        self.thresholds = torch.where(self.columns < 0, torch.inf, calibration.thresholds[self.columns])
         self.min_change, self.min_distance = min_change, min_distance
         self.max_correlation, self.max_match = max_correlation, max_match
         self.references = TrainingFaces(references, subject, device=device)

@@ -3,12 +3,10 @@
 import contextlib
 import io
 import json
-import os
-import posixpath
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -16,14 +14,14 @@ from torch import Tensor
 
 from synthmtl.data.images import IMAGE_SUFFIXES
 from synthmtl.data.load import read_tables
+from synthmtl.data.provenance import photographs_of, sources_of
 from synthmtl.data.readers.hugging_face import is_hugging_face, some_pictures
-from synthmtl.data.readers.image_folder import ALL, SPLITS, canonical_split, contact_sheets
-from synthmtl.data.readers.metadata import SOURCE_KEY
+from synthmtl.data.readers.image_folder import ALL, SPLITS, contact_sheets
 from synthmtl.data.readers.webdataset import Archives, is_webdataset
 from synthmtl.data.sources import Source
-from synthmtl.data.table import FaceTable, attribute_words
+from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
-from synthmtl.labels import canonical_expression, ordered_classes
+from synthmtl.labels import ordered_classes
 
 MAX_SIZE = 256
 """Larger faces are read at so many pixels a side."""
@@ -155,44 +153,6 @@ def _kind(table: FaceTable, synthetic: bool, path: str | Path, notes: list[str])
     return kept
 
 
-def sources_of(table: FaceTable) -> list[str | None]:
-    """``source_file`` (N) of each face of a table that was read from a data set, where it has one."""
-    return attribute_words(table, SOURCE_KEY) if SOURCE_KEY in table.attributes else [None] * len(table)
-
-
-def photographs_of(sources: Sequence[str | None], tables: Sequence[FaceTable]) -> tuple[Tensor, Tensor, Tensor]:
-    """The photograph that each of M sources names.
-
-    It goes by its file and, in a balanced set, by its own ``source_file``. What is found by neither goes by its place
-    within the data set, whose folder may have another name by now.
-
-    Returns:
-        (M,) int64, the number of the table that holds it, and its row there; both -1 = none or many. (M,) bool, whether
-        it was found by its place only.
-    """
-    where, files, own = [(-1, -1)], [], []
-    for number, table in enumerate(tables):
-        called = sources_of(table)
-        for row in torch.where(~table.synthetic)[0].tolist():
-            where.append((number, row))
-            files.append(table.files[row])
-            own.append(called[row])
-    found, by_file = torch.full((len(sources),), -1), torch.zeros(len(sources), dtype=torch.bool)
-    for match in (match_files, match_places):
-        for names in (files, own):
-            left = [None if known else name for name, known in zip(sources, (found >= 0).tolist(), strict=True)]
-            if any(left):  # most often the files say it all
-                found = torch.maximum(found, match(names, left))
-        by_file = found >= 0 if match is match_files else by_file
-    number, row = torch.tensor(where)[found + 1].T
-    return number, row, (found >= 0) & ~by_file
-
-
-def homes_of(sources: Sequence[str | None], tables: Sequence[FaceTable]) -> Tensor:
-    """(M,) int64, the number of the table that holds the photograph which each source names; -1 = none or many."""
-    return photographs_of(sources, tables)[0]
-
-
 def _source_notes(sources: Sequence[str | None], rows: Tensor, by_place: Tensor) -> list[str]:
     """What the reader of a card must know about where the synthesized faces come from."""
     named, known, notes = sum(map(bool, sources)), int((rows >= 0).sum()), []
@@ -202,69 +162,6 @@ def _source_notes(sources: Sequence[str | None], rows: Tensor, by_place: Tensor)
         lost = f"{named - known} of {named} faces are edits of photographs that are not among the real faces"
         notes.append(f"{lost}: whose subject they kept is unknown")
     return notes
-
-
-def match_files(files: Sequence[str | None], wanted: Sequence[str | None]) -> Tensor:
-    """(M,) int64, the one of ``files`` that ends in each wanted name, whole parts of the path only; -1 = none or many.
-
-    Names of sources are stored without the folders above the data set.
-    """
-    return _match([_parts(file) for file in files], wanted, _ends)
-
-
-def match_places(files: Sequence[str | None], wanted: Sequence[str | None]) -> Tensor:
-    """(M,) int64, the one of ``files`` whose place within its data set each wanted name ends in; -1 = none or many.
-
-    So faces of a folder that was renamed are found, for ``FACES/fear/1.png`` ends in the place of
-    ``renamed/fear/1.png``. A name never loses a split: ``train/fear/1.png`` is not the ``fear/1.png`` of another set.
-    """
-
-    def holds(place: tuple[str, ...], name: tuple[str, ...]) -> bool:
-        above = name[: -len(place)]
-        return name[-len(place) :] == place and not (above and canonical_split(above[-1]))
-
-    return _match(_places(files), wanted, holds)
-
-
-def _match(
-    files: Sequence[tuple[str, ...]],
-    wanted: Sequence[str | None],
-    fits: Callable[[tuple[str, ...], tuple[str, ...]], bool],
-) -> Tensor:
-    """(M,) int64, the one file whose parts fit those of each wanted name; -1 = none or many."""
-    by_name: dict[str, list[int]] = {}
-    for row, parts in enumerate(files):
-        if parts:
-            by_name.setdefault(parts[-1], []).append(row)
-    rows = []
-    for name in wanted:
-        parts = _parts(name)
-        same = [row for row in by_name.get(parts[-1], []) if fits(files[row], parts)] if parts else []
-        rows.append(same[0] if len(same) == 1 else -1)
-    return torch.tensor(rows, dtype=torch.int64)
-
-
-def _parts(file: str | None) -> tuple[str, ...]:
-    """The parts of a path, without those that lead out of the folder which a relative one starts from."""
-    parts = PurePosixPath(posixpath.normpath(file)).parts if file else ()
-    return parts[sum(part == ".." for part in parts) :]
-
-
-def _ends(have: tuple[str, ...], parts: tuple[str, ...]) -> bool:
-    common = min(len(have), len(parts))
-    return have[-common:] == parts[-common:]
-
-
-def _places(files: Sequence[str | None]) -> list[tuple[str, ...]]:
-    """The parts of each file below the folder of the data set, which all of them are in.
-
-    A folder of one split or one expression is none of a data set's.
-    """
-    parts = [_parts(file) for file in files]
-    above = os.path.commonprefix([file[:-1] for file in parts if file])  # of tuples, so whole parts
-    while above and (canonical_split(above[-1]) or canonical_expression(above[-1])):
-        above = above[:-1]
-    return [file[len(above) :] for file in parts]
 
 
 def _filtered_by(path: str | Path) -> str | None:

@@ -119,7 +119,8 @@ def synthesize_balancing_set(
 
     Args:
         generator: the trained network; its classes are the table's.
-        judge: recognizer that did not train with the generator; None without ``filter``.
+        judge: recognizer that did not train with the generator, and knows the expressions that the plan asks for; None
+            without ``filter``.
         table: the training faces, real ones to edit among them.
         plan: a plan for this table, or a strategy from which ``sources``, ``max_uses``, ``match`` and ``seed`` make
             one.
@@ -180,7 +181,14 @@ def synthesize_balancing_set(
     judging: Callable[..., Verdict] = no_filter
     if judge is not None and calibration is not None:
         judging = FaceFilter(
-            judge, calibration, table.images, table.classes, subject=table.subject, device=device, **limits
+            judge,
+            calibration,
+            table.images,
+            table.classes,
+            wanted=[name for name, count in plan.requested.items() if count],
+            subject=table.subject,
+            device=device,
+            **limits,
         )
     store = ChunkStore(directory, identity, rank=rank) if directory is not None else None
     origin = Origin(table, plan, fill, identity, batch_size, targets)

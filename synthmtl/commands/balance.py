@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from synthmtl.commands.in_the_run import load_as_in_the_run
 from synthmtl.commands.options import add_out_options
 from synthmtl.commands.shared import (
     DATA_HELP,
     add_bad_image_option,
     add_sampling_options,
-    as_in_the_run,
     load_generator,
     settings,
 )
@@ -93,7 +93,6 @@ def run_balance(options: Namespace) -> None:
     )
     from synthmtl.balance.formats import FaceFiles
     from synthmtl.balance.synthesize import check_parts, check_plan
-    from synthmtl.data.load import load_splits
     from synthmtl.experiment import check_out, claim, describe_data, open_out
     from synthmtl.models.inference import load_network
     from synthmtl.training import build_accelerator, check_same_data
@@ -110,10 +109,11 @@ def run_balance(options: Namespace) -> None:
         if not path.is_dir():
             raise InputError(f"{path}: no judge there; give --judge, a recognizer that did not train with the model")
         judge = load_network(path)
-    splits = load_splits(
-        options.data, image_size=generator.config.image_size, channels=generator.config.image_channels,
-        classes=generator.classes, every_class=False, on_bad=options.on_bad_image, on_leak=options.on_leak,
-        **as_in_the_run(options),
+    # Edits are made of training faces, and judged by validation faces that taught neither generator nor judge.
+    splits = load_as_in_the_run(
+        options, ["train", "validation"], on_leak=options.on_leak, image_size=generator.config.image_size,
+        channels=generator.config.image_channels, classes=generator.classes, every_class=False,
+        on_bad=options.on_bad_image,
     )  # fmt: skip
     check_same_data(accelerator, splits.tables())
     table = splits.train
@@ -131,7 +131,8 @@ def run_balance(options: Namespace) -> None:
     calibration = None
     if judge is not None:
         how = {"quantile": options.quantile, "mistaken_at_most": options.mistaken_at_most}
-        calibration = calibrate_judge(judge, splits.validation, **how, device=device)
+        wanted = [name for name, count in plan.requested.items() if count]
+        calibration = calibrate_judge(judge, splits.validation, **how, wanted=wanted, device=device)
         _tell_of_borrowed(plan, calibration)
     data = describe_data(splits.tables())
     del splits  # the faces to evaluate on need not wait in memory

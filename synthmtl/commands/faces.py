@@ -53,6 +53,8 @@ def configure_inspect(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
     parser.add_argument("data", type=str, metavar="DATA", help=DATA_HELP)
     parser.add_argument("--format", type=str, help=f"layout on disk: {', '.join(FORMATS)}; detected by default")
+    parser.add_argument("--every", type=int, default=1, help="look only at each EVERY-th frame of a video")
+    parser.add_argument("--peaks", type=int, default=1, help="frames of a sequence of CK+ that carry its expression")
     add_json_option(parser)
 
 
@@ -60,7 +62,7 @@ def run_inspect(options: Namespace) -> None:
     """Print what a data set holds."""
     from synthmtl.data.inspection import format_inspection, inspect_data
 
-    report = inspect_data(options.data, format=options.format)
+    report = inspect_data(options.data, format=options.format, every=options.every, peaks=options.peaks)
     found = {title: len(report[key]) for key, title in _FINDINGS.items() if report[key]}
     said = ", ".join(f"{title} {count}" for title, count in found.items()) or "nothing that stands in the way"
     tell(options, report, format_inspection(report).rstrip(), "", f"{options.data}: {report['faces']} faces; {said}")

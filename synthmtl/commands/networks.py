@@ -9,12 +9,12 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from synthmtl.commands.in_the_run import as_in_the_run, load_as_in_the_run, note_changes
 from synthmtl.commands.options import add_out_options
 from synthmtl.commands.shared import (
     DATA_HELP,
     add_bad_image_option,
     add_sampling_options,
-    as_in_the_run,
     default_device,
     load_generator,
     readable_faces,
@@ -49,7 +49,7 @@ def configure_evaluate(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def run_evaluate(options: Namespace) -> None:
     """Score a network on one split, into a JSON file."""
-    from synthmtl.data.load import load_splits, read_tables
+    from synthmtl.data.load import read_tables
     from synthmtl.experiment import check_file, write_json
     from synthmtl.metrics import bootstrap_intervals, recognition_metrics
     from synthmtl.models.inference import load_network, predict_table
@@ -62,20 +62,22 @@ def run_evaluate(options: Namespace) -> None:
         "image_size": model.config.image_size, "channels": model.config.image_channels, "classes": model.classes,
         "on_bad": options.on_bad_image,
     }  # fmt: skip
-    run = as_in_the_run(options)
-    seed = run.pop("split_seed", 0) if options.split_seed is None else options.split_seed
-    wanted |= {name: value for name, value in run.items() if name != "split_seed"}
+    reading = {name: value for name, value in as_in_the_run(options).items() if name != "split_seed"}
     # A split that is there needs no other one beside it, and none every class of the network. But what the run held
     # out, for lack of other splits, was held out of the training faces.
-    tables = read_tables(options.data, **wanted)
+    tables = read_tables(options.data, **wanted, **reading)
     whole = options.split != "train" or {"validation", "test"} <= tables.keys()
     table, notes = tables.get(options.split) if whole else None, []
     del tables  # the faces of other splits need not wait in memory
     if table is None:
-        splits = load_splits(options.data, split_seed=seed, every_class=False, **wanted)
+        splits = load_as_in_the_run(
+            options, [options.split], split_seed=options.split_seed, every_class=False, **wanted
+        )  # fmt: skip
         table, notes = getattr(splits, options.split), splits.notes
     elif options.split != "train":
         table = table.select(~table.synthetic)
+        if options.split == "test":  # a run's validation may lack what its test shows, too
+            notes = note_changes(options, "test", table.with_classes(model.classes))
     table = table.with_classes(model.classes)
     device = default_device()
     probabilities = predict_table(model.to(device), table, device=device)
@@ -179,13 +181,14 @@ def run_synthesize(options: Namespace) -> None:
 
 
 def _save(face: Any, file: Path, source: str | None) -> None:
-    """Write a face (C, H, W) uint8 as PNG, which says of which source it was made; None = it has none."""
+    """Write a face (C, H, W) uint8 as PNG, which says that it was made, and of which source; None = it has none."""
     from PIL.PngImagePlugin import PngInfo
     from torchvision.transforms.functional import to_pil_image
 
     from synthmtl.files import replacing
 
     text = PngInfo()
+    text.add_text("synthetic", "true")  # as balance marks its faces: in a folder of data it is taken for no photograph
     if source is not None:
         text.add_text(_SOURCE, source)
     with replacing(file) as partial:

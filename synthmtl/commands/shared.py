@@ -1,8 +1,7 @@
 """What several commands share: the way in for data, networks and devices."""
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,30 +56,6 @@ def load_generator(options: Namespace) -> tuple[Any, Any]:
     if not 0 <= options.spread < math.inf:
         raise InputError(f"--spread is {options.spread}: give a finite number from 0 up")
     return generator, sampling
-
-
-def as_in_the_run(options: Namespace) -> dict[str, Any]:
-    """How the run around ``--model`` split its faces, so that what it held out is held out here, too; and how it read
-    them, if ``--data`` is the same data.
-
-    Raises:
-        InputError: if the run's options are damaged.
-    """
-    model = Path(options.model).resolve()
-    file = next((file for folder in (model, *model.parents[:3]) if (file := folder / "options.json").is_file()), None)
-    try:
-        told = json.loads(file.read_text(encoding="utf-8")) if file else {}
-        faces, sources = told.get("faces") or {}, told.get("data")
-        sources = sources.values() if isinstance(sources, Mapping) else ()  # of a recipe; one folder of a command
-        faces = next((each for each in (faces, *sources) if _is_of(each, options.data)), faces)
-    except (ValueError, AttributeError):
-        raise InputError(f"{file}: damaged; restore it, or delete it to read the data by the defaults") from None
-    names = ("split_seed", "format", "ferplus", "ferplus_rule") if _is_of(faces, options.data) else ("split_seed",)
-    return {name: faces[name] for name in names if name in faces}
-
-
-def _is_of(faces: Mapping[str, Any], data: str) -> bool:
-    return faces.get("path") is not None and Path(faces["path"]).resolve() == Path(data).resolve()
 
 
 def readable_faces(files: Sequence[str], model: Any) -> Iterator[tuple[int, str, Any]]:

@@ -25,9 +25,14 @@ def reduced(images: Tensor, side: int = SIDE) -> Tensor:
     return F.interpolate(gray, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
-def center(pictures: Tensor) -> Tensor:
-    """Pictures (..., S, S) without their margin."""
-    return pictures[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+def center(pictures: Tensor, counts: Tensor | None = None) -> Tensor:
+    """Pictures (..., S, S) without their margin, (..., S - 4, S - 4).
+
+    Args:
+        counts: (S, S) bool, the P pixels that count (:func:`~synthmtl.data.surround.pixels_that_count`); the result
+            is (..., P) then. None = all inside the margin.
+    """
+    return pictures[..., MARGIN:-MARGIN, MARGIN:-MARGIN] if counts is None else pictures[..., counts]
 
 
 def unit(pictures: Tensor) -> Tensor:
@@ -53,7 +58,9 @@ def windows(pictures: Tensor, window: Tensor) -> Tensor:
     return F.grid_sample(pictures, grid, mode="bicubic", padding_mode="border", align_corners=False)
 
 
-def best_match(first: Tensor, second: Tensor, window: Tensor | None = None, *, steps: int = 3) -> Tensor:
+def best_match(
+    first: Tensor, second: Tensor, window: Tensor | None = None, *, steps: int = 3, counts: Tensor | None = None
+) -> Tensor:
     r"""Highest correlation of ``second`` with a part of ``first``, by a search of the part.
 
     Gauss-Newton steps on |g · first(A x + t) + b − second(x)|² in gain g, offset b and the window's shift t, half sides
@@ -66,33 +73,34 @@ def best_match(first: Tensor, second: Tensor, window: Tensor | None = None, *, s
         window: (N, 5) where to start, as for :func:`windows`; None = the whole. Half sides may exceed 1 on the way,
             so that it does not matter which of two pictures was cropped.
         steps: of the search; 0 = the correlation at the start.
+        counts: as for :func:`center`, pixels of ``second``.
 
     Returns:
-        (N,) correlation of the pixels inside the margin at the best step, less 0.005 where the part is turned by 2° or
+        (N,) correlation of the pixels that count at the best step, less 0.005 where the part is turned by 2° or
         more (between 0.6° and that, in proportion); 0 where one is flat.
     """
     if not len(first):
         return torch.empty(0)
     window = torch.tensor(WHOLE).expand(len(first), -1) if window is None else window
-    target = unit(center(second))
+    target = unit(center(second, counts))
     part = windows(first, window)[:, 0]
-    best = _fit(part, target, window)
+    best = _fit(part, target, window, counts)
     for _ in range(steps):
-        slopes = _centered(torch.stack([part, *_slopes(part, window)], 1)).mT
+        slopes = _centered(torch.stack([part, *_slopes(part, window)], 1), counts).mT
         normal = slopes.mT @ slopes
         ridge = 1e-4 * torch.diagonal(normal, dim1=1, dim2=2) + 1e-6
         change = torch.linalg.solve(normal + torch.diag_embed(ridge), slopes.mT @ target[:, :, None])[:, :, 0]
         gain = change[:, :1].clamp(min=1e-6)
         window = window + (change[:, 1:] / gain).clamp(-_FARTHEST, _FARTHEST)
         part = windows(first, window)[:, 0]
-        best = torch.maximum(best, _fit(part, target, window))
+        best = torch.maximum(best, _fit(part, target, window, counts))
     return best
 
 
-def _fit(part: Tensor, target: Tensor, window: Tensor) -> Tensor:
+def _fit(part: Tensor, target: Tensor, window: Tensor, counts: Tensor | None) -> Tensor:
     """Correlation (N,) of parts with unit targets, less what their turn costs."""
     turned = ((window[:, 4].abs() - _UPRIGHT) / (_TURNED - _UPRIGHT)).clamp(0, 1)
-    return (unit(center(part)) * target).sum(1) - _TURN_COSTS * turned
+    return (unit(center(part, counts)) * target).sum(1) - _TURN_COSTS * turned
 
 
 def _slopes(part: Tensor, window: Tensor) -> tuple[Tensor, ...]:
@@ -108,7 +116,7 @@ def _slopes(part: Tensor, window: Tensor) -> tuple[Tensor, ...]:
     return right, down, right * x, down * y, down * x - right * y
 
 
-def _centered(pictures: Tensor) -> Tensor:
-    """Pictures (N, K, S, S) without their margin and mean, (N, K, pixels)."""
-    flat = center(pictures).flatten(2)
+def _centered(pictures: Tensor, counts: Tensor | None) -> Tensor:
+    """What counts of pictures (N, K, S, S) without its mean, (N, K, pixels)."""
+    flat = center(pictures, counts).flatten(2)
     return flat - flat.mean(2, keepdim=True)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from synthmtl.data.alignment import MARGIN, SIDE, best_match, center, reduced, unit
 from synthmtl.data.storage import FaceRows
+from synthmtl.data.surround import pixels_that_count
 from synthmtl.progress import shown
 
 MIN_MATCH = 0.98
@@ -102,7 +103,8 @@ def near_duplicates(
         first: (N, C, H, W) uint8.
         second: (M, C, H, W) uint8 of the same size; None = pairs i < j within ``first``.
         min_match: pixels of a pair correlate above it, once one lies on the other. Faces with less than one gray
-            level of contrast are paired only when they are identical.
+            level of contrast are paired only when they are identical. What all faces have around them, such as a
+            mask, does not count (:mod:`~synthmtl.data.surround`).
     """
     none = torch.empty(0, dtype=torch.int64)
     parts = [Duplicates(none, none, none.bool(), none.bool(), none.float(), none.float())]
@@ -129,13 +131,14 @@ def confirmed_pairs(
             identical faces are paired in any case. None = all.
     """
     keys = [exact_hash(images) for images in (first, first if second is None else second)]
-    for candidates in _batches(_candidates(first, second, keys), wanted):
+    counts = pixels_that_count(first, second)
+    for candidates in _batches(_candidates(first, second, keys, counts), wanted):
         i, j, mirrored, exact = candidates[:, 0], candidates[:, 1], candidates[:, 2] == 1, candidates[:, 3] == 1
         others = reduced((first if second is None else second)[j])
         others = torch.where(mirrored[:, None, None, None], others.flip(-1), others)
         faces = reduced(first[i])
-        match = torch.where(exact, 1.0, best_match(faces, others))
-        correlation = torch.where(exact, 1.0, best_match(faces, others, steps=0))
+        match = torch.where(exact, 1.0, best_match(faces, others, counts=counts))
+        correlation = torch.where(exact, 1.0, best_match(faces, others, steps=0, counts=counts))
         keep = exact | (match > min_match)
         if keep.any():
             found = (i, j, exact, mirrored & ~exact, correlation, match)
@@ -162,19 +165,21 @@ def _batches(parts: Iterable[Tensor], wanted: Wanted | None) -> Iterator[Tensor]
         yield waiting
 
 
-def _candidates(first: Tensor | FaceRows, second: Tensor | FaceRows | None, keys: list[Tensor]) -> Iterator[Tensor]:
+def _candidates(
+    first: Tensor | FaceRows, second: Tensor | FaceRows | None, keys: list[Tensor], counts: Tensor | None
+) -> Iterator[Tensor]:
     """Pairs that may show the same picture, (K, 4) int64 at a time: i, j, 1 where mirrored, 1 where equal by keys."""
     others = first if second is None else second
     if not (len(first) and len(others)):
         return
     points = torch.empty(len(others), _LOW**2 - 1)
     for part, faces in zip(points.split(_PICTURES), others.split(_PICTURES), strict=True):
-        part[:] = tangent_points(faces)
+        part[:] = tangent_points(faces, counts)
     blocks = _Blocks(min(_CHUNK, len(first)), min(_CHUNK, len(others)))
     chunks = shown(first.split(_CHUNK), "comparing pictures", unit="face", total=len(first), count=len)
     for chunk, faces in enumerate(chunks):
         start = chunk * _CHUNK
-        planes = torch.cat([tangent_planes(part) for part in faces.split(_PICTURES)])
+        planes = torch.cat([tangent_planes(part, counts) for part in faces.split(_PICTURES)])
         for offset in range(start if second is None else 0, len(points), _CHUNK):  # no column before the chunk's own
             rows, columns = slice(start, start + _CHUNK), slice(offset, offset + _CHUNK)
             same = keys[0][rows, None], keys[1][columns]
@@ -230,20 +235,21 @@ class _Blocks:
         return torch.stack([found // m, found % m, mirrored.long(), exact.long()], 1)
 
 
-def tangent_planes(faces: Tensor) -> Tensor:
+def tangent_planes(faces: Tensor, counts: Tensor | None = None) -> Tensor:
     """(N, C, H, W) uint8 → (N, 300): the entries of QQᵀ, those that mirroring changes the sign of last.
 
-    The product with :func:`tangent_products` of another face is the tangent similarity |Qᵀb|².
+    The product with :func:`tangent_products` of another face is the tangent similarity |Qᵀb|², by the pixels that count
+    (:func:`~synthmtl.data.alignment.center`).
     """
     pictures = reduced(faces)
-    q = torch.linalg.qr(_tangents(pictures)).Q * _has_contrast(pictures)[:, :, None]
+    q = torch.linalg.qr(_tangents(pictures, counts)).Q * _has_contrast(pictures, counts)[:, :, None]
     return (q @ q.mT)[:, _FIRST, _SECOND] * torch.where(_FIRST == _SECOND, 1.0, 2.0)
 
 
-def tangent_points(faces: Tensor) -> Tensor:
+def tangent_points(faces: Tensor, counts: Tensor | None = None) -> Tensor:
     """(N, C, H, W) uint8 → (N, 24): lowest frequencies b of length 1; 0 where flat."""
     pictures = reduced(faces)
-    return F.normalize(_frequencies(pictures) * _has_contrast(pictures))
+    return F.normalize(_frequencies(pictures, counts) * _has_contrast(pictures, counts))
 
 
 def tangent_products(points: Tensor) -> Tensor:
@@ -251,24 +257,26 @@ def tangent_products(points: Tensor) -> Tensor:
     return points[:, _FIRST] * points[:, _SECOND]
 
 
-def _has_contrast(pictures: Tensor) -> Tensor:
+def _has_contrast(pictures: Tensor, counts: Tensor | None) -> Tensor:
     """(N, 1) bool."""
-    return (unit(center(pictures)) != 0).any(1, keepdim=True)
+    return (unit(center(pictures, counts)) != 0).any(1, keepdim=True)
 
 
-def _frequencies(pictures: Tensor) -> Tensor:
-    """(N, 1, S, S) → (N, 24) lowest DCT coefficients inside the margin, without the mean."""
+def _frequencies(pictures: Tensor, counts: Tensor | None) -> Tensor:
+    """(N, 1, S, S) → (N, 24) lowest DCT coefficients inside the margin, without the mean, of what counts."""
     basis = F.normalize(_cosines(_LOW, SIDE - 2 * MARGIN))
+    if counts is not None:
+        pictures = (pictures - pictures[..., counts].mean(-1)[..., None, None]) * counts
     return (basis @ center(pictures[:, 0]) @ basis.T).flatten(1)[:, 1:]
 
 
-def _tangents(pictures: Tensor) -> Tensor:
+def _tangents(pictures: Tensor, counts: Tensor | None) -> Tensor:
     """(N, 1, S, S) → (N, 24, 6): the face, and its derivatives by shift and scale along x and y and by rotation."""
     down, right = torch.gradient(pictures, dim=(2, 3))
     x = torch.linspace(-1, 1, SIDE)
     y = x[:, None]
     changes = (right, down, right * x, down * y, down * x - right * y)
-    return torch.stack([_frequencies(picture) for picture in (pictures, *changes)], 2)
+    return torch.stack([_frequencies(picture, counts) for picture in (pictures, *changes)], 2)
 
 
 def _cosines(count: int, side: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from synthmtl.data.duplicates import repeats
 from synthmtl.data.leaks import leaks
 from synthmtl.data.readers.fer2013 import fer2013_rows, fer2013_tables, is_fer2013
-from synthmtl.data.readers.formats import FORMATS, known_format
+from synthmtl.data.readers.formats import FORMATS, frame_options, known_format
 from synthmtl.data.readers.image_folder import LAYOUT, build_table, by_split, list_faces, mark_synthetic, wanted_faces
 from synthmtl.data.readers.metadata import label_columns
 from synthmtl.data.sources import Source, decode_faces
@@ -27,6 +27,8 @@ def inspect_data(
     channels: int = 1,
     ferplus: str | Path | None = None,
     format: str | None = None,
+    every: int = 1,
+    peaks: int = 1,
 ) -> dict[str, Any]:
     """A report on an image folder, a zip of one, FER2013's csv or a published layout, that JSON can hold.
 
@@ -35,6 +37,7 @@ def inspect_data(
         image_size, channels: at which faces are compared for duplicates.
         ferplus: votes beside FER2013's csv.
         format: layout on disk, one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
+        every, peaks: of videos, see :data:`~synthmtl.data.readers.formats.FRAME_OPTIONS`.
 
     Returns:
         ``path``, ``layout``, ``faces``, ``classes``; by split ``counts`` {expression: faces}, ``missing`` {label:
@@ -46,12 +49,14 @@ def inspect_data(
 
     Raises:
         InputError: if there is nothing to inspect (a path that is missing or holds no faces, a damaged archive, an
-            unknown format); if the votes of ``ferplus`` are wrong; or if the reader of a published layout, which can
-            leave faces out, cannot go on: a list without its header, some files in no split, two lists for one video,
-            not one picture that can be read, no library for Hugging Face's sets.
+            unknown format, ``every`` or ``peaks`` of a layout without); if the votes of ``ferplus`` are wrong; or if
+            the reader of a published layout, which can leave faces out, cannot go on: a list without its header, some
+            files in no split, two lists for one video, not one picture that can be read, no library for Hugging Face's
+            sets.
     """
     path = Path(path)
     layout = known_format(path, format)
+    frames = frame_options(path, layout, every=every, peaks=peaks)
     report: dict[str, Any] = {
         "path": str(path),
         "bad_files": [],
@@ -65,7 +70,7 @@ def inspect_data(
     if layout == "fer2013":
         tables = _inspect_csv(path, image_size, channels, ferplus, report)
     elif layout != "image_folder":
-        tables = _inspect_published(path, layout, image_size, channels, report)
+        tables = _inspect_published(path, layout, image_size, channels, report, frames)
     else:
         tables = _inspect_images(path, image_size, channels, report)
     if not tables and not report["problems"] and not report["bad_files"]:
@@ -133,7 +138,9 @@ def _inspect_images(path: Path, image_size: int, channels: int, report: dict) ->
     return by_split(table, [face.split for face in faces], exclude=set(bad))
 
 
-def _inspect_published(path: Path, layout: str, image_size: int, channels: int, report: dict) -> dict[str, FaceTable]:
+def _inspect_published(
+    path: Path, layout: str, image_size: int, channels: int, report: dict, frames: Mapping[str, int]
+) -> dict[str, FaceTable]:
     """What its reader makes of a published layout, and what it complains of; sizes and modes are not looked at."""
 
     class Complaints(logging.Handler):
@@ -147,7 +154,7 @@ def _inspect_published(path: Path, layout: str, image_size: int, channels: int, 
     log = logging.getLogger("synthmtl")
     log.addHandler(handler)
     try:
-        return FORMATS[layout].read(path, image_size=image_size, channels=channels, on_bad="skip")
+        return FORMATS[layout].read(path, image_size=image_size, channels=channels, on_bad="skip", **frames)
     finally:
         log.removeHandler(handler)
 

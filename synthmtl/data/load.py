@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from synthmtl.data.leaks import OnLeak, check_on_leak, guard
 from synthmtl.data.mixture import usable_labels
-from synthmtl.data.readers.formats import FORMATS, known_format
+from synthmtl.data.provenance import may_be_edits_of, sources_of
+from synthmtl.data.readers.formats import FORMATS, frame_options, known_format
 from synthmtl.data.readers.image_folder import ALL, SPLITS
-from synthmtl.data.readers.metadata import SOURCE_KEY
 from synthmtl.data.splits import SHARES, check_classes, split_by_subject, split_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -30,12 +29,14 @@ class Splits:
     Attributes:
         train, validation, test: none is empty; only ``train`` holds synthesised faces.
         notes: sentences for the log and the report (which parts were split off, which faces left out).
+        split_off: names of the parts that the data do not bring along, and of the one that they were split off.
     """
 
     train: FaceTable
     validation: FaceTable
     test: FaceTable
     notes: list[str] = field(default_factory=list)
+    split_off: tuple[str, ...] = field(default=(), init=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -57,6 +58,8 @@ def read_tables(
     ferplus: str | Path | None = None,
     ferplus_rule: str = "distribution",
     format: str | None = None,
+    every: int = 1,
+    peaks: int = 1,
 ) -> dict[str, FaceTable]:
     """The tables that a data set has on disk: an image folder or zip, FER2013's csv, or a published set's folder.
 
@@ -64,13 +67,16 @@ def read_tables(
         path: the data set.
         image_size, channels, classes, on_bad, ferplus, ferplus_rule: as for the reader.
         format: one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
+        every, peaks: of videos, see :data:`~synthmtl.data.readers.formats.FRAME_OPTIONS`.
 
     Raises:
-        InputError: as the reader and :func:`~synthmtl.data.readers.formats.known_format`.
+        InputError: as the reader and :func:`~synthmtl.data.readers.formats.known_format`, or if the reader lacks one of
+            the options.
     """
     path = Path(path)
     format = known_format(path, format)
     options: dict[str, Any] = {"image_size": image_size, "channels": channels, "classes": classes, "on_bad": on_bad}
+    options |= frame_options(path, format, every=every, peaks=peaks)
     if format == "fer2013":
         options |= {"ferplus": ferplus, "ferplus_rule": ferplus_rule}
     elif ferplus is not None:
@@ -89,6 +95,8 @@ def load_splits(
     ferplus: str | Path | None = None,
     ferplus_rule: str = "distribution",
     format: str | None = None,
+    every: int = 1,
+    peaks: int = 1,
     require_expression: bool = True,
     every_class: bool = True,
     on_leak: OnLeak = "drop",
@@ -98,6 +106,7 @@ def load_splits(
     Without any split the shares are .70, .15 and .15. A missing validation or test part gets as many faces as the
     other one has, though from 5 to 15 % of the training part. Validation never stands in for test. Splits keep
     subjects together (:func:`~synthmtl.data.splits.split_by_subject`). Faces without an expression stay, masked.
+    Synthesised faces stay in training unless the photograph that they are edits of is in validation or test.
 
     Args:
         path: image folder, zip of one, FER2013's csv, or a published set's folder.
@@ -108,6 +117,7 @@ def load_splits(
         on_bad: ``error`` refuses bad images and lists them, ``skip`` logs them and goes on.
         ferplus, ferplus_rule: votes beside FER2013's csv, and what becomes of them; see ``read_fer2013``.
         format: layout on disk, one of :data:`~synthmtl.data.readers.formats.FORMATS`; None = detected.
+        every, peaks: of videos, see :data:`~synthmtl.data.readers.formats.FRAME_OPTIONS`.
         require_expression: False takes data that carry other labels only (landmarks, action units, ...), too.
         every_class: False takes training parts that have one face of a class, or none, e.g. of one that a generator
             learned elsewhere; two classes with faces are required all the same.
@@ -130,10 +140,13 @@ def load_splits(
         ferplus=ferplus,
         ferplus_rule=ferplus_rule,
         format=format,
+        every=every,
+        peaks=peaks,
     )
     needed = {"require_expression": require_expression, "every_class": every_class}
     check = partial(check_classes, every_class=every_class) if require_expression else _check_labels
     notes: list[str] = []
+    split_off: tuple[str, ...] = SPLITS if ALL in tables else ()
     if ALL in tables:
         tables = _split(tables[ALL], SHARES, split_seed, path, notes, needed)
     elif "train" not in tables:
@@ -150,6 +163,8 @@ def load_splits(
             share = min(max(len(given) / len(tables["train"]), 0.05), 0.15)
             shares = {"train": 1 - share, absent[0]: share}
         tables |= _split(tables["train"], shares, split_seed, path, notes, needed)
+        split_off = ("train", *absent)
+    tables["train"] = _without_edits(tables["train"], [tables[name] for name in SPLITS[1:]], notes)
     check(tables["train"], f"{path}, train")
     count = len(tables["train"])
     tables, said = guard({name: tables[name] for name in SPLITS}, on_leak, path, reuse=True)
@@ -157,6 +172,7 @@ def load_splits(
         check(tables["train"], f"{path}, train without what validation and test show, too (on_leak warn keeps it)")
     notes += said
     splits = Splits(**tables, notes=notes)
+    splits.split_off = split_off
     for name, table in splits.tables().items():
         lacking = [c for c, count in table.counts().items() if not count]
         unlabelled = int((table.expression < 0).sum())
@@ -182,20 +198,31 @@ def _split(
     strata = "stratified by expression, " if table.classes else ""
     _say(notes, f"split {len(real)} faces {how}, {strata}with seed {seed}: {sizes}")
     if len(real) < len(table):
-        made = table.select(table.synthetic)
-        shown = _edits_of(made, [part for name, part in parts.items() if name != "train"])
-        parts["train"] = FaceTable.concatenate([parts["train"], made.select(~shown)])
-        _say(notes, f"{int((~shown).sum())} synthesised faces stay in train")
-        if shown.any():
-            _say(notes, f"left {int(shown.sum())} synthesised faces out: they are edits of faces that are held out")
+        parts["train"] = FaceTable.concatenate([parts["train"], table.select(table.synthetic)])
     return parts
 
 
-def _edits_of(made: FaceTable, held_out: Sequence[FaceTable]) -> Tensor:
-    """(N,) bool, synthesised faces that were edited from a held-out one, where the data say so."""
-    if SOURCE_KEY not in made.attributes:
-        return torch.zeros(len(made), dtype=torch.bool)
-    return torch.isin(made.attributes[SOURCE_KEY], torch.cat([part.attributes[SOURCE_KEY] for part in held_out]))
+def _without_edits(train: FaceTable, held_out: Sequence[FaceTable], notes: list[str]) -> FaceTable:
+    """The training faces but those that were edited from a photograph that is held out, or may be for all that is said.
+
+    The pixels of ``train`` may be moved; it is not to be used any more.
+    """
+    made = torch.where(train.synthetic)[0]
+    if not len(made):
+        return train
+    sources = sources_of(train)
+    shown, lost = may_be_edits_of([sources[row] for row in made.tolist()], held_out, [train])
+    count, left, unknown = len(made), int(shown.sum()), int(lost.sum())
+    _say(notes, f"{count - left} synthesised faces stay in train")
+    if unknown:
+        named = f"{unknown} of {count} synthesised faces name a photograph that is not among the faces"
+        _say(notes, f"{named}: whether it is held out is not known")
+    if not left:
+        return train
+    _say(notes, f"left {left} of {count} synthesised faces out: they are edits of faces that are held out")
+    kept = torch.ones(len(train), dtype=torch.bool)
+    kept[made[shown]] = False
+    return train.select(kept, reuse=True)
 
 
 def _check_labels(table: FaceTable, what: str) -> None:

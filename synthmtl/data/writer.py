@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from synthmtl.data.readers.metadata import NAMED_KEYS
+from synthmtl.data.readers.columns import SOURCE_KEY, known_key, plain_key
+from synthmtl.data.readers.published import unit_name
 from synthmtl.data.table import FaceTable, attribute_words
 from synthmtl.errors import InputError
 from synthmtl.files import replacing
@@ -46,8 +47,8 @@ def write_image_folder(
         The path of ``metadata.jsonl``.
 
     Raises:
-        InputError: if the split is there already, names repeat or are no plain file names, or ``extra`` uses the name
-            of a label.
+        InputError: if the split is there already, names repeat or are no plain file names, or an attribute or a column
+            of ``extra`` has the name of a label, however it is spelled.
     """
     folder = Path(root) / split
     metadata = folder / "metadata.jsonl"
@@ -71,7 +72,7 @@ def write_image_folder(
         for i, (row, name, expression) in enumerate(zip(rows, names, classes, strict=True)):
             file_name = f"{expression}/{name}.png"
             further = dict(extra[i]) if extra is not None else {}
-            taken = sorted(further.keys() & (row.keys() | set(NAMED_KEYS)))
+            taken = sorted(key for key in further if key in row or _is_label(key))
             if taken:
                 raise InputError(f"extra column {taken[0]!r} has the name of a label: choose another name")
             with replacing(folder / file_name, flush=False) as face:
@@ -83,7 +84,11 @@ def write_image_folder(
 
 
 def metadata_rows(table: FaceTable) -> Iterator[dict[str, Any]]:
-    """The labels of each face as JSON values, under the names that the reader of image folders knows."""
+    """The labels of each face as JSON values, under the names that the reader of image folders knows.
+
+    Raises:
+        InputError: if an attribute has the name of a label, and would be read back as it.
+    """
     columns: dict[str, list] = {
         "expression": [None if index < 0 else table.classes[index] for index in table.expression.tolist()],
         "synthetic": table.synthetic.tolist(),
@@ -113,7 +118,7 @@ def metadata_rows(table: FaceTable) -> Iterator[dict[str, Any]]:
     if bool((table.domain != 0).any()):
         columns["domain"] = table.domain.tolist()
     for name, column in table.attributes.items():
-        if name in NAMED_KEYS or name in columns:
+        if name in columns or _is_label(name):
             raise InputError(f"attribute {name!r} has the name of a label: rename it")
         if name in table.words:  # an empty text is a missing one, so that the column is text all through
             words = [word or "" for word in attribute_words(table, name)]
@@ -122,6 +127,12 @@ def metadata_rows(table: FaceTable) -> Iterator[dict[str, Any]]:
             _add(columns, name, column)
     for i in range(len(table)):
         yield {name: column[i] for name, column in columns.items()}
+
+
+def _is_label(name: str) -> bool:
+    """Whether the reader takes a column for a label, or for the source of an edit under another spelling."""
+    unit = unit_name(name) if plain_key(name).startswith("au") else None
+    return unit in ACTION_UNITS or (known_key(name) is not None and name != SOURCE_KEY)
 
 
 def _add(columns: dict[str, list], name: str, values: Tensor) -> None:

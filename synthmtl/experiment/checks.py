@@ -30,7 +30,7 @@ RENDERED_ONLY = (
 )  # fmt: skip
 """Options of faces that are rendered."""
 
-READ_ONLY = ("format", "ferplus", "ferplus_rule", "split_seed", "on_bad_image", "on_leak")
+READ_ONLY = ("format", "every", "peaks", "ferplus", "ferplus_rule", "split_seed", "on_bad_image", "on_leak")
 """Options of faces that are read from a path."""
 
 

@@ -30,6 +30,8 @@ class FaceOptions:
         path: image folder, zip of one, FER2013's csv, or the folder of a published set; None renders faces.
         format: layout of the data set on disk, detected by default: ``image_folder``, ``fer2013``, ``affectnet``,
             ``rafdb``, ``ckplus``, ``affwild2``, ... (``synthmtl.data.readers.formats.FORMATS``).
+        every: read only each ``every``-th frame of a video of Aff-Wild2, DISFA or BP4D.
+        peaks: how many frames at the end of a sequence of CK+ carry its expression.
         ferplus: FER+ votes (``fer2013new.csv``) beside FER2013's csv.
         ferplus_rule: what becomes of them: ``distribution`` learns from the votes of all annotators, ``drop-unknown``
             also leaves out what most call unknown or no face, ``majority`` makes what more than half say the label.
@@ -37,9 +39,8 @@ class FaceOptions:
         color: RGB instead of gray.
         split_seed: of splits that the data do not bring along.
         on_bad_image: ``error`` stops at files that cannot be read and lists them, ``skip`` leaves them out.
-        on_leak: what becomes of training faces that have a look-alike in validation or test, or show people who are
-            there, and of validation faces with a look-alike in test: ``drop`` leaves them out, ``warn`` says how many
-            they are, ``error`` stops.
+        on_leak: of training faces that have a look-alike in validation or test, or show people who are there, and of
+            validation faces with a look-alike in test: ``drop`` leaves them out, ``warn`` counts them, ``error`` stops.
         train_counts: rendered training faces per class, long-tailed by default.
         validation_per_class, test_per_class: rendered faces per class in the balanced splits.
         subjects: rendered people in the training, validation and test split.
@@ -50,6 +51,8 @@ class FaceOptions:
 
     path: str | None = None
     format: str | None = None
+    every: int = 1
+    peaks: int = 1
     ferplus: str | None = None
     ferplus_rule: Literal["distribution", "majority", "drop-unknown"] = "distribution"
     image_size: int = 48
@@ -82,8 +85,7 @@ class ModelOptions:
             ``valence_arousal``, which common and rare expressions share. Faces that lack them get them from
             ``synthesis.labeler``, as targets only.
         prediction: of the denoiser: ``v``, or ``flow`` (flow matching).
-        diffused: what the denoiser makes of noise where it has a source: the wanted ``face``, or the ``change`` that is
-            added to the source.
+        diffused: what the denoiser makes of noise where it has a source: the ``face``, or the ``change`` of the source.
         unet_channels: widths of the denoiser's levels, fine to coarse; null = those of the size.
         patch_size: the denoiser works on patches of that many pixels a side, 1 or 2; null = that of the size.
         sharing: sharing unit of the gated methods (``synthmtl.sharing.SHARING_UNITS``), or ``hard_matched``: one trunk,
@@ -100,8 +102,7 @@ class ModelOptions:
         tasks: ``expression``, ``synthesis`` and any of ``compound``, ``action_units``, ``landmarks`` and
             ``valence_arousal`` that the training faces carry labels of; further tasks take part in joint training,
             with the generator ``gan``.
-        task_weights: of the further tasks' losses, by name; 1 where left out. Landmarks are counted in pixels, hence
-            the tenth.
+        task_weights: of the further tasks' losses, by name; 1 where left out. Landmarks are in pixels, hence the tenth.
     """
 
     size: str = "cpu"
@@ -146,8 +147,7 @@ class ModelOptions:
         widths = self.unet_channels
         if widths is None:
             size: dict[str, Any] = DIFFUSION_SIZES[self.size]
-            scaled = (16 * round(c * self.width / 16) for c in size["unet_channels"])
-            widths = [max(16, c) for c in scaled]
+            widths = [max(16, 16 * round(c * self.width / 16)) for c in size["unet_channels"]]
         patch = {} if self.patch_size is None else {"patch_size": self.patch_size}
         return {"prediction": self.prediction, "diffused": self.diffused, "unet_channels": tuple(widths)} | patch
 

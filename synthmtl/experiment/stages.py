@@ -105,6 +105,8 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
             on_bad=options.on_bad_image,
             on_leak=options.on_leak,
             format=options.format,
+            every=options.every,
+            peaks=options.peaks,
             ferplus=options.ferplus,
             ferplus_rule=options.ferplus_rule,
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from synthmtl.data.alignment import WHOLE, best_match, reduced, unit, windows
 from synthmtl.data.duplicates import MIN_CORRELATION, MIN_MATCH, near_duplicates, perceptual_hash
+from synthmtl.data.surround import pixels_that_count
 from synthmtl.errors import InputError
 from synthmtl.metrics.generation import nearest
 
@@ -152,6 +153,7 @@ def best_crop(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> tupl
     shifts = (-0.1, 0.0, 0.1)
     parts = ((x, y, 0.9, 0.9, 0.0) for x in shifts for y in shifts)
     starts = torch.tensor([WHOLE, (0, 0, 1, 1, -_TURN), (0, 0, 1, 1, _TURN), *parts])
+    counts = pixels_that_count(real, faces)
     real, faces = reduced(real), reduced(faces)
     bank = torch.stack([_thumbnails(windows(real, start.expand(len(real), -1))) for start in starts], 1)
     rows, matches = [torch.empty(0, dtype=torch.int64)], [torch.empty(0)]
@@ -163,7 +165,9 @@ def best_crop(real: Tensor, faces: Tensor, *, own: Tensor | None = None) -> tupl
             fits[known, own[start : start + _CHUNK][known]] = -1
         row = fits.topk(min(_TRIED, len(real)), 1).indices
         which = starts[window.gather(1, row).flatten()]
-        fit = best_match(real[row.flatten()], part.repeat_interleave(row.shape[1], 0), which, steps=_STEPS)
+        fit = best_match(
+            real[row.flatten()], part.repeat_interleave(row.shape[1], 0), which, steps=_STEPS, counts=counts
+        )
         fit = fit.view(row.shape)
         if own is not None:
             fit[row == own[start : start + _CHUNK, None]] = -1

@@ -22,6 +22,8 @@ class Source:
     Attributes:
         path: folder or file of the data set; None renders faces.
         format: layout on disk (``synthmtl.data.readers.formats``), detected by default.
+        every: read only each ``every``-th frame of a video of Aff-Wild2, DISFA or BP4D.
+        peaks: how many frames at the end of a sequence of CK+ carry its expression.
         labels: tasks whose labels are used in training, e.g. ``[landmarks]``; None = all that it carries.
         train: whether its training faces belong to the mixture.
         score: splits that every row is scored on.
@@ -42,6 +44,8 @@ class Source:
 
     path: str | None = None
     format: str | None = None
+    every: int = 1
+    peaks: int = 1
     labels: list[str] | None = None
     train: bool = True
     score: list[str] = field(default_factory=lambda: ["test"])

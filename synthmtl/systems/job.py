@@ -105,6 +105,8 @@ def read_source(source: Source, options: SystemOptions) -> tuple[dict[str, FaceT
             split_seed=source.split_seed,
             on_bad=source.on_bad_image,
             format=source.format,
+            every=source.every,
+            peaks=source.peaks,
             require_expression=False,
             on_leak=source.on_leak,
         )

@@ -6,7 +6,7 @@ import torch
 
 from synthmtl.balance.calibration import calibrate_judge, judge_probabilities, kept_calibration
 from synthmtl.errors import InputError
-from tests.balance.meter import Meter, bright_faces
+from tests.balance.meter import Meter, bright_faces, flat
 
 
 def test_probabilities_leave_the_judge_as_it_was(job):
@@ -71,10 +71,30 @@ def test_calibration_needs_real_faces_and_known_classes(job):
     faces = bright_faces(job, [1], [2])
     with pytest.raises(InputError, match="no real labelled face"):
         calibrate_judge(Meter(), faces.replace(synthetic=torch.ones(2, dtype=torch.bool)))
-    with pytest.raises(InputError, match="does not know happiness"):
-        calibrate_judge(Meter(), job.make_faces({"neutral": 2, "happiness": 2}))
+    with pytest.raises(InputError, match="no real validation face shows any of neutral, fear"):
+        calibrate_judge(Meter(), job.make_faces({"happiness": 2, "anger": 2}))
     with pytest.raises(InputError, match="quantile"):
         calibrate_judge(Meter(), faces, quantile=1.0)
+
+
+def test_only_wanted_classes_have_to_be_known(job):
+    faces = job.make_faces({"neutral": 6, "happiness": 4, "fear": 5}, size=8)
+    brightness = [0, 51, 102, 153, 204, 255, 76, 128, 179, 230, 51, 102, 153, 204, 255]
+    faces = faces.replace(images=flat(*brightness))
+    for wanted in ((), ("fear",), ("neutral", "fear")):
+        calibration = calibrate_judge(Meter(), faces, quantile=0.25, wanted=wanted)
+        alone = calibrate_judge(Meter(), faces.select(faces.expression != 1), quantile=0.25)
+        assert torch.equal(calibration.thresholds, alone.thresholds)  # happy faces have no threshold to set
+        assert (calibration.faces, calibration.borrowed) == (alone.faces, alone.borrowed)
+        for k, name in enumerate(Meter.classes):  # but they are faces of another class than either
+            others = faces.select(faces.expression != faces.classes.index(name))
+            passing = judge_probabilities(Meter(), others.images)[:, k] >= calibration.thresholds[k]
+            assert float(calibration.mistaken[k]) == pytest.approx(float(passing.float().mean()))
+    with pytest.raises(InputError, match="does not know happiness: train it on fear, happiness"):
+        calibrate_judge(Meter(), faces, wanted=("fear", "happiness"))
+    pooled = calibrate_judge(Meter(), faces, quantile=0.25, min_faces=20)
+    alone = calibrate_judge(Meter(), faces.select(faces.expression != 1), quantile=0.25, min_faces=20)
+    assert torch.equal(pooled.thresholds, alone.thresholds) and pooled.borrowed == Meter.classes
 
 
 class Dimmer(Meter):

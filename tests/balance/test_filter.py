@@ -30,6 +30,24 @@ def test_filter_wants_the_calibration_of_its_judge(job):
         FaceFilter(job.make_judge(), calibration, flat(1), Meter.classes)
 
 
+def test_a_judge_without_a_class_keeps_no_face_of_it_and_judges_the_others_as_ever(job):
+    calibration = calibrate_judge(Meter(), bright_faces(job, [0] * 5, [128] * 5))
+    names = ("neutral", "happiness", "fear")
+    with pytest.raises(InputError, match="the judge does not know happiness"):
+        FaceFilter(Meter(), calibration, flat(10, 240), names)
+    images, sources, finite = flat(200, 60, 100), flat(10, 10, 10), torch.ones(3, dtype=torch.bool)
+    told = FaceFilter(Meter(), calibration, flat(10, 240), names, wanted=("neutral", "fear"))
+    for known, target in ((0, 0), (1, 2)):
+        expected = FaceFilter(Meter(), calibration, flat(10, 240), Meter.classes)(
+            images, sources, torch.full((3,), known), finite=finite
+        )
+        for one, other in zip(told(images, sources, torch.full((3,), target), finite=finite), expected, strict=True):
+            assert torch.equal(one, other)
+    verdict = told(images, sources, torch.full((3,), 1), finite=finite)
+    assert [REASONS[reason] for reason in verdict.reason.tolist()] == ["disagreement"] * 3
+    assert verdict.margin.tolist() == [0] * 3
+
+
 def test_a_noisy_copy_is_found_among_many(job):
     references = job.make_faces({"neutral": 300}, size=16).images
     noise = torch.randint(-1, 2, references[:1].shape, generator=torch.Generator().manual_seed(1))

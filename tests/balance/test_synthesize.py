@@ -271,6 +271,19 @@ def test_bad_parts_are_named(job):
         run(plan=make_plan(job.make_faces({"neutral": 7, "happiness": 2, "fear": 2})))
 
 
+def test_the_judge_has_to_know_what_is_asked_for_and_nothing_else(job, tmp_path):
+    judge = job.make_judge(("neutral", "fear"))
+    table = job.make_faces({"neutral": 6, "happiness": 4, "fear": 2})
+    calibration = calibrate_judge(judge, table)
+    options = {"calibration": calibration, "batch_size": 4, "fill": "best", "directory": tmp_path}
+    with pytest.raises(InputError, match="the judge does not know happiness: train it on happiness, fear"):
+        synthesize_balancing_set(job.make_generator(), judge, table, "auto", **options)
+    assert not list(tmp_path.iterdir())  # it is found before a face is made
+    made = synthesize_balancing_set(job.make_generator(), judge, table, {"fear": 6}, **options)
+    assert made.kept == {"neutral": 0, "happiness": 0, "fear": 4}
+    assert set(made.summary()["mistaken"]) == set(judge.classes)
+
+
 def test_finished_chunks_let_go_of_their_pixels(job, tmp_path, monkeypatch):
     held = []
     whole = synthesize.gather

@@ -160,7 +160,7 @@ def test_no_edit_of_a_held_out_photograph_is_trained_on_however_often_a_set_was_
     splits = load_splits(twice, image_size=32, channels=1, split_seed=seed, on_leak="warn")
     held_out = {pixels(image) for part in (splits.validation, splits.test) for image in part.images}
     made = splits.train.images[splits.train.synthetic]
-    assert len(made) > 20 and not any(parents[pixels(image)] in held_out for image in made)
+    assert len(made) >= 20 and not any(parents[pixels(image)] in held_out for image in made)
     assert any("they are edits of faces that are held out" in note for note in splits.notes)
     written = read_image_folder(twice, image_size=32, channels=1)["train"].images
     assert any(parents.get(pixels(image)) in held_out for image in written)

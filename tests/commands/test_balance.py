@@ -12,7 +12,9 @@ from jsonargparse import ArgumentParser
 from synthmtl.balance.strategy import STRATEGIES
 from synthmtl.cli import build_parser, main
 from synthmtl.commands.main_job import main_job_config
+from synthmtl.data.load import load_splits
 from synthmtl.data.writer import write_image_folder
+from synthmtl.experiment import describe_data
 from synthmtl.experiment.config import BalanceOptions
 from synthmtl.models.inference import save_network
 
@@ -70,6 +72,17 @@ def test_a_class_of_the_generator_that_no_face_shows_is_left_out_and_told_of(fac
         assert summary["requested"]["fear"] == 0 < summary["kept"]["happiness"] + summary["kept"]["neutral"]
         assert f"strategy {strategy} adds no face of fear, which no training face shows" in said
         assert 'name totals, as in --strategy "{fear: 8}"' in said
+
+
+def test_the_judge_has_to_know_what_is_asked_for_and_nothing_else(faces, balanced, tmp_path):
+    save_network(job.make_judge(("neutral", "fear")), tmp_path / "judge")
+    counts = {"neutral": 8, "happiness": 6, "fear": 5}
+    data = faces(train=counts, validation=counts, test=counts)
+    options = ["--judge", tmp_path / "judge", "--fill", "best", "--strategy"]
+    told, _ = balanced(data, *options, "{fear: 8}")
+    assert told["kept"] == {"neutral": 0, "happiness": 0, "fear": 3}
+    _, log = balanced(data, *options, "{happiness: 8}", rc=2)
+    assert "the judge does not know happiness: train it on happiness" in log and not (tmp_path / "out").exists()
 
 
 def test_totals_may_name_a_class_that_no_face_shows(faces, balanced, tmp_path):
@@ -157,3 +170,28 @@ def test_no_set_is_put_among_the_faces_that_it_is_made_of(faces, run, capsys):
             assert said.count("\n") == 1 and f"{out}: lies in {data}, where all is read as faces" in said
     assert sorted(data.rglob("*")) == before
     assert main(["inspect", str(data)]) == 0
+
+
+def test_faces_that_the_run_held_out_are_not_edited_once_the_data_have_changed(run, tmp_path, capsys):
+    """Else one face less would put most faces into other splits; ``--on-leak`` alone moves none."""
+    mine, data, out = tmp_path / "run", tmp_path / "data" / "faces", tmp_path / "out"
+    shutil.copytree(run, mine)
+    table = job.make_faces({"neutral": 20, "happiness": 14, "fear": 8}, subjects=0)
+    write_image_folder(table, data.parent, data.name)
+    splits = load_splits(data, image_size=32, channels=1)
+    told = {"path": str(data), "image_size": 32, "color": False, "split_seed": 0, "on_leak": "drop"}
+    (mine / "options.json").write_text(json.dumps({"faces": told}))
+    (mine / "data.json").write_text(json.dumps(describe_data(splits.tables())))
+    call = ["balance", "--model", str(mine), "--data", str(data), "--out", str(out), "--strategy", "{fear: 8}"]
+    for on_leak in ("drop", "warn"):
+        assert main([*call, "--on-leak", on_leak, "--overwrite"]) == 0
+        assert str(mine) not in capsys.readouterr().err
+    shutil.rmtree(out)
+    (data / "neutral" / "000003.png").unlink()
+    lines = (data / "metadata.jsonl").read_text().splitlines()
+    (data / "metadata.jsonl").write_text("\n".join(line for line in lines if "000003" not in line))
+    for on_leak in ("drop", "warn"):
+        assert main([*call, "--on-leak", on_leak]) == 2 and not out.exists()
+        (said,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("synthmtl: "))
+        assert f"{data}: not split as in {mine} (42 faces" in said and "neutral 20 and 19" in said
+        assert said.endswith("restore the data, or name splits of your own by folders train, validation and test")

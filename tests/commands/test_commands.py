@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from synthmtl import commands
 from synthmtl.cli import build_parser, main
+from synthmtl.commands.in_the_run import as_in_the_run
 from synthmtl.commands.main_job import main_job_config
-from synthmtl.commands.shared import as_in_the_run
 from synthmtl.data.load import load_splits
 from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.errors import InputError
@@ -175,6 +175,22 @@ def test_render_and_inspect(rendered_folder, capsys):
     assert isinstance(json.loads(capsys.readouterr().out), dict)
     table = read_image_folder(rendered_folder, image_size=32, channels=1)["train"]
     assert table.counts() == dict.fromkeys(EXPRESSIONS, 12)
+
+
+def test_inspect_looks_at_some_frames_of_videos_and_not_of_photographs(rendered_folder, tmp_path, capsys):
+    for frame in range(1, 10):
+        write_noise(tmp_path / "Images" / "SN001" / f"{frame}.png")
+    labels = tmp_path / "ActionUnit_Labels" / "SN001" / "SN001_au1.txt"
+    labels.parent.mkdir(parents=True)
+    labels.write_text("".join(f"{frame},{frame % 6}\n" for frame in range(1, 10)))
+    capsys.readouterr()
+    for options, faces in (((), 9), (("--every", "4"), 3)):
+        assert main(["inspect", str(tmp_path), "--json", *options]) == 0
+        assert json.loads(capsys.readouterr().out)["faces"] == faces
+    for option in ("every", "peaks"):
+        assert main(["inspect", str(rendered_folder), f"--{option}", "2"]) == 2
+        said = capsys.readouterr()
+        assert not said.out and f"{option} is 2, and image_folder has no such option" in said.err.splitlines()[-1]
 
 
 def test_evaluate_a_split_that_is_there_and_one_that_is_split_off(finished_run, rendered_folder, tmp_path):
@@ -343,8 +359,9 @@ def test_faces_are_split_as_the_run_did(tmp_path, model):
         return as_in_the_run(Namespace(model=str(tmp_path / model), data=str(tmp_path / data)))
 
     (tmp_path / model).mkdir(parents=True, exist_ok=True)
-    told = {"path": str(tmp_path / "faces"), "split_seed": 3, "format": "rafdb", "ferplus": None}
-    assert found("faces", faces=told) == {"split_seed": 3, "format": "rafdb", "ferplus": None}
+    read = {"split_seed": 3, "format": "rafdb", "every": 5, "peaks": 2, "ferplus": None}
+    told = {"path": str(tmp_path / "faces")} | read
+    assert found("faces", faces=told) == read
     assert found("others", faces=told) == {"split_seed": 3}  # how other data are to be read is not known
     mixed = {"other": {"path": None, "split_seed": 1}, "mine": {"path": str(tmp_path / "faces"), "split_seed": 2}}
     assert found("faces", data=mixed) == {"split_seed": 2}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,11 @@ import pytest
 from PIL import Image
 
 from synthmtl.cli import main
+from synthmtl.data.inspection import inspect_data
+from synthmtl.data.load import load_splits
+from synthmtl.data.readers.image_folder import read_image_folder
 from synthmtl.data.writer import write_image_folder
+from synthmtl.experiment import describe_data
 from synthmtl.models.inference import save_network
 
 _spec = importlib.util.spec_from_file_location(
@@ -90,6 +95,20 @@ def test_new_faces_have_no_source_that_could_change(networks, tmp_path):
     assert contents(out) == made and len(made) == 3  # beside them the options
 
 
+@pytest.mark.parametrize("kind", ["edits", "makes"])
+def test_what_was_made_is_taken_for_no_photograph_in_a_folder_of_data(networks, pictures, tmp_path, kind):
+    call = ["synthesize", "--model", str(networks / kind), "--expression", "fear", "--out", str(tmp_path / "out")]
+    assert main([*call, *(map(str, pictures) if kind == "edits" else ("--new", "3", "--sampling.steps", "2"))]) == 0
+    data = tmp_path / "data"
+    for folder, files in (("neutral", pictures), ("fear", (tmp_path / "out").glob("*.png"))):
+        (data / folder).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, data / folder)
+    assert inspect_data(data)["synthetic"] == {"all": 3}
+    table = read_image_folder(data, image_size=32, channels=1)["all"]
+    assert table.synthetic.tolist() == (table.expression == table.classes.index("fear")).tolist()
+
+
 def test_edits_may_lie_beside_their_sources(networks, pictures):
     """Files are read, and not all that is in their folder."""
     call = ["synthesize", "--model", str(networks / "edits"), "--expression", "fear", str(pictures[0])]
@@ -102,3 +121,37 @@ def test_what_is_split_off_to_be_scored_need_not_show_every_class(networks, tmp_
     assert main([*call, "--out", str(tmp_path / "scores.json")]) == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["absent"] == ["fear"] and 0 < scores["count"] < 20
+
+
+def test_faces_that_the_run_trained_on_are_not_scored_as_held_out(networks, tmp_path, capsys):
+    """One picture more puts most faces into other splits."""
+    data, run, out = tmp_path / "faces", tmp_path / "run", tmp_path / "scores.json"
+    for name, seed in {"neutral": 1, "happiness": 2, "fear": 3}.items():
+        for i in range(12):
+            (data / name).mkdir(parents=True, exist_ok=True)
+            write_noise(data / name / f"{i:02d}.png", 100 * seed + i)
+    splits = load_splits(data, image_size=32, channels=1, split_seed=1)
+    save_network(job.make_judge(), run / "model")
+    told = {"path": str(data), "image_size": 32, "color": False, "split_seed": 1, "on_leak": "drop"}
+    (run / "options.json").write_text(json.dumps({"faces": told}))
+    (run / "data.json").write_text(json.dumps(describe_data(splits.tables())))
+    call = ["evaluate", "--model", str(run / "model"), "--data", str(data), "--out", str(out), "--overwrite"]
+
+    def notes(*more):
+        assert main([*call, *more]) == 0
+        return [note for note in json.loads(out.read_text())["notes"] if str(run) in note]
+
+    assert not any(notes("--split", split) for split in ("train", "validation", "test"))
+    assert len(notes("--split_seed", "2")) == 1
+    out.unlink()
+    write_noise(data / "fear" / "new.png", 999)
+    for split in ("train", "validation", "test"):
+        capsys.readouterr()
+        assert main([*call, "--split", split]) == 2 and not out.exists()
+        (said,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("synthmtl: "))
+        assert f"{data}: not split as in {run} (36 faces" in said and "fear 12 and 13" in said
+        assert said.endswith("or choose a --split_seed all the same")
+    (note,) = notes("--split_seed", "1")
+    assert "which may have trained on some faces that are held out here" in note
+    (run / "data.json").unlink()
+    assert "has no record of these faces" in notes()[0]

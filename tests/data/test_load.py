@@ -102,7 +102,71 @@ def test_edits_of_held_out_faces_stay_out_of_train(table, tmp_path):
     assert not sources["train"] & (sources["validation"] | sources["test"])
     left = 2 * (len(splits.validation) + len(splits.test))
     assert int(splits.train.synthetic.sum()) == 240 - left > 0
-    assert f"left {left} synthesised faces out: they are edits of faces that are held out" in splits.notes
+    assert f"left {left} of 240 synthesised faces out: they are edits of faces that are held out" in splits.notes
+
+
+@pytest.fixture
+def put_edits(table):
+    """put_edits(folder, sources) writes an edit of each of these photographs beside those in a folder."""
+
+    def put(folder, sources):
+        made = table({"anger": len(sources), "fear": 0}, seed=7)
+        made.synthetic[:] = True
+        names = [f"made-{i}" for i in range(len(sources))]
+        extra = [{"source_file": source} for source in sources]
+        write_image_folder(made, folder.parent, folder.name, names=names, extra=extra)
+
+    return put
+
+
+@pytest.mark.parametrize("called", ["set", "old"])
+def test_edits_beside_their_photographs_stay_out_of_train_where_these_are_held_out(folder, put_edits, called):
+    """What ``balance`` wrote without the originals, put beside them: the photographs name no source of their own."""
+    root = folder({"anger": 40, "fear": 40})
+    names = [f"{name}/{i:03d}.png" for name in ("anger", "fear") for i in range(40)]
+    put_edits(root, [f"{called}/{name}" for name in names])
+    for seed in range(3):
+        splits = load(root, split_seed=seed)
+        held_out = [file for part in (splits.validation, splits.test) for file in part.files]
+        sources = attribute_words(splits.train, "source_file")
+        kept = [source for source in sources if source is not None]
+        assert len(kept) == int(splits.train.synthetic.sum()) == 80 - len(held_out) == 56
+        assert not any(file.endswith(source.removeprefix(called)) for source in kept for file in held_out)
+        assert "left 24 of 80 synthesised faces out: they are edits of faces that are held out" in splits.notes
+
+
+@pytest.mark.parametrize("given", [("train", "validation", "test"), ("train", "test")])
+def test_edits_of_faces_in_splits_that_the_data_bring_along_stay_out_of_train(folder, put_edits, given):
+    root = folder({f"{part}/{name}": 20 for part in given for name in ("anger", "fear")})
+    names = [f"{part}/anger/{i:03d}.png" for part in given for i in range(20)]
+    put_edits(root / "train", [f"set/{name}" for name in names])
+    splits = load(root)
+    held_out = [file for part in (splits.validation, splits.test) for file in part.files]
+    kept = [source for source in attribute_words(splits.train, "source_file") if source is not None]
+    assert kept and not any(file.endswith(source) for source in kept for file in held_out)
+    left = sum("/anger/" in file for file in held_out)
+    assert f"left {left} of {20 * len(given)} synthesised faces out: they are edits of faces that are held out" in (
+        splits.notes
+    )
+    assert int(splits.train.synthetic.sum()) == 20 * len(given) - left
+
+
+def test_new_faces_and_edits_of_photographs_elsewhere_stay_in_train(folder, put_edits):
+    root = folder({"anger": 20, "fear": 20})
+    put_edits(root, [None, None, "set/anger/999.png"])
+    splits = load(root)
+    assert int(splits.train.synthetic.sum()) == 3 and "3 synthesised faces stay in train" in splits.notes
+    said = "1 of 3 synthesised faces name a photograph that is not among the faces: whether it is held out is not known"
+    assert said in splits.notes
+
+
+def test_the_parts_that_were_split_off_are_told(folder, tmp_path):
+    parts = {}
+    for given in (["train", "validation", "test"], ["train", "test"], ["train", "validation"], ["train"]):
+        counts = {f"{part}/{name}": 20 for part in given for name in ("anger", "fear")}
+        parts[*given] = load(folder(counts, tmp_path / "-".join(given))).split_off
+    assert list(parts.values()) == [(), ("train", "validation"), ("train", "test"), ("train", "validation", "test")]
+    assert load(folder({"anger": 20, "fear": 20}, tmp_path / "none")).split_off == ("train", "validation", "test")
 
 
 def test_all_synthesised_or_an_evaluation_part_without_photographs(table, tmp_path):

@@ -141,6 +141,7 @@ def test_an_unfinished_folder_may_be_written_again_but_no_finished_one(table, tm
         ({"names": ["a", ".b"]}, "no plain file name"),
         ({"extra": [{}]}, "1 rows of extra"),
         ({"extra": [{}, {"expression": "fear"}]}, "'expression' has the name of a label"),
+        ({"extra": [{}, {" Subject": "x"}]}, "' Subject' has the name of a label"),
     ],
 )
 def test_bad_arguments(table, tmp_path, options, message):
@@ -148,10 +149,24 @@ def test_bad_arguments(table, tmp_path, options, message):
         write_image_folder(table({"fear": 2}), tmp_path, **options)
 
 
-def test_an_attribute_must_not_be_called_like_a_label(table, tmp_path):
-    faces = table({"fear": 2}).replace(attributes={"valence": torch.zeros(2)})
-    with pytest.raises(InputError, match="attribute 'valence'"):
+@pytest.mark.parametrize(
+    "name",
+    ["valence", "Subject", "SYNTHETIC", "Label ", "Split", "File_Name", "Source_File", "AU1", "au_04", "ferplus_x"],
+)
+def test_an_attribute_must_not_be_called_like_a_label(table, tmp_path, name):
+    faces = table({"fear": 2}).replace(attributes={name: torch.zeros(2)})
+    with pytest.raises(InputError, match=f"attribute '{name}' has the name of a label"):
         write_image_folder(faces, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_attributes_come_back_under_their_names(table, tmp_path):
+    """However near to a label's they are, and in their own case."""
+    names = ("subject_age", "AU99", "Auburn", "Age", "age", "12", "splits")
+    faces = table({"fear": 2}).replace(attributes={name: torch.tensor([i, 9.0]) for i, name in enumerate(names)})
+    write_image_folder(faces, tmp_path)
+    (read,) = read_image_folder(tmp_path, image_size=16, channels=1).values()
+    assert_same(faces.replace(files=read.files), read)
 
 
 def test_words_are_written_as_words(table, tmp_path):

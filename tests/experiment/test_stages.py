@@ -45,6 +45,28 @@ def test_only_expressions_with_training_faces_are_rendered():
         load_data(FaceOptions(train_counts={"fear": 2, "joy": 3}))
 
 
+def test_frames_of_videos_are_chosen(tmp_path):
+    """Aff-Wild2: in each of twelve videos the odd frames are neutral and the even ones happy."""
+    random = torch.Generator().manual_seed(0)
+    for video in range(12):
+        part = "Train_Set" if video < 9 else "Validation_Set"
+        labels = tmp_path / "annotations" / "EXPR_Set" / part / f"{video}.txt"
+        pictures = tmp_path / "cropped_aligned" / str(video)
+        for folder in (labels.parent, pictures):
+            folder.mkdir(parents=True, exist_ok=True)
+        labels.write_text("Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n" + "0\n4\n" * 3)
+        for frame in range(1, 7):
+            pixels = torch.randint(0, 256, (8, 8), generator=random, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(pictures / f"{frame:05d}.png")
+    for every in (1, 3):
+        splits, _ = load_data(FaceOptions(path=str(tmp_path), every=every, image_size=8))
+        files = [file for table in splits.tables().values() for file in table.files]
+        assert {int(file.split("/")[-1][:5]) for file in files} == set(range(1, 7, every))
+        assert len(files) == 12 * len(range(1, 7, every))
+    with pytest.raises(InputError, match="peaks is 3, and affwild2 has no such option, only ckplus: leave it out"):
+        load_data(FaceOptions(path=str(tmp_path), peaks=3))
+
+
 def test_the_format_reaches_the_reader(tmp_path):
     """Seven folders of numbers tell nobody whose codes they are, until the format says it."""
     picture = torch.randint(0, 256, (7, 12, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -1,5 +1,6 @@
 """Recognition from scratch: scores of whole splits, with and without what training has seen."""
 
+import importlib.util
 import json
 import runpy
 import shutil
@@ -11,7 +12,12 @@ import pytest
 from synthmtl import metrics
 from synthmtl.cli import main, say_errors_in_one_line
 from synthmtl.errors import InputError
+from synthmtl.experiment.config import FaceOptions
 from synthmtl.models import Recognizer
+
+_spec = importlib.util.spec_from_file_location("layouts", Path(__file__).with_name("layouts.py"))
+layouts = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(layouts)
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "recognition.py"
 OPTIONS = ["--preset", "smoke", "--precision", "no", "--faces.image_size", "32", "--training.optimizer", "sgd"]
@@ -106,6 +112,17 @@ def test_the_format_reaches_the_reader(tmp_path, monkeypatch, capsys):
     assert "no faces found: give the folder of RAF-DB" in capsys.readouterr().err
     assert run(monkeypatch, *where, "--faces.format", "raf", *OPTIONS) == 2
     assert "unknown format 'raf': use one of " in capsys.readouterr().err
+
+
+def test_frames_of_videos_are_chosen(tmp_path):
+    read, root = runpy.run_path(str(RECIPE))["read"], layouts.affwild2(tmp_path)
+    options = {"path": str(root), "image_size": 8, "on_leak": "warn"}
+    for every in (1, 3):
+        tables = read(FaceOptions(**options, every=every))
+        frames = len(range(0, 14, every))
+        assert {name: len(table) for name, table in tables.items()} == {"train": 3 * frames, "validation": frames}
+    with pytest.raises(InputError, match="peaks is 2, and affwild2 has no such option"):
+        read(FaceOptions(**options, peaks=2))
 
 
 def test_data_in_the_folder_that_is_replaced_stay(faces, tmp_path, monkeypatch, capsys):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
 
 from synthmtl.data import FaceTable
 from synthmtl.data.mixture import usable_labels
@@ -13,7 +14,7 @@ from synthmtl.errors import InputError
 from synthmtl.labels import ACTION_UNITS
 from synthmtl.systems import LossOptions, Source, SystemOptions, build_objective
 from synthmtl.systems.cells import prepare
-from synthmtl.systems.job import SystemJob, keep_labels, load_job, mixture
+from synthmtl.systems.job import SystemJob, keep_labels, load_job, mixture, read_source
 from synthmtl.systems.objectives import warmed
 
 TASKS = ("expression", "action_units")
@@ -117,6 +118,23 @@ def test_rendered_sources_have_what_they_are_asked_for(tmp_path):
     assert usable_labels(job.scored["held_out/test"])["expression"] == 8
     people = [set(each.subject.tolist()) for each in (job.train["mixed"], job.scored["mixed/test"])]
     assert not people[0] & people[1]
+
+
+def test_frames_of_videos_are_chosen(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    for subject in range(8):
+        labels, pictures = (tmp_path / part / f"SN{subject:03d}" for part in ("ActionUnit_Labels", "Images"))
+        for folder in (labels, pictures):
+            folder.mkdir(parents=True)
+        (labels / f"SN{subject:03d}_au1.txt").write_text("".join(f"{frame},5\n" for frame in range(1, 6)))
+        for frame in range(1, 6):
+            pixels = torch.randint(0, 256, (32, 32), generator=random, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(pictures / f"{frame}.png")
+    for every in (1, 2):
+        tables, _ = read_source(Source(path=str(tmp_path), every=every), Options(image_size=32))
+        assert sum(map(len, tables.values())) == 8 * len(range(1, 6, every))
+    with pytest.raises(InputError, match="peaks is 2, and disfa has no such option, only ckplus: leave it out"):
+        read_source(Source(path=str(tmp_path), peaks=2), Options(image_size=32))
 
 
 def test_warmth_is_a_function_of_the_step(job):

@@ -51,6 +51,10 @@ FORMATS = {
 }
 """Layouts by name, in the order in which they are tried; what is none of the others is taken for an image folder."""
 
+FRAME_OPTIONS = {"every": ("affwild2", "disfa", "bp4d"), "peaks": ("ckplus",)}
+"""Options about the frames of videos, 1 by default, and the layouts whose readers have them: only each
+``every``-th frame is read, and ``peaks`` frames at the end of a sequence carry its expression."""
+
 
 def known_format(path: str | Path, format: str | None = None) -> str:
     """The name of a data set's layout: as given, or detected.
@@ -65,6 +69,24 @@ def known_format(path: str | Path, format: str | None = None) -> str:
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
     return format
+
+
+def frame_options(path: str | Path, format: str, **given: int) -> dict[str, int]:
+    """Of options about frames those that the reader of a layout has.
+
+    Args:
+        path: the data set, for the message.
+        format: its layout.
+        given: any of :data:`FRAME_OPTIONS`.
+
+    Raises:
+        InputError: if one that the reader has not is other than 1.
+    """
+    for name, value in given.items():
+        if value != 1 and format not in FRAME_OPTIONS[name]:
+            known = ", ".join(FRAME_OPTIONS[name])
+            raise InputError(f"{path}: {name} is {value}, and {format} has no such option, only {known}: leave it out")
+    return {name: value for name, value in given.items() if format in FRAME_OPTIONS[name]}
 
 
 def detect_format(path: str | Path) -> str:

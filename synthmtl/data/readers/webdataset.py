@@ -1,8 +1,9 @@
 """WebDataset: numbered tar archives of samples, ``<name>.png`` (or another picture) and ``<name>.json``.
 
-They lie in the folder or in its folder ``data`` and are called by their split, ``train-000000.tar`` or the like. The
-json holds what a row of ``metadata.jsonl`` does (``readers.metadata``); other files of a sample are not read: the
-numbers in ``.cls`` do not say what they stand for. Archives are read where they are, none is unpacked.
+They lie in the folder or in its folder ``data``. Their split is a word of their name: ``train-000000.tar``,
+``fer_test-000.tar`` or the like. The json holds what a row of ``metadata.jsonl`` does (``readers.metadata``); other
+files of a sample are not read: the numbers in ``.cls`` do not say what they stand for. Archives are read where they
+are, none is unpacked.
 """
 
 import contextlib
@@ -10,9 +11,8 @@ import functools
 import itertools
 import json
 import posixpath
-import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from synthmtl.data.images import IMAGE_SUFFIXES, MAX_BYTES, too_many_bytes
@@ -21,13 +21,13 @@ from synthmtl.data.readers.image_folder import (
     Face,
     build_table,
     by_split,
-    canonical_split,
     is_labelled_folder,
     mark_synthetic,
     wanted_faces,
 )
 from synthmtl.data.readers.metadata import Record, label_columns, raise_input_error, with_known_keys
 from synthmtl.data.readers.published import visible_files
+from synthmtl.data.readers.split_names import splits_in
 from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -131,8 +131,8 @@ def read_webdataset(
         classes, in the order of the archives.
 
     Raises:
-        InputError: if there are no such archives, one is damaged or in no split though others are, a json is broken or
-            names no expression, or a picture is bad and ``on_bad`` is ``error``.
+        InputError: if there are no such archives, one is damaged, in two splits, or in none though others are, a json
+            is broken or names no expression, or a picture is bad and ``on_bad`` is ``error``.
     """
     with Archives(root) as source:
         listed, absent = _listed(source)
@@ -171,16 +171,17 @@ def _listed(source: Source) -> tuple[list[Face], list[str]]:
     told = {sample: _record(source, files[".json"]) for sample, files in samples.items() if ".json" in files}
     # The archive says the split.
     records = dict(zip(told, with_known_keys(list(told.values()), usage=False), strict=True))
+    splits = _splits(source, set(map(_archive, samples)))
     faces, absent = [], []
     for sample, files in samples.items():
         record = records.get(sample)
         if "picture" in files:
             expression = record.expression() if record is not None else None
-            faces.append(Face(files["picture"], _split(sample), expression, record))
+            faces.append(Face(files["picture"], splits[_archive(sample)], expression, record))
         elif record is not None:
             absent.append(f"{record.file}: no picture beside it: delete it or add the picture")
-    splits = {face.split for face in faces}
-    if ALL in splits and len(splits) > 1:
+    found = {face.split for face in faces}
+    if ALL in found and len(found) > 1:
         stray = next(face.name for face in faces if face.split == ALL)
         raise InputError(f"{source.where(stray)}: in no split, though others are: call its archive train-000000.tar")
     return faces, absent
@@ -210,7 +211,19 @@ def _sample(name: str) -> str:
     return posixpath.join(folder, file.split(".", 1)[0])
 
 
-def _split(sample: str) -> str:
-    """The split that the name of an archive begins with."""
-    archive = next(part for part in sample.split("/") if part.endswith(".tar"))
-    return canonical_split(re.split(r"[-.]", archive)[0]) or ALL
+def _archive(sample: str) -> str:
+    """The name of the archive that a sample is in."""
+    return sample[: sample.index(".tar/") + len(".tar")]
+
+
+def _splits(source: Source, archives: Collection[str]) -> dict[str, str]:
+    """The split of each archive, by the word in its name that means one (see :func:`splits_in`), or ``all``.
+
+    Raises:
+        InputError: if a name has words for two splits (``datasets`` would put its faces in both).
+    """
+    words = {name: splits_in(Path(name).stem) for name in archives}
+    for name, told in sorted(words.items()):
+        if len(set(told.values())) > 1:
+            raise InputError(f"{source.where(name)}: its name tells two splits, {' and '.join(told)}: keep one of them")
+    return {name: next(iter(told.values()), ALL) for name, told in words.items()}

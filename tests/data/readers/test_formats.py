@@ -5,7 +5,7 @@ import pytest
 
 from synthmtl.data.inspection import inspect_data
 from synthmtl.data.load import load_splits, read_tables
-from synthmtl.data.readers.formats import FORMATS, detect_format
+from synthmtl.data.readers.formats import FORMATS, FRAME_OPTIONS, detect_format
 from synthmtl.data.readers.london import COLUMNS
 from synthmtl.errors import InputError
 
@@ -57,6 +57,34 @@ def test_each_layout_is_detected_and_read(lay_out, name):
     for format in (None, name):
         tables = read(root, format=format)
         assert all(table.images.shape[1:] == (1, 16, 16) and len(table) for table in tables.values())
+
+
+@pytest.mark.parametrize("option", FRAME_OPTIONS)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_frames_are_chosen_where_there_are_videos_and_nowhere_else(lay_out, name, option):
+    root = lay_out(LAYOUTS[name])
+    size = {"image_size": 16, "channels": 1}
+    if name in FRAME_OPTIONS[option]:
+        for take in (read_tables, inspect_data):  # what is wrong with it, the reader itself says
+            with pytest.raises(InputError, match=f"^{option} must be at least 1, not 0$"):
+                take(root, **size, **{option: 0})
+    for take in (read_tables, load_splits, inspect_data) if name not in FRAME_OPTIONS[option] else ():
+        with pytest.raises(InputError, match=f": {option} is 2, and {name} has no such option, only .*: leave it out$"):
+            take(root, **size, **{option: 2})
+    assert {split: table.files for split, table in read(root, **{option: 1}).items()} == {
+        split: table.files for split, table in read(root).items()
+    }
+
+
+def test_every_frame_or_each_second_one(lay_out):
+    rows = "".join(f"{frame},{frame % 6}\n" for frame in range(1, 8))
+    root = lay_out(
+        {"ActionUnit_Labels/SN001/SN001_au1.txt": rows} | {f"Images/SN001/{frame}.png": frame for frame in range(1, 8)}
+    )
+    for every in (1, 2, 3, 9):
+        (table,) = read(root, every=every).values()
+        assert [file.split("/")[-1] for file in table.files] == [f"{frame}.png" for frame in range(1, 8, every)]
+        assert inspect_data(root, every=every)["faces"] == len(table)
 
 
 def test_fer2013_and_the_formats_by_name(lay_out):

@@ -63,6 +63,23 @@ def test_archives_are_one_set_in_the_order_of_their_samples(tmp_path, folder):
     assert read(tmp_path, classes=("fear",))["train"].expression.tolist() == [0, -1]
 
 
+@pytest.mark.parametrize("name", ["{}-000", "{}", "fer_{}-000", "faces.{}.00-of-01", "FER2013_{}_0", "{}0"])
+def test_the_split_is_a_word_of_the_name_wherever_it_stands(tmp_path, name):
+    for number, word in enumerate(("train", "val", "Test")):
+        pack(tmp_path / f"{name.format(word)}.tar", sample("a", number, expression="fear"))
+    tables = read(tmp_path)
+    assert list(tables) == ["train", "validation", "test"]
+    for number, table in enumerate(tables.values()):
+        assert torch.equal(table.images[0, 0], torch.from_numpy(pixels(number)))
+
+
+def test_a_name_of_two_splits_or_of_a_longer_word_tells_none(tmp_path):
+    assert list(read(pack(tmp_path / "none" / "restrained-0.tar", sample("a", 0, expression="fear")))) == ["all"]
+    pack(tmp_path / "two" / "data" / "train_test-0.tar", sample("a", 0, expression="fear"))
+    with pytest.raises(InputError, match="two/data/train_test-0.tar: its name tells two splits, train and test: keep"):
+        read(tmp_path / "two")
+
+
 def test_archives_of_no_split_are_split_here(tmp_path):
     pack(tmp_path / "part-0.tar", *(sample(f"{i}", i, expression=("fear", "anger")[i % 2]) for i in range(40)))
     assert list(read(tmp_path)) == ["all"]
