@@ -26,7 +26,7 @@ from synthmtl.commands.options import recipe_options, recipe_parser
 from synthmtl.data import FaceTable
 from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.data.leaks import guard, leaks
-from synthmtl.data.load import read_tables
+from synthmtl.data.load import read_tables, without_edits
 from synthmtl.data.sampling import ClassBalancedSampler, EpochSampler
 from synthmtl.data.splits import check_classes
 from synthmtl.data.streams import RecognitionStream
@@ -89,7 +89,7 @@ class Options:
 
 
 def read(options: FaceOptions) -> dict[str, FaceTable]:
-    """The splits that the data bring along, or rendered ones."""
+    """The splits that the data bring along, or rendered ones; training has no edit of a face that is scored."""
     if options.path is None:
         return load_data(options)[0].tables()
     tables = read_tables(
@@ -106,6 +106,8 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
     if "train" not in tables or len(tables) < 2:
         raise InputError(f"{options.path}: needs a train split and another one to score; it has {', '.join(tables)}")
     tables = {"train": tables.pop("train")} | {name: table.select(~table.synthetic) for name, table in tables.items()}
+    held_out = [table for name, table in tables.items() if name != "train"]
+    tables["train"] = without_edits(tables["train"], held_out, [])  # which it logs
     tables, _ = guard(tables, options.on_leak, options.path, reuse=True)
     check_classes(tables["train"], f"{options.path}, train")
     for name, table in tables.items():

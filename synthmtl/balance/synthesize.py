@@ -20,7 +20,7 @@ from synthmtl.balance.plan import BalancePlan, make_plan
 from synthmtl.balance.result import FILLS, BalancingResult, Origin, gather
 from synthmtl.balance.strategy import Strategy
 from synthmtl.balance.targets import ClassTargets
-from synthmtl.data.duplicates import MIN_CORRELATION
+from synthmtl.data.duplicates import MIN_CORRELATION, MIN_MATCH
 from synthmtl.data.pixels import to_pixels, to_unit
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -95,6 +95,7 @@ def synthesize_balancing_set(
     min_change: float = 0.002,
     min_distance: float = 0.004,
     max_correlation: float = MIN_CORRELATION,
+    max_match: float = MIN_MATCH,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     directory: str | Path | None = None,
@@ -133,7 +134,7 @@ def synthesize_balancing_set(
         sources, max_uses, match, seed: as for :func:`~synthmtl.balance.plan.make_plan`.
         spread: of the styles, in standard deviations of the class's prior, or of a diffusion model's noise.
         sampling: of a diffusion model; None = its defaults.
-        min_change, min_distance, max_correlation: as for :class:`~synthmtl.balance.filter.FaceFilter`.
+        min_change, min_distance, max_correlation, max_match: as for :class:`~synthmtl.balance.filter.FaceFilter`.
         batch_size: wanted faces of a chunk.
         device: where networks run.
         directory: where chunks are kept; None keeps them in memory, for one process only.
@@ -165,13 +166,18 @@ def synthesize_balancing_set(
     check_plan(plan, table, generator, sampling)
     generator.to(device)
     targets = targets or ClassTargets(generator, table)
-    limits = {"min_change": min_change, "min_distance": min_distance, "max_correlation": max_correlation}
+    limits = {
+        "min_change": min_change,
+        "min_distance": min_distance,
+        "max_correlation": max_correlation,
+        "max_match": max_match,
+    }
     identity = {
         "plan": plan.fingerprint(),
         "generator": weights_hash(generator),
         "judge": None if judge is None else weights_hash(judge),
         "thresholds": None if calibration is None else tensor_hash(calibration.thresholds),
-        "faces": tensor_hash(table.images, table.expression),
+        "faces": tensor_hash(table.images, table.expression, table.subject),
         "settings": {"max_attempts": max_attempts, "spread": spread, "batch_size": batch_size}
         | (limits if filter else {"filter": False})
         | ({"sampling": options} if options else {}),

@@ -164,7 +164,7 @@ def load_splits(
             shares = {"train": 1 - share, absent[0]: share}
         tables |= _split(tables["train"], shares, split_seed, path, notes, needed)
         split_off = ("train", *absent)
-    tables["train"] = _without_edits(tables["train"], [tables[name] for name in SPLITS[1:]], notes)
+    tables["train"] = without_edits(tables["train"], [tables[name] for name in SPLITS[1:]], notes)
     check(tables["train"], f"{path}, train")
     count = len(tables["train"])
     tables, said = guard({name: tables[name] for name in SPLITS}, on_leak, path, reuse=True)
@@ -202,7 +202,7 @@ def _split(
     return parts
 
 
-def _without_edits(train: FaceTable, held_out: Sequence[FaceTable], notes: list[str]) -> FaceTable:
+def without_edits(train: FaceTable, held_out: Sequence[FaceTable], notes: list[str]) -> FaceTable:
     """The training faces but those that were edited from a photograph that is held out, or may be for all that is said.
 
     The pixels of ``train`` may be moved; it is not to be used any more.

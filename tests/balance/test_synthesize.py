@@ -215,8 +215,28 @@ def test_directory_gives_the_same_and_is_used_again(job, result, tmp_path):
     assert len(stamps) == 8
     assert equal(job.run_job(tmp_path), result)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == stamps
-    with pytest.raises(InputError, match="another settings"):
-        job.run_job(tmp_path, spread=0.5)
+    for other in ({"spread": 0.5}, {"max_match": 0.9}):
+        with pytest.raises(InputError, match="another settings"):
+            job.run_job(tmp_path, **other)
+
+
+def test_who_is_shown_is_part_of_the_job(job, tmp_path):
+    """Faces of the source's own person are no copies, so that other subjects may mean other faces kept."""
+    judge, table = job.make_judge(), job.make_faces({"neutral": 6, "happiness": 2, "fear": 2})
+    calibration, options = calibrate_judge(judge, table), {"directory": tmp_path}
+    synthesize_balancing_set(job.make_generator(), judge, table, calibration=calibration, **options)
+    table = table.replace(subject=table.subject.flip(0))
+    plan = make_plan(job.make_faces({"neutral": 6, "happiness": 2, "fear": 2}), "auto", candidates=2)
+    with pytest.raises(InputError, match="another faces"):
+        synthesize_balancing_set(job.make_generator(), judge, table, plan, calibration=calibration, **options)
+
+
+def test_how_far_a_face_may_match_is_the_callers(job):
+    none = job.run_job(None, max_match=-2.0)  # no correlation is below it
+    assert len(none.table) == 0
+    copies = {name: count["copy"] for name, count in none.rejected.items()}
+    assert copies == {name: sum(count.values()) for name, count in none.rejected.items()}
+    assert sum(copies.values()) == 3 * 29
 
 
 def test_processes_share_the_chunks_and_finish_for_each_other(job, result, tmp_path):

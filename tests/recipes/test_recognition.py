@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from synthmtl import metrics
 from synthmtl.cli import main, say_errors_in_one_line
+from synthmtl.data.table import attribute_words
+from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
 from synthmtl.experiment.config import FaceOptions
 from synthmtl.models import Recognizer
@@ -66,6 +69,21 @@ def test_scores_with_and_without_seen_faces(faces, tmp_path, monkeypatch, capsys
     assert "--resume continues it" in said[-2] and "another seed" in said[-1]
     assert run(monkeypatch, "--out", out, "--faces.path", faces, *OPTIONS, "--resume") == 0
     assert json.loads((out / "scores.json").read_text())["splits"] == scores["splits"]
+
+
+def test_edits_of_scored_faces_do_not_train(faces):
+    """What ``balance`` wrote, put beside the training faces; a face without a subject has no other sign of its source."""
+    read = runpy.run_path(str(RECIPE))["read"]
+    options = FaceOptions(path=str(faces), image_size=32, on_leak="warn")
+    held_out = sorted((faces / "validation").rglob("*.png"))[:6]
+    own = [file for file in sorted((faces / "train").rglob("*.png")) if not file.name.startswith("seen-")][:4]
+    before = read(options)["train"]
+    made = before.select(torch.arange(10)).replace(synthetic=torch.ones(10, dtype=torch.bool))
+    extra = [{"source_file": file.relative_to(faces).as_posix()} for file in (*held_out, *own)]
+    write_image_folder(made, faces, "train", names=[f"made-{i}" for i in range(10)], extra=extra)
+    train = read(options)["train"]
+    kept = attribute_words(train.select(train.synthetic), "source_file")
+    assert len(train) == len(before) + 4 and set(kept) == {file.relative_to(faces).as_posix() for file in own}
 
 
 def test_leaks_are_refused_if_so_wished(faces, tmp_path, monkeypatch, capsys):
