@@ -72,7 +72,7 @@ def test_scores_with_and_without_seen_faces(faces, tmp_path, monkeypatch, capsys
 
 
 def test_edits_of_scored_faces_do_not_train(faces):
-    """What ``balance`` wrote, put beside the training faces; a face without a subject has no other sign of its source."""
+    """What ``balance`` wrote, put beside the training faces: nothing but its source file tells whose edit a face is."""
     read = runpy.run_path(str(RECIPE))["read"]
     options = FaceOptions(path=str(faces), image_size=32, on_leak="warn")
     held_out = sorted((faces / "validation").rglob("*.png"))[:6]

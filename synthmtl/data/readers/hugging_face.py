@@ -2,8 +2,9 @@
 
 - ``hf:NAME``: what ``datasets.load_dataset(NAME)`` gives, from the hub or from a folder;
 - a folder that ``save_to_disk`` wrote (``dataset_dict.json``, or ``dataset_info.json`` with ``state.json``);
-- a folder with ``*.parquet`` in it or in its folder ``data``, ``train-00000-of-00001.parquet``, ``fer_test.parquet`` or
-  the like: the split is a word of the name.
+- a folder with ``*.parquet`` in it, in its folder ``data`` or ``default``, or in folders of these that are called as
+  splits: ``train-00000-of-00001.parquet``, ``fer_test.parquet``, ``default/train/0000.parquet`` (as the hub converts
+  data) or the like. The split is the folder or a word of the name.
 
 A folder that has metadata or folders of expressions, too, is an image folder, unless options are given.
 
@@ -48,7 +49,7 @@ from synthmtl.data.readers.image_folder import (
 )
 from synthmtl.data.readers.metadata import Record, label_columns, raise_input_error
 from synthmtl.data.readers.published import visible_files
-from synthmtl.data.readers.split_names import canonical_split
+from synthmtl.data.readers.split_names import canonical_split, folders_of_parts
 from synthmtl.data.sources import refuse_bad, report_bad, report_hints
 from synthmtl.data.storage import new_faces
 from synthmtl.data.table import FaceTable
@@ -183,8 +184,8 @@ def _saved(folder: Path) -> bool:
     )
 
 
-def _parquet_files(folder: Path) -> list[str]:
-    return sorted(str(file) for part in (folder, folder / "data") for file in visible_files(part, "*.parquet"))
+def _parquet_files(folder: Path) -> list[Path]:
+    return sorted(file for part in folders_of_parts(folder) for file in visible_files(part, "*.parquet"))
 
 
 @contextlib.contextmanager
@@ -193,7 +194,7 @@ def _opened(datasets: Any, location: str, options: Mapping[str, str]) -> Iterato
     folder = None if location.startswith(PREFIX) else Path(location)
     if folder is not None and not (_saved(folder) or _parquet_files(folder)):
         raise InputError(f"{location}: no Hugging Face data set: give Parquet files, or what save_to_disk wrote")
-    files = files_by_split(_parquet_files(folder)) if folder is not None and not _saved(folder) else {}
+    files = files_by_split(_parquet_files(folder), folder) if folder is not None and not _saved(folder) else {}
     shown = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

@@ -1,6 +1,5 @@
 """What the files and columns of a Hugging Face data set mean: splits, pictures, expressions, further labels."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,29 +7,35 @@ from typing import Any
 from synthmtl.data.readers.columns import LABEL_KEYS, OTHER_LABEL_KEYS, known_key, plain_key, refuse_repeats
 from synthmtl.data.readers.image_folder import ALL
 from synthmtl.data.readers.metadata import Record, with_known_keys
-from synthmtl.data.readers.split_names import canonical_split, splits_in
+from synthmtl.data.readers.split_names import canonical_split, splits_told
 from synthmtl.errors import InputError
 from synthmtl.labels import canonical_expression
 
 
-def files_by_split(files: Sequence[str]) -> dict[str, list[str]]:
-    """Parquet files by the word for a split in their names (see :func:`splits_in`); all as one if none has any.
+def files_by_split(files: Sequence[Path], root: Path) -> dict[str, list[str]]:
+    """Names of Parquet files by split, as their names or the folders they are in tell it (see :func:`splits_told`).
+
+    Args:
+        files: below ``root``.
+        root: the folder of the data set.
+
+    Returns:
+        The files by ``train``, ``validation`` and ``test``, or all as ``rows`` if none tells a split.
 
     Raises:
-        InputError: if a name has words for two splits (``datasets`` would put its faces in both), or none though others
-            have.
+        InputError: if one tells two splits (``datasets`` would put its faces in both), or none though others do.
     """
-    words = {file: splits_in(Path(file).stem) for file in files}
-    if not any(words.values()):
-        return {"rows": list(files)}
+    told = {file: splits_told(file.relative_to(root)) for file in files}
+    if not any(told.values()):
+        return {"rows": [str(file) for file in files]}
     by_split: dict[str, list[str]] = {}
-    for file, told in words.items():
-        if len(set(told.values())) > 1:
-            raise InputError(f"{file}: its name tells two splits, {' and '.join(told)}: rename it by one of them")
-        if not told:
-            other = os.path.basename(next(file for file in files if words[file]))
+    for file, words in told.items():
+        if len(set(words.values())) > 1:
+            raise InputError(f"{file}: its name tells two splits, {' and '.join(words)}: rename it by one of them")
+        if not words:
+            other = next(file for file in files if told[file]).relative_to(root)
             raise InputError(f"{file}: its name tells no split, but {other} does: put train, validation or test in it")
-        by_split.setdefault(next(iter(told)), []).append(file)
+        by_split.setdefault(next(iter(words.values())), []).append(str(file))
     return by_split
 
 

@@ -1,6 +1,7 @@
 """Which split a name means: of a folder, of a value in metadata, or somewhere in the name of a file."""
 
 import re
+from pathlib import Path, PurePath
 
 _SPLIT_ALIASES = {
     "train": ("train", "training", "trn", "train_set", "training_set"),
@@ -33,3 +34,22 @@ def splits_in(stem: str) -> dict[str, str]:
     """
     words = [re.sub(r"[-._ ]", "_", word) for word in _WORD.findall(stem.lower())]
     return {word: _JOINED[word.replace("_", "")] for word in words}
+
+
+def splits_told(file: PurePath) -> dict[str, str]:
+    """The words of a file's name (see :func:`splits_in`), and the folder it is in, that mean a split.
+
+    Args:
+        file: within its data set, whose own name tells nothing.
+    """
+    folder = canonical_split(file.parent.name)
+    return ({file.parent.name: folder} if folder else {}) | splits_in(file.stem)
+
+
+def folders_of_parts(root: Path) -> list[Path]:
+    """Where files of a data set may lie: in its folder, in ``data`` or ``default`` there, or by split in any of them.
+
+    ``default`` is what the Hugging Face hub calls the only configuration of a data set that it has converted.
+    """
+    bases = [root, root / "data", root / "default"]
+    return bases + [part for base in bases for part in sorted(base.glob("*/")) if canonical_split(part.name)]

@@ -1,9 +1,9 @@
 """WebDataset: numbered tar archives of samples, ``<name>.png`` (or another picture) and ``<name>.json``.
 
-They lie in the folder or in its folder ``data``. Their split is a word of their name: ``train-000000.tar``,
-``fer_test-000.tar`` or the like. The json holds what a row of ``metadata.jsonl`` does (``readers.metadata``); other
-files of a sample are not read: the numbers in ``.cls`` do not say what they stand for. Archives are read where they
-are, none is unpacked.
+They lie in the folder, in its folder ``data``, or in folders of these that are called as splits. Their split is that
+folder or a word of their name: ``train/000000.tar``, ``train-000000.tar``, ``fer_test-000.tar`` or the like. The json
+holds what a row of ``metadata.jsonl`` does (``readers.metadata``); other files of a sample are not read: the numbers in
+``.cls`` do not say what they stand for. Archives are read where they are, none is unpacked.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from synthmtl.data.readers.image_folder import (
 )
 from synthmtl.data.readers.metadata import Record, label_columns, raise_input_error, with_known_keys
 from synthmtl.data.readers.published import visible_files
-from synthmtl.data.readers.split_names import splits_in
+from synthmtl.data.readers.split_names import folders_of_parts, splits_told
 from synthmtl.data.sources import Source, decode_faces, refuse_bad, report_bad
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -92,8 +92,9 @@ class Archives(Source):
 
 
 def archives(folder: Path) -> list[Path]:
-    """The tar archives in a folder and in its folder ``data``, by name."""
-    return sorted(file for part in (folder, folder / "data") for file in visible_files(part, "*.tar") if file.is_file())
+    """The tar archives of a folder (see :func:`folders_of_parts`), by name."""
+    parts = folders_of_parts(folder)
+    return sorted(file for part in parts for file in visible_files(part, "*.tar") if file.is_file())
 
 
 def is_webdataset(path: str | Path) -> bool:
@@ -217,12 +218,12 @@ def _archive(sample: str) -> str:
 
 
 def _splits(source: Source, archives: Collection[str]) -> dict[str, str]:
-    """The split of each archive, by the word in its name that means one (see :func:`splits_in`), or ``all``.
+    """The split of each archive, as its name or the folder it is in tells it (see :func:`splits_told`), or ``all``.
 
     Raises:
-        InputError: if a name has words for two splits (``datasets`` would put its faces in both).
+        InputError: if one tells two splits (``datasets`` would put its faces in both).
     """
-    words = {name: splits_in(Path(name).stem) for name in archives}
+    words = {name: splits_told(Path(name)) for name in archives}
     for name, told in sorted(words.items()):
         if len(set(told.values())) > 1:
             raise InputError(f"{source.where(name)}: its name tells two splits, {' and '.join(told)}: keep one of them")

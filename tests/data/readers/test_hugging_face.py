@@ -252,6 +252,20 @@ def test_parquet_files_have_the_splits_that_datasets_finds(datasets, tmp_path, n
     assert torch.equal(ours["test"].images[1, 0], torch.from_numpy(picture(11)))
 
 
+@pytest.mark.parametrize("name", ["{}/0000", "default/{}/0000", "data/{}/faces-0"])
+def test_parquet_files_lie_in_folders_of_splits(datasets, tmp_path, name):
+    """The hub converts data so, and calls them ``default`` where they have no other name."""
+    counts = {"train": 4, "test": 2, "validation": 3}
+    for start, (split, count) in enumerate(counts.items()):
+        file = tmp_path / "test" / f"{name.format(split)}.parquet"
+        file.parent.mkdir(parents=True)
+        make(datasets, ["fear", "anger", "fear", "anger"][:count], start=10 * start).to_parquet(file)
+    assert detect_format(tmp_path / "test") == "huggingface"
+    tables = read(tmp_path / "test")
+    assert {split: len(table) for split, table in tables.items()} == counts
+    assert torch.equal(tables["test"].images[1, 0], torch.from_numpy(picture(11)))
+
+
 @pytest.mark.parametrize("column", ["split", "Split", "Usage"])
 @pytest.mark.parametrize("file", ["faces", "train"])
 def test_a_column_of_splits_is_heeded(datasets, tmp_path, column, file):

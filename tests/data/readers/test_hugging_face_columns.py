@@ -1,15 +1,31 @@
+from pathlib import Path
+
 import pytest
 
 from synthmtl.data.readers.hugging_face_columns import files_by_split, told_splits
 from synthmtl.data.readers.metadata import Record
 from synthmtl.errors import InputError
 
+ROOT = Path("of", "a", "test")  # of the folder's own name nothing follows
+
+
+def by_split(*names):
+    files = files_by_split([ROOT / f"{name}.parquet" for name in names], ROOT)
+    return {
+        split: [Path(file).relative_to(ROOT).with_suffix("").as_posix() for file in those]
+        for split, those in files.items()
+    }
+
 
 def test_files_go_with_the_split_that_their_names_tell():
-    names = ["faces-train-00000-of-00002", "faces-train-00001-of-00002", "fer_test", "val0"]
-    files = [f"data/{name}.parquet" for name in names]
-    assert files_by_split(files) == {"train": files[:2], "test": files[2:3], "val": files[3:]}
-    assert files_by_split(["a.parquet", "b.parquet"]) == {"rows": ["a.parquet", "b.parquet"]}
+    names = ["faces-train-00000-of-00002", "data/training1", "fer_test", "val0"]
+    assert by_split(*names) == {"train": names[:2], "test": names[2:3], "validation": names[3:]}
+    assert by_split("a", "b") == {"rows": ["a", "b"]}
+
+
+def test_files_go_with_the_split_that_their_folder_is_called():
+    names = ["default/train/0000", "default/train/0001", "data/Dev/faces", "test/test-0"]
+    assert by_split(*names) == {"train": names[:2], "validation": names[2:3], "test": names[3:]}
 
 
 @pytest.mark.parametrize(
@@ -19,12 +35,14 @@ def test_files_go_with_the_split_that_their_names_tell():
             ["train", "faces"],
             "faces.parquet: its name tells no split, but train.parquet does: put train, validation or",
         ),
+        (["val/0", "0"], "0.parquet: its name tells no split, but val/0.parquet does: put train, validation or"),
         (["train-test-00000"], "train-test-00000.parquet: its name tells two splits, train and test: rename it"),
+        (["train/val-0"], "train/val-0.parquet: its name tells two splits, train and val: rename it"),
     ],
 )
 def test_names_that_tell_no_one_split(names, message):
     with pytest.raises(InputError, match=message):
-        files_by_split([f"{name}.parquet" for name in names])
+        by_split(*names)
 
 
 def told(splits, part, only=True):

@@ -63,7 +63,9 @@ def test_archives_are_one_set_in_the_order_of_their_samples(tmp_path, folder):
     assert read(tmp_path, classes=("fear",))["train"].expression.tolist() == [0, -1]
 
 
-@pytest.mark.parametrize("name", ["{}-000", "{}", "fer_{}-000", "faces.{}.00-of-01", "FER2013_{}_0", "{}0"])
+@pytest.mark.parametrize(
+    "name", ["{}-000", "{}", "fer_{}-000", "faces.{}.00-of-01", "FER2013_{}_0", "{}0", "{}/000", "data/{}/a"]
+)
 def test_the_split_is_a_word_of_the_name_wherever_it_stands(tmp_path, name):
     for number, word in enumerate(("train", "val", "Test")):
         pack(tmp_path / f"{name.format(word)}.tar", sample("a", number, expression="fear"))
@@ -78,6 +80,9 @@ def test_a_name_of_two_splits_or_of_a_longer_word_tells_none(tmp_path):
     pack(tmp_path / "two" / "data" / "train_test-0.tar", sample("a", 0, expression="fear"))
     with pytest.raises(InputError, match="two/data/train_test-0.tar: its name tells two splits, train and test: keep"):
         read(tmp_path / "two")
+    pack(tmp_path / "mixed" / "train" / "test-0.tar", sample("a", 0, expression="fear"))
+    with pytest.raises(InputError, match="mixed/train/test-0.tar: its name tells two splits, train and test: keep"):
+        read(tmp_path / "mixed")
 
 
 def test_archives_of_no_split_are_split_here(tmp_path):
