@@ -1,6 +1,7 @@
 """What is wrong with the options of a study, found before anything is read or written."""
 
 import dataclasses
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,13 @@ from synthmtl.study.config import SINGLE, StudyConfig, network_options, preset, 
 from synthmtl.study.heads import head_network
 from synthmtl.study.tasks import EDITING, HEADS, is_editing
 from synthmtl.training import TrainingConfig, check_seed
-from synthmtl.training.aggregation import check_aggregator
+from synthmtl.training.aggregation import AGGREGATORS, check_aggregator
 from synthmtl.training.turns import PLAIN, check_precision
+
+log = logging.getLogger("synthmtl")
+
+UNITS = tuple(unit for unit in (*SHARING_UNITS, HARD_MATCHED) if unit != SINGLE)
+"""What tasks may share by."""
 
 _DECODING = ("condition", "joint", "compile_units")
 _DENOISING = ("prediction", "diffused", "unet_channels", "patch_size")
@@ -41,15 +47,12 @@ def check_study(config: StudyConfig) -> None:
     for aggregator in grid.aggregators:
         check_aggregator(aggregator, config.aggregator_options.get(aggregator))
         check_precision(config.precision, aggregator)
-    for option, named, known in (
-        ("unit_options", config.unit_options, list(dict.fromkeys(unit_of_row(config, s) for s in grid.sharing))),
-        ("variants", config.variants, grid.sharing),
-        ("aggregator_options", config.aggregator_options, grid.aggregators),
-    ):
-        for name in named:
-            check(name in known, f"{option}", name, f"one of those in the grid: {', '.join(known)}")
     for name, options in config.variants.items():
         check_variant(name, options)
+    for name in config.unit_options:
+        check(name in UNITS, "unit_options", name, f"one of {', '.join(UNITS)}")
+    for name in config.aggregator_options:
+        check(name in AGGREGATORS, "aggregator_options", name, f"one of {', '.join(AGGREGATORS)}")
     for rho in grid.rho:
         check(0 <= rho <= 1, "grid.rho", rho, "in [0, 1]")
     check(faces.path is None or grid.rho == [0], "grid.rho", grid.rho, "[0] with --faces.path: only renders have it")
@@ -77,11 +80,24 @@ def check_study(config: StudyConfig) -> None:
     for name in ("held_out_per_class", "held_out_subjects", "intervention_faces"):
         check(getattr(measures, name) >= 4, f"measures.{name}", getattr(measures, name), "at least 4")
     with torch.device("meta"):
-        for sharing in grid.sharing:
+        for sharing in dict.fromkeys([*grid.sharing, *config.variants, *config.unit_options]):
             if is_editing(config.tasks):
                 network_options(config, sharing).build(EXPRESSIONS, faces)
             else:
                 head_network(config, sharing, EXPRESSIONS, config.tasks)
+    _say_unused(config)
+
+
+def _say_unused(config: StudyConfig) -> None:
+    """Log what the grid lacks: part of a larger one, given beside its configuration, need not use all that is there."""
+    grid = config.grid
+    for option, named, used in (
+        ("unit_options", config.unit_options, [unit_of_row(config, sharing) for sharing in grid.sharing]),
+        ("variants", config.variants, grid.sharing),
+        ("aggregator_options", config.aggregator_options, grid.aggregators),
+    ):
+        if unused := [name for name in named if name not in used]:
+            log.info("--%s: not in the grid, so not used: %s", option, ", ".join(unused))
 
 
 def check_trainings(config: StudyConfig) -> None:
@@ -169,8 +185,7 @@ def check_variant(name: str, options: dict[str, Any]) -> None:
     Raises:
         InputError: naming it.
     """
-    units = [unit for unit in (*SHARING_UNITS, HARD_MATCHED) if unit != SINGLE]
-    if re.fullmatch(r"[A-Za-z0-9_.]+", name) is None or name in (*units, SINGLE):
+    if re.fullmatch(r"[A-Za-z0-9_.]+", name) is None or name in (*UNITS, SINGLE):
         raise InputError(f"--variants: {name!r} must be a new name, of letters, digits, '_' and '.'")
-    if options.get("unit") not in units:
-        raise InputError(f"--variants.{name}.unit is {options.get('unit')!r}: it must be one of {', '.join(units)}")
+    if options.get("unit") not in UNITS:
+        raise InputError(f"--variants.{name}.unit is {options.get('unit')!r}: it must be one of {', '.join(UNITS)}")

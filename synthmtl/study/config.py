@@ -106,7 +106,8 @@ class StudyConfig:
             ``dropout`` and ``task_weights`` of ``model``, which learns from all training faces by the settings of
             ``joint``, and keeps the weights of the last step. What the first of them receives of the second is probed.
         grid: what is combined with what.
-        unit_options: options of sharing units: {unit: {option: value}}.
+        unit_options: options of sharing units: {unit: {option: value}}. Those of units that the grid lacks are not
+            used; nor are such variants, and options of such aggregators.
         variants: sharing units with options of their own, each under a name that the grid takes:
             {name: {unit: leaky, gate_bias: 0.0}}. The options join those in ``unit_options``, and go before them.
         aggregator_options: options of aggregators: {aggregator: {option: number}}.

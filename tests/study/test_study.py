@@ -304,7 +304,10 @@ def test_few_labels_are_the_same_for_every_unit_and_of_every_class():
         (["--variants", "{open: {unit: leeky}}", "--grid.sharing", "[open]"], "--variants.open.unit is 'leeky'"),
         (["--variants", "{leaky: {unit: nddr}}", "--grid.sharing", "[leaky]"], "'leaky' must be a new name"),
         (["--variants", "{open: {unit: leaky, bias: 2}}", "--grid.sharing", "[open]"], "has no option 'bias'"),
-        (["--variants", "{open: {unit: leaky}}"], "--variants is 'open': it must be one of those in the grid"),
+        (["--variants", "{open: {unit: leaky, bias: 2}}"], "unit 'leaky' has no option 'bias'"),
+        (["--unit_options", "{leeky: {kernel_size: 3}}"], "--unit_options is 'leeky': it must be one of hard, leaky"),
+        (["--unit_options", "{nddr: {kernel_size: 3}}"], "unit 'nddr' has no option 'kernel_size'"),
+        (["--aggregator_options", "{pcgard: {c: 1}}"], "--aggregator_options is 'pcgard': it must be one of sum"),
         (["--unit_options", "{leaky: {kernel: 3}}"], "unit 'leaky' has no option 'kernel'"),
         (["--joint.aggregator", "dwa"], "--joint.aggregator is 'dwa': it must be in --grid.aggregators"),
         (["--joint.aggregator_options", "{c: 0.3}"], "no aggregator to read them: leave them out"),
@@ -323,6 +326,25 @@ def test_bad_options_are_refused_in_one_line(options, said, tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and said in lines[0], lines
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_a_grid_need_not_use_all_that_its_configuration_has(tmp_path, caplog):
+    """The rest is checked, and said to be unused."""
+    (tmp_path / "study.yaml").write_text(
+        "grid: {sharing: [none, hard, wide]}\nvariants: {wide: {unit: leaky, kernel_size: 3}}\n"
+        "unit_options: {nddr: {}}\naggregator_options: {dwa: {temperature: 1.5}}\n"
+    )
+    caplog.set_level("INFO", "synthmtl")
+    out = tmp_path / "out"
+    part = ["--grid.sharing", "[none,hard]", "--grid.rho", "[0.0]"]
+    assert study(out, "--config", str(tmp_path / "study.yaml"), *part) == 0
+    assert {cell["sharing"] for cell in results_of(out)["cells"]} == {"none", "hard"}
+    for said in (
+        "--variants: not in the grid, so not used: wide",
+        "--unit_options: not in the grid, so not used: nddr",
+    ):
+        assert said in caplog.text
+    assert "--aggregator_options: not in the grid, so not used: dwa" in caplog.text
 
 
 def test_typo_in_the_configuration_file(tmp_path, capsys):
