@@ -93,8 +93,13 @@ class Job:
             self.notes.append(text)
 
 
-def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
-    """The faces of a run: the user's, or rendered ones and how to render more of the same people."""
+def load_data(options: FaceOptions, *, require_expression: bool = True) -> tuple[Splits, RenderConfig | None]:
+    """The faces of a run: the user's, or rendered ones and how to render more of the same people.
+
+    Args:
+        options: which.
+        require_expression: as for :func:`~synthmtl.data.load.load_splits`.
+    """
     if options.path is not None:
         check_photographs(options)
         splits = load_splits(
@@ -107,6 +112,7 @@ def load_data(options: FaceOptions) -> tuple[Splits, RenderConfig | None]:
             format=options.format,
             every=options.every,
             peaks=options.peaks,
+            require_expression=require_expression,
             ferplus=options.ferplus,
             ferplus_rule=options.ferplus_rule,
         )

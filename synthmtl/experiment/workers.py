@@ -13,11 +13,13 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from synthmtl.errors import InputError
 from synthmtl.experiment.stages import AnyJob
 from synthmtl.progress import place_bars
 from synthmtl.training import build_accelerator
@@ -29,6 +31,16 @@ Call = tuple[str, Callable[..., Any], dict[str, Any]]
 """A name for the log, a function whose first argument is the job, and its further arguments."""
 
 _job: AnyJob | None = None
+
+
+class WorkerKilled(InputError):
+    """A worker ended without a word; the others end with it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a worker process was killed, perhaps for lack of memory: give fewer --workers; --resume goes on with what "
+            "is unfinished"
+        )
 
 
 class Workers:
@@ -61,6 +73,7 @@ class Workers:
         """Run every call and return their results in order; a single one, or one worker, runs in this process.
 
         Raises:
+            WorkerKilled: if the system ended one of the processes; the others end, too.
             Exception: the first that a call raises; finished parts stay finished.
         """
         if self.count == 1 or len(calls) < 2:
@@ -69,7 +82,10 @@ class Workers:
         pool = self._started()
         waiting = {pool.submit(_call, function, arguments): i for i, (_, function, arguments) in enumerate(calls)}
         for done, future in enumerate(as_completed(waiting), start=1):
-            results[waiting[future]] = future.result()
+            try:
+                results[waiting[future]] = future.result()
+            except BrokenProcessPool:
+                raise WorkerKilled from None
             log.info("%s finished (%d of %d)", calls[waiting[future]][0], done, len(calls))
         return results
 

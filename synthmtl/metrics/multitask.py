@@ -205,15 +205,17 @@ def scored_tasks(outputs: Mapping[str, Tensor], table: FaceTable) -> list[str]:
 
 
 def scorable_labels(table: FaceTable) -> list[str]:
-    """The tasks of :data:`HEADLINES` that some face is labelled for; of landmarks, both outer eye corners."""
+    """The tasks of :data:`HEADLINES` that some face can be scored by (:func:`scorable_faces`)."""
+    return [task for task in HEADLINES if bool(scorable_faces(table, task).any())]
 
-    def known(task: str) -> Tensor:
-        label = getattr(table, task)
-        if task == "landmarks":
-            return ~label[:, list(OUTER_EYE_CORNERS)].isnan().flatten(1).any(1)
-        return ~label.isnan() if label.is_floating_point() else label >= 0
 
-    return [task for task in HEADLINES if bool(known(task).any())]
+def scorable_faces(table: FaceTable, task: str) -> Tensor:
+    """(N,) bool, the faces that are labelled for a task of :data:`HEADLINES`; of landmarks, both outer eye corners."""
+    label = getattr(table, task)
+    if task == "landmarks":
+        return ~label[:, list(OUTER_EYE_CORNERS)].isnan().flatten(1).any(1)
+    known = ~label.isnan() if label.is_floating_point() else label >= 0
+    return known if known.ndim == 1 else known.flatten(1).any(1)
 
 
 def _classes(task: str, table: FaceTable) -> Sequence[str]:

@@ -122,13 +122,11 @@ def study_summary(results: dict) -> list[str]:
     cells, failed = results["cells"], results["failed"]
     methods = {entry["method"] for entry in results["summary"]}
     seeds = {cell["seed"] for cell in cells}
+    tested = results["data"].get("test_faces", sum(results["data"]["test_counts"].values()))
+    apart = " whose light, pose and person do not go with the expression" if results["data"]["correlation"] else ""
     sentences = [
         f"{len(cells)} of {len(cells) + len(failed)} cells were trained: {len(methods)} methods, {len(seeds)} "
-        f"{'seed' if len(seeds) == 1 else 'seeds'}, tested on {sum(results['data']['test_counts'].values()):,} faces "
-        f"whose light, pose and person do not go with the expression."
-        if results["data"]["correlation"]
-        else f"{len(cells)} of {len(cells) + len(failed)} cells were trained: {len(methods)} methods, {len(seeds)} "
-        f"{'seed' if len(seeds) == 1 else 'seeds'}, tested on {sum(results['data']['test_counts'].values()):,} faces."
+        f"{'seed' if len(seeds) == 1 else 'seeds'}, tested on {tested:,} faces{apart}."
     ]
     if failed:
         sentences.append(f"{len(failed)} failed and are left out of everything below.")

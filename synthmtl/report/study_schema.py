@@ -10,7 +10,8 @@ The contract; further keys are allowed everywhere, and a number that does not ex
   summary and comparison too: CONDITION below.
 - ``data``: ``classes``; ``train_counts``, ``validation_counts``, ``test_counts`` {class: faces}; ``held_out_faces``;
   ``unedited_error``, the synthesis error of leaving faces as they are, null where nothing is synthesized;
-  ``correlation`` {rho: {nuisance: measured}}.
+  ``correlation`` {rho: {nuisance: measured}}; ``test_faces``?, those that a task is scored by; ``resampled``? as in
+  ``report.json``.
 - ``cells`` [{``name``, ``method``, ``sharing``, ``aggregator``, CONDITION, ``seed``, ``parameters``,
   ``training_seconds``, ``seconds``, ``metrics`` {metric: number}, ``gates`` [{``stage``, ``direction``, ``gate``,
   ``mean``, ``spread``, ``channels``, ``expressions``}], ``gates_over_time`` [{``stage``, ``direction``, ``gate``,
@@ -44,7 +45,7 @@ from synthmtl.report.checks import (
     or_null,
     text,
 )
-from synthmtl.report.schema import COUNTS, ENVIRONMENT
+from synthmtl.report.schema import COUNTS, ENVIRONMENT, resampled
 
 _COSINE = number(-1, 1)
 _CI = or_null(interval(-math.inf, math.inf))
@@ -118,14 +119,15 @@ _STUDY = object_of(
         "notes": list_of(text),
         "data": object_of(
             {
-                "classes": list_of(text, filled=True),
+                "classes": list_of(text),
                 "train_counts": COUNTS,
                 "validation_counts": COUNTS,
                 "test_counts": COUNTS,
                 "held_out_faces": count,
                 "unedited_error": or_null(number(0)),
                 "correlation": mapping_of(mapping_of(_SHARE)),
-            }
+            },
+            {"test_faces": count, "resampled": resampled},
         ),
         "cells": list_of(
             object_of(

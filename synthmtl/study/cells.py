@@ -26,6 +26,9 @@ FAILED = "failed.json"
 """In the folder of a cell that failed: what went wrong, in one line, and where."""
 
 
+_CUT_OFF = "cut off: its process was killed, perhaps for lack of memory; --resume goes on with it"
+
+
 def unit_of(job: StudyJob, cell: Cell) -> Unit:
     """The cell's folder."""
     return Unit(job.out, f"cells/{cell.name}")
@@ -36,9 +39,11 @@ def run_cell(job: StudyJob, cell: Cell) -> None:
     unit = unit_of(job, cell)
     if unit.result is not None:
         return
-    (unit.directory / FAILED).unlink(missing_ok=True)
+    # Stays if this process is killed.
+    write_json(unit.directory / FAILED, {"error": _CUT_OFF})
     try:
         _run(job.of(cell), cell, unit)
+        (unit.directory / FAILED).unlink()
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         write_json(unit.directory / FAILED, {"error": text, "traceback": traceback.format_exc()})
@@ -62,6 +67,7 @@ def _run(job: StudyJob, cell: Cell, unit: Unit) -> None:
         {
             **cell.as_dict(),
             "parameters": trained.parameters,
+            "precision": job.accelerator.mixed_precision,
             "training_seconds": trained.seconds,
             "seconds": time.monotonic() - started,
             **found,
@@ -69,6 +75,12 @@ def _run(job: StudyJob, cell: Cell, unit: Unit) -> None:
     )
     for checkpoints in unit.directory.glob("*/checkpoints"):
         shutil.rmtree(checkpoints)
+
+
+def is_left(job: StudyJob, cell: Cell) -> bool:
+    """Whether a cell is neither finished nor recorded as failed."""
+    unit = unit_of(job, cell)
+    return unit.result is None and not (unit.directory / FAILED).is_file()
 
 
 def cell_error(job: StudyJob, cell: Cell) -> str | None:

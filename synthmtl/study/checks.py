@@ -14,7 +14,7 @@ from synthmtl.experiment.checks import check_faces
 from synthmtl.experiment.config import HARD_MATCHED, FaceOptions, ModelOptions
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.sharing import SHARING_UNITS
-from synthmtl.study.config import SINGLE, StudyConfig, network_options, preset, unit_of_row
+from synthmtl.study.config import SINGLE, StudyConfig, grid_conditions, network_options, preset, unit_of_row
 from synthmtl.study.heads import head_network
 from synthmtl.study.tasks import EDITING, HEADS, is_editing
 from synthmtl.training import TrainingConfig, check_seed
@@ -53,6 +53,10 @@ def check_study(config: StudyConfig) -> None:
         check(name in UNITS, "unit_options", name, f"one of {', '.join(UNITS)}")
     for name in config.aggregator_options:
         check(name in AGGREGATORS, "aggregator_options", name, f"one of {', '.join(AGGREGATORS)}")
+    names = Counter(condition.name for condition in grid_conditions(grid))
+    alike = [name for name, count in names.items() if count > 1]
+    if alike:
+        raise InputError(f"--grid.rho has two values that are both called {alike[0]}: give six digits at most")
     for rho in grid.rho:
         check(0 <= rho <= 1, "grid.rho", rho, "in [0, 1]")
     check(faces.path is None or grid.rho == [0], "grid.rho", grid.rho, "[0] with --faces.path: only renders have it")
@@ -70,6 +74,10 @@ def check_study(config: StudyConfig) -> None:
         check(labels is None or labels >= 1, "grid.labels_per_class", labels, "at least 1, or null")
     check(config.workers is None or config.workers >= 1, "workers", config.workers, "at least 1, or null")
     check(0 <= config.label_smoothing < 1, "label_smoothing", config.label_smoothing, "in [0, 1)")
+    if not synthesis.labels and config.model.condition != "expression":
+        raise InputError(
+            f"--synthesis.labels false is for --model.condition expression: {config.model.condition} would tell as much"
+        )
     check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
     share = synthesis.rendered_share
     both = synthesis.mode == "paired" or 0 < round(share * synthesis.edits) < synthesis.edits

@@ -13,7 +13,7 @@ from torch import Tensor
 from synthmtl.data import FaceTable
 from synthmtl.interference import collect_features, gated_units, intervention_effects
 from synthmtl.interference.features import pooled
-from synthmtl.metrics.multitask import HEADLINES, task_metrics
+from synthmtl.metrics.multitask import HEADLINES, scorable_labels, task_metrics
 from synthmtl.models import SJMT
 from synthmtl.models.inference import predict_tasks
 from synthmtl.study.config import SINGLE, Cell
@@ -30,6 +30,7 @@ from synthmtl.study.measures import (
     maps_over_faces,
     openness,
     probe_metrics,
+    some_scorable,
 )
 from synthmtl.study.tasks import needed_by
 
@@ -46,11 +47,10 @@ def measure_heads(job: StudyJob, cell: Cell, trained: TrainedHeads) -> tuple[dic
     arrays = {f"test/{task}": values.contiguous() for task, values in outputs.items()}
     metrics = head_scores(outputs, job.splits.test)
     validation = predict_heads(job, networks, job.splits.validation)
-    metrics |= {
-        f"validation_{HEADLINES[task]}": scores[HEADLINES[task]]
-        for task, scores in task_metrics(validation, job.splits.validation).items()
-        if scores[HEADLINES[task]] is not None
-    }
+    if set(scorable_labels(job.splits.validation)) & set(validation):  # heads are not selected by it
+        found = task_metrics(validation, job.splits.validation)
+        scores = {HEADLINES[task]: found[task][HEADLINES[task]] for task in found}
+        metrics |= {f"validation_{name}": value for name, value in scores.items() if value is not None}
     looks, details = trained.looks, details_of(trained.looks)
     metrics |= conflict_metrics(looks.get("conflict", [])) | affinity_metrics(looks.get("affinity", []))
     first, *_ = networks.values()
@@ -85,9 +85,7 @@ def head_scores(outputs: dict[str, Tensor], table: FaceTable) -> dict[str, float
 
 def interventions(job: StudyJob, model: SJMT) -> dict[str, dict[str, float]]:
     """What each standard intervention changes in the headline scores of a part of the test faces."""
-    count = job.config.measures.intervention_faces
-    rows = torch.linspace(0, len(job.splits.test) - 1, min(count, len(job.splits.test))).long()
-    test = job.splits.test.select(rows)
+    test = some_scorable(job, model.tasks)
 
     def evaluate() -> dict[str, float]:
         outputs = predict_heads(job, dict.fromkeys(model.tasks, model), test)

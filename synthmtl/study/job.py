@@ -10,10 +10,11 @@ from accelerate import Accelerator
 
 from synthmtl.data import FaceTable
 from synthmtl.data.mixture import usable_labels
-from synthmtl.data.pairs import edit_mode
+from synthmtl.data.pairs import EditSampler, edit_mode
 from synthmtl.errors import InputError
 from synthmtl.experiment.stages import Job, load_data, render_configs
 from synthmtl.faces import RenderConfig, counterparts, render_faces
+from synthmtl.interference import probe_targets
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.metrics.multitask import scorable_labels
 from synthmtl.study.config import Cell, StudyConfig
@@ -22,6 +23,9 @@ from synthmtl.study.tasks import is_editing
 _HELD_OUT_SUBJECTS = 160_000
 _SESSIONS = 4
 
+UNTOLD = 0
+"""The expression that all edits bear where synthesis is told none: a decoder knows no other code then."""
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -29,7 +33,8 @@ class HeldOut:
 
     Attributes:
         faces: (N) sources, balanced over the expressions, nothing going with them.
-        targets: (N) true renders of the same persons and sessions with another expression.
+        targets: (N) true renders of the same persons and sessions with another expression, which they bear as the edits
+            of training do (:data:`UNTOLD` where synthesis is told none).
     """
 
     faces: FaceTable
@@ -71,21 +76,25 @@ def load_study(config: StudyConfig, out: Path, accelerator: Accelerator) -> Stud
         InputError: if the options do not fit the data.
     """
     faces = dataclasses.replace(config.faces, nuisance_correlation=config.grid.rho[0])
-    splits, render = load_data(faces)
+    splits, render = load_data(faces, require_expression="expression" in config.tasks)
     trains = {float(config.grid.rho[0]): splits.train}
     for rho in config.grid.rho[1:]:
         faces = dataclasses.replace(config.faces, nuisance_correlation=rho)
         trains[float(rho)] = render_faces(render_configs(faces)["train"]).with_classes(splits.train.classes)
-    fewest = min(count for table in trains.values() for count in table.counts().values() if count)
-    most = max((labels for labels in config.grid.labels_per_class if labels is not None), default=0)
-    if most > fewest:
+    fewest = min((count for table in trains.values() for count in table.counts().values() if count), default=0)
+    most = max((labels for labels in config.grid.labels_per_class if labels is not None), default=None)
+    if most is not None and most > fewest:
         raise InputError(f"--grid.labels_per_class has {most}, but a class has only {fewest} faces")
     editing = is_editing(config.tasks)
     for table in (*trains.values(), splits.test):
         check_labels(config, table)
-    check_scores(config, splits.test)
-    modes = {synthesis_mode(config.synthesis.mode, table) for table in trains.values()} if editing else set()
-    held_out = render_held_out(config, splits.train.classes, wild=render is None)
+    check_scores(config, splits.test, "test")
+    if editing:  # by validation the weights are selected; heads keep the last ones
+        check_scores(config, splits.validation, "validation")
+    modes = {drawn_mode(config.synthesis.mode, table) for table in trains.values()} if editing else set()
+    held_out = render_held_out(config, splits.train.classes or EXPRESSIONS, wild=render is None)
+    if config.measures.probes:
+        check_probes(config, held_out.faces)
     job = StudyJob(config, out, splits, accelerator, render, trains=trains, held_out=held_out)
     job.notes.extend(splits.notes)
     if editing:
@@ -95,6 +104,24 @@ def load_study(config: StudyConfig, out: Path, accelerator: Accelerator) -> Stud
         measured = "Synthesis error, gates" if editing else "Gates"
         job.note(f"{measured} and probes are measured on rendered faces of new people: the photographs have {lacking}.")
     return job
+
+
+def check_probes(config: StudyConfig, faces: FaceTable) -> None:
+    """Stop where held-out faces are too few for probes, which would tell so after the first cell was trained.
+
+    Raises:
+        InputError: naming the options.
+    """
+    features = torch.randn(len(faces), 2, generator=torch.Generator().manual_seed(0))
+    targets = {"subject": faces.subject, "expression": faces.expression}
+    try:
+        probe_targets(features, targets, faces.subject, session=faces.session)
+    except InputError as error:
+        measures = config.measures
+        raise InputError(
+            f"--measures.held_out_per_class {measures.held_out_per_class} of --measures.held_out_subjects "
+            f"{measures.held_out_subjects} are too few faces to probe with ({error}); or give --measures.probes false"
+        ) from None
 
 
 def check_labels(config: StudyConfig, table: FaceTable) -> None:
@@ -112,17 +139,28 @@ def check_labels(config: StudyConfig, table: FaceTable) -> None:
         raise InputError(f"--model.condition is {told!r}, which not all faces carry: in a study they must")
 
 
-def check_scores(config: StudyConfig, test: FaceTable) -> None:
-    """Stop where no test face has what a task is scored by, which may be more than it learns from.
+def check_scores(config: StudyConfig, table: FaceTable, split: str) -> None:
+    """Stop where no face of a split has what a task is scored by, which may be more than it learns from.
 
     Raises:
         InputError: naming the task.
     """
-    scored = scorable_labels(test)
+    scored = scorable_labels(table)
     for task in config.tasks:
         if task != "synthesis" and task not in scored:
             needed = "both outer eye corners" if task == "landmarks" else "its label"
-            raise InputError(f"--tasks: {task} cannot be scored, no test face has {needed}")
+            raise InputError(f"--tasks: {task} cannot be scored, no {split} face has {needed}")
+
+
+def drawn_mode(wanted: str, table: FaceTable) -> str:
+    """:func:`synthesis_mode`, once edits can be drawn.
+
+    Raises:
+        InputError: if the real faces allow none.
+    """
+    mode = synthesis_mode(wanted, table)
+    EditSampler(table, paired=mode == "paired")
+    return mode
 
 
 def synthesis_mode(wanted: str, table: FaceTable) -> str:
@@ -155,4 +193,7 @@ def render_held_out(config: StudyConfig, classes: tuple[str, ...], *, wild: bool
     step = 1 + torch.arange(len(faces)) % (len(classes) - 1)
     wanted = (faces.expression + step) % len(classes)
     named = [EXPRESSIONS.index(classes[index]) for index in wanted.tolist()]
-    return HeldOut(faces, counterparts(faces, render, named).with_classes(classes))
+    targets = counterparts(faces, render, named).with_classes(classes)
+    if not config.synthesis.labels:
+        targets.expression = torch.full_like(targets.expression, UNTOLD)
+    return HeldOut(faces, targets)

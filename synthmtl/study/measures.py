@@ -16,7 +16,7 @@ All numbers of a cell are also a flat mapping of metric → number, with the row
 - ``intervention/NAME/MEASURE``: its change by the intervention.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from synthmtl.balance.sheet import sheet_rows
+from synthmtl.data import FaceTable
 from synthmtl.experiment.stages import predict, validation_scores
 from synthmtl.interference import (
     collect_features,
@@ -37,6 +38,7 @@ from synthmtl.interference import (
 from synthmtl.interference.features import pooled
 from synthmtl.losses.reconstruction import change_weights, pixel_loss
 from synthmtl.metrics import recognition_metrics
+from synthmtl.metrics.multitask import scorable_faces
 from synthmtl.models import SJMT, FERSNet
 from synthmtl.models.encoder import RECOGNITION, SYNTHESIS
 from synthmtl.study.config import SINGLE, Cell
@@ -247,8 +249,7 @@ def interventions(job: StudyJob, trained: Trained) -> dict[str, dict[str, float]
     Macro-F1 is that of a part of the test faces; the synthesis error joins it where one network does both.
     """
     count, device = job.config.measures.intervention_faces, job.accelerator.device
-    rows = torch.linspace(0, len(job.splits.test) - 1, min(count, len(job.splits.test))).long()
-    test, held_out, model = job.splits.test.select(rows), job.held_out.first(count), trained.recognizer
+    test, held_out, model = some_scorable(job, ["expression"]), job.held_out.first(count), trained.recognizer
 
     def evaluate() -> dict[str, float]:
         outputs = predict(job, model, test)
@@ -259,6 +260,16 @@ def interventions(job: StudyJob, trained: Trained) -> dict[str, dict[str, float]
 
     effects = intervention_effects(model, evaluate)
     return {name: effect.change for name, effect in effects.items() if name != "untouched"}
+
+
+def some_scorable(job: StudyJob, tasks: Sequence[str]) -> FaceTable:
+    """Of the test faces that tasks can be scored by, ``measures.intervention_faces`` of each, evenly over the rows."""
+    test, count = job.splits.test, job.config.measures.intervention_faces
+    chosen = torch.zeros(len(test), dtype=torch.bool)
+    for task in tasks:
+        rows = torch.where(scorable_faces(test, task))[0]
+        chosen[rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).long()]] = True
+    return test.select(chosen)
 
 
 def batches(job: StudyJob) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +17,8 @@ from synthmtl.faces.nuisance import measured_correlation
 from synthmtl.files import replacing
 from synthmtl.interference import relative_gain
 from synthmtl.interference.transfer import LEAST_SEEDS
-from synthmtl.metrics.bootstrap import interval
+from synthmtl.metrics.bootstrap import drawn_unit, interval
+from synthmtl.metrics.multitask import scorable_faces
 from synthmtl.report.gate_figures import GateMaps
 from synthmtl.study.cells import cell_arrays, cell_error, unit_of
 from synthmtl.study.config import SINGLE, Cell, Condition, grid_cells, grid_conditions
@@ -57,18 +59,21 @@ def build_results(job: StudyJob) -> dict:
         for a, b in combinations(methods, 2):
             comparisons += compare(bootstrap, condition, a, b)
     editing = is_editing(job.config.tasks)
+    scored = [task for task in job.config.tasks if task != "synthesis"]
     unedited = synthesis_errors(None, job.held_out, torch.device("cpu")) if editing else None
     return {
         "title": "synthmtl: interference study",
         "preset": job.config.preset,
         "tasks": [task.as_dict() for task in study_tasks(job.config.tasks)],
-        "notes": job.notes,
+        "notes": [*job.notes, *_precision_note(cells)],
         "conditions": [named(condition) for condition in conditions],
         "data": {
             "classes": list(job.train.classes),
             "train_counts": job.train.counts(),
             "validation_counts": job.splits.validation.counts(),
             "test_counts": test.counts(),
+            "test_faces": int(torch.stack([scorable_faces(test, task) for task in scored]).any(0).sum()),
+            "resampled": drawn_unit(test.subject),
             "held_out_faces": len(job.held_out.faces),
             "unedited_error": None if unedited is None else float(unedited.mean()),
             "correlation": {
@@ -83,6 +88,15 @@ def build_results(job: StudyJob) -> dict:
     }
 
 
+def _precision_note(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """What to say where cells were trained on machines that compute in different precisions, as ``auto`` allows."""
+    counts = Counter(cell["precision"] for cell in cells if "precision" in cell)
+    if len(counts) < 2:
+        return []
+    said = " and ".join(f"{count} in {name if name != 'no' else 'float32'}" for name, count in counts.items())
+    return [f"Cells were trained in different precisions ({said}), which differences between them are owed to as well."]
+
+
 def named(condition: Condition) -> dict[str, Any]:
     """A condition as results state it."""
     return {"condition": condition.name, **dataclasses.asdict(condition)}
@@ -91,9 +105,9 @@ def named(condition: Condition) -> dict[str, Any]:
 class Bootstrap:
     """Paired replicates of every metric: the same seeds, test faces and held-out people are drawn for all methods.
 
-    Scores on the test split resample seeds and test faces, synthesis errors seeds and people, everything else seeds
-    alone (at least three). Over few seeds such intervals are too narrow, as ``metrics.comparison`` and
-    ``interference.transfer`` say.
+    Scores on the test split resample seeds and test people with all of their faces (faces, where people are unknown or
+    few), synthesis errors seeds and people, everything else seeds alone (at least three). Over few seeds such intervals
+    are too narrow, as ``metrics.comparison`` and ``interference.transfer`` say.
     """
 
     def __init__(self, job: StudyJob, finished: Finished):

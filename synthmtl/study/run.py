@@ -5,12 +5,12 @@ import json
 import logging
 from pathlib import Path
 
-from synthmtl.experiment.workers import Workers
+from synthmtl.experiment.workers import WorkerKilled, Workers
 from synthmtl.experiment.workspace import OPTIONS, check_out, claim, describe_data, open_out, write_json
 from synthmtl.report.study_figures import draw_study_figures
 from synthmtl.report.study_page import write_study_page
 from synthmtl.report.study_schema import validate_study
-from synthmtl.study.cells import FAILED, run_cell, unit_of
+from synthmtl.study.cells import FAILED, is_left, run_cell, unit_of
 from synthmtl.study.checks import check_study
 from synthmtl.study.config import SINGLE, Grid, StudyConfig, grid_cells
 from synthmtl.study.job import StudyJob, load_study
@@ -84,8 +84,15 @@ def run_cells(job: StudyJob, ranks: Ranks) -> None:
             run_cell(job, cell)
             log.info("%s finished", cell.name)
         return
-    with Workers(job, job.config.workers) as workers:
-        workers.run([(cell.name, run_cell, {"cell": cell}) for cell in cells])
+    while left := [cell for cell in cells if is_left(job, cell)]:
+        try:
+            with Workers(job, job.config.workers) as workers:
+                workers.run([(cell.name, run_cell, {"cell": cell}) for cell in left])
+        except WorkerKilled as error:
+            # The cells that were cut off count as failed, so that the next round has fewer.
+            if len(left) == sum(is_left(job, cell) for cell in left):
+                raise
+            log.error("%s; the study goes on with other cells", error)
 
 
 def add_notes(job: StudyJob) -> None:

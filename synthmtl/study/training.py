@@ -20,7 +20,7 @@ from synthmtl.losses import ExpressionLoss, FERSNetObjective, RecognitionObjecti
 from synthmtl.models import FERSNet
 from synthmtl.models.encoder import SYNTHESIS
 from synthmtl.study.config import SINGLE, Cell, StudyConfig, network_options
-from synthmtl.study.job import StudyJob, synthesis_mode
+from synthmtl.study.job import UNTOLD, StudyJob, synthesis_mode
 from synthmtl.study.looks import Looks, recorded
 from synthmtl.training import Player, TrainingConfig, fit
 from synthmtl.training.turns import PLAIN
@@ -103,7 +103,7 @@ def labelled_rows(table: FaceTable, per_class: int | None, seed: int) -> Tensor:
 
 
 class UnlabelledEdits:
-    """A stream whose edits do not say which expression is wanted: every one bears the code 0."""
+    """A stream whose edits do not say which expression is wanted: every one bears the code :data:`UNTOLD`."""
 
     def __init__(self, stream: EditStream):
         self.stream = stream
@@ -111,7 +111,7 @@ class UnlabelledEdits:
     def __call__(self, step: int) -> EditBatch:
         batch = self.stream(step)
         for faces in (batch.source, batch.target):
-            faces.expression = torch.zeros_like(faces.expression)
+            faces.expression = torch.full_like(faces.expression, UNTOLD)
         return batch
 
 

@@ -67,13 +67,14 @@ def test_workers_end_with_the_process_that_runs_the_job(tmp_path):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("how", ["raise", "interrupt"])
+@pytest.mark.parametrize("how", ["raise", "interrupt", "kill"])
 def test_nothing_goes_on_after_an_error(tmp_path, how):
     script, out = tmp_path / "job.py", tmp_path / "run"
     script.write_text(STOPPED)
     done = subprocess.run([sys.executable, script, out, how], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == {"raise": "ZeroDivisionError", "interrupt": "KeyboardInterrupt"}[how]
+    said = {"raise": "ZeroDivisionError", "interrupt": "KeyboardInterrupt", "kill": "WorkerKilled"}
+    assert done.stdout.strip() == said[how]
     # Of eight calls one failed, one was running beside it, and the next is begun before this process hears of it.
     assert len(list(out.glob("begun-*"))) <= 3 and not list(out.glob("finished-*"))
 
@@ -87,7 +88,7 @@ from pathlib import Path
 
 from synthmtl.experiment.config import preset
 from synthmtl.experiment.stages import Job
-from synthmtl.experiment.workers import Workers
+from synthmtl.experiment.workers import WorkerKilled, Workers
 from synthmtl.training import build_accelerator
 
 
@@ -98,6 +99,8 @@ def work(job, number, how):
             time.sleep(0.05)
         if how == "raise":
             raise ZeroDivisionError
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         os.kill(os.getppid(), signal.SIGINT)
     time.sleep(3)
     (job.out / f"finished-{number}").touch()
@@ -111,7 +114,7 @@ if __name__ == "__main__":
     try:
         with Workers(job, 2) as workers:
             workers.run([(str(n), work, {"number": n, "how": how}) for n in range(8)])
-    except (ZeroDivisionError, KeyboardInterrupt) as error:
+    except (ZeroDivisionError, KeyboardInterrupt, WorkerKilled) as error:
         print(type(error).__name__)
 """
 

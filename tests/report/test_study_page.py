@@ -100,6 +100,23 @@ def test_page_holds_tables_and_figures(results, gate_maps, tmp_path):
     assert "ρ = " in page and "Ρ" not in page  # the capital reads as a P
 
 
+@pytest.mark.parametrize("editing", [True, False])
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        ("people", "test people, with all of their faces,"),
+        ("faces", "single test faces (too narrow where several show one person),"),
+        (None, "test people (single faces where these are unknown or few),"),
+    ],
+)
+def test_page_says_what_was_resampled(results, tmp_path, drawn, said, editing):
+    results["data"] |= {"resampled": drawn} if drawn else {}
+    results["data"] |= {} if editing else {"unedited_error": None}
+    page = " ".join(write_study_page(results, tmp_path / "report.html").read_text().split())
+    errors = "synthesis errors seeds and people, " if editing else ""
+    assert f"scores resample seeds and {said} {errors}everything else seeds alone." in page
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -108,6 +125,7 @@ def test_page_holds_tables_and_figures(results, gate_maps, tmp_path):
         (lambda r: r["summary"][1]["metrics"]["macro_f1"].update(per_seed=[0.1]), "summary[1].metrics.macro_f1"),
         (lambda r: r["summary"][2]["gates_over_time"][0].update(mean=[0.5]), "summary[2].gates_over_time[0]"),
         (lambda r: r["summary"][2]["gates"][0].update(channels=[1.5]), "summary[2].gates[0].channels[0]"),
+        (lambda r: r["data"].update(resampled="subjects"), "data.resampled: must be 'people' or 'faces'"),
         (lambda r: r["data"].update(unedited_error=float("nan")), "data.unedited_error"),
         (lambda r: r.pop("failed"), "failed: missing"),
     ],

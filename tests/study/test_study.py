@@ -308,6 +308,11 @@ def test_few_labels_are_the_same_for_every_unit_and_of_every_class():
         (["--unit_options", "{leeky: {kernel_size: 3}}"], "--unit_options is 'leeky': it must be one of hard, leaky"),
         (["--unit_options", "{nddr: {kernel_size: 3}}"], "unit 'nddr' has no option 'kernel_size'"),
         (["--aggregator_options", "{pcgard: {c: 1}}"], "--aggregator_options is 'pcgard': it must be one of sum"),
+        (["--grid.rho", "[0.1234567,0.1234568]"], "--grid.rho has two values that are both called rho0.123457"),
+        (
+            ["--synthesis.labels", "false", "--model.condition", "action_units"],
+            "--synthesis.labels false is for --model.condition expression: action_units would tell as much",
+        ),
         (["--unit_options", "{leaky: {kernel: 3}}"], "unit 'leaky' has no option 'kernel'"),
         (["--joint.aggregator", "dwa"], "--joint.aggregator is 'dwa': it must be in --grid.aggregators"),
         (["--joint.aggregator_options", "{c: 0.3}"], "no aggregator to read them: leave them out"),
