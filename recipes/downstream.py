@@ -179,7 +179,7 @@ def train(out: Path, options: Options, *, resume: bool, overwrite: bool) -> dict
         seconds[name] = sum(spent for _, spent in cells) / len(cells)
         counts = ", ".join(f"{key} {count}" for key, count in table.counts().items())
         accelerator.print(f"{name}: {len(table)} faces ({counts})")
-    # 3. Scores with intervals over faces and seeds, and differences paired by both.
+    # 3. Scores with intervals over people (faces, where these are unknown or few) and seeds; paired differences.
     results = {"preset": options.preset, "split": options.score, "seeds": options.seeds, "notes": splits.notes}
     results |= scored(outputs, held_out, splits.train, seconds)
     if accelerator.is_main_process:

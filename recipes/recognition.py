@@ -117,7 +117,7 @@ def read(options: FaceOptions) -> dict[str, FaceTable]:
 
 
 def scores(probabilities: torch.Tensor, table: FaceTable) -> dict:
-    """Every score of a split, with intervals over its faces."""
+    """Every score of a split, with intervals over its people, or its faces where these are unknown or few."""
     result = recognition_metrics(probabilities, table.expression, table.classes).as_dict()
     return result | {"ci95": bootstrap_intervals(probabilities, table.expression, table.classes, subject=table.subject)}
 

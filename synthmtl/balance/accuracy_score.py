@@ -51,19 +51,24 @@ def classification_accuracy_score(
 
     Returns:
         ``steps``, ``seed``, ``test_faces``, ``held_out`` (how ``test`` came about) and by :data:`TRAINED_ON`
-        ``accuracy``, ``macro_f1``, ``balanced_accuracy`` and their ``ci95``.
+        ``accuracy``, ``macro_f1``, ``balanced_accuracy``, over the expressions that ``test`` has, and their ``ci95``.
 
     Raises:
-        InputError: if a set has faces of fewer than two expressions, or cannot be split.
+        InputError: if a set, or a part of the real one, has faces of fewer than two expressions, or cannot be split.
     """
     for name, table in (("synthesized", synthetic), ("real", real)):
-        present = sum(count > 0 for count in table.counts().values())
+        present = _expressions(table)
         if present < 2:
             raise InputError(f"{name} faces show {present} expressions: a recognizer needs at least two to learn")
     held_out = "given"
     if test is None:
-        parts = split_by_subject(real.select(real.expression >= 0), {"train": 0.7, "test": 0.3}, seed)
+        labelled = real.select(real.expression >= 0)
+        parts = split_by_subject(labelled, {"train": 0.7, "test": 0.3}, seed, every_class=False)
         real, test = parts["train"], parts["test"]
+        if min(_expressions(real), _expressions(test)) < 2:
+            raise InputError(
+                "real faces cannot be split with two expressions on both sides: add real faces, or give a test set"
+            )
         held_out = f"30 % of the real faces, by {split_unit(real)}"
     accelerator = accelerator or build_accelerator()
     batch_size += -batch_size % accelerator.num_processes
@@ -73,6 +78,11 @@ def classification_accuracy_score(
     for name, table in zip(TRAINED_ON, (synthetic, real, both), strict=True):
         result[name] = _score(table, test, steps, batch_size, seed, accelerator, f"training on {name}")
     return result
+
+
+def _expressions(table: FaceTable) -> int:
+    """How many expressions have faces."""
+    return sum(count > 0 for count in table.counts().values())
 
 
 def _score(

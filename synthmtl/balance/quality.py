@@ -168,7 +168,12 @@ def draw_pairs(card: dict, real: FaceTable, synthetic: FaceTable, path: str | Pa
     Args:
         card: of :func:`quality_card` for these tables.
         path: PNG file.
+
+    Raises:
+        InputError: if the card has no pairs.
     """
+    if not card["closest_pairs"]:
+        raise InputError("the card names no pairs: ask quality_card for some")
     heads = {"by_pixels": "nearest by pixels", "by_hash": "by hash", "by_features": "by features"}
     kinds = [kind for kind in heads if kind in card["closest_pairs"][0]]
     cells = [

@@ -38,6 +38,7 @@ def deal(
     group_uses, row_uses = [0] * (max(group_of, default=-1) + 1), [0] * len(group_of)
     members, by_group = {}, {}
     by_row: dict[Key, dict[int, _LeastUsed]] = {key: {} for key in pools}
+    unspent: dict[Key, dict[int, list[int]]] = {key: {} for key in pools}
     for key, pool in pools.items():
         shuffled = pool[torch.randperm(len(pool), generator=generator)]
         members[key] = _Members(shuffled, groups[shuffled])
@@ -48,7 +49,14 @@ def deal(
         return max_uses is None or row_uses[row] < max_uses
 
     def has_open(key: Key, group: int) -> bool:
-        return max_uses is None or any(map(is_open, members[key].rows(group)))
+        if max_uses is None:
+            return True
+        if group not in unspent[key]:
+            unspent[key][group] = members[key].rows(group)
+        rows = unspent[key][group]
+        while rows and not is_open(rows[-1]):  # for good, as uses only grow: so each row is passed over once
+            rows.pop()
+        return bool(rows)
 
     def draw(key: Key, before: list[int]) -> int | None:
         avoid = group_of[before[-1]] if before else None

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from synthmtl.labels import TASKS, ordered_classes
 
 SAMPLINGS = ("size", "equal", "temperature")
 """How often each data set of a mixture comes up, where no weights are given."""
+
+_LEAST = 1e-12  # of the largest weight: with less than that no training ever draws a face
 
 
 def usable_labels(table: FaceTable) -> dict[str, int]:
@@ -100,8 +103,8 @@ class MixtureSampler(Sampler):
         shares: {name: share of the rows}, with sum 1.
 
     Raises:
-        InputError: if the sampling is unknown, a weight is missing, unknown, negative or all are 0, or a data set that
-            is to be drawn from has no rows.
+        InputError: if the sampling is unknown, a weight is missing, unknown, no number, negative or all are 0, a data
+            set would never come up by its weight or the temperature, or one that is to be drawn from has no rows.
     """
 
     def __init__(
@@ -158,10 +161,16 @@ def _weights(
     elif sampling == "equal":
         given = dict.fromkeys(sizes, 1)
     elif sampling == "temperature":
-        if not temperature > 0:
+        if not _is_number(temperature) or not temperature > 0:
             raise InputError(f"temperature is {temperature}: it must be above 0 (1 = size, large = equal)")
         largest = max(sizes.values())
         given = {position: (size / largest) ** (1 / temperature) for position, size in sizes.items()}
+        for position, size in sizes.items():
+            if size and given[position] < _LEAST:
+                raise InputError(
+                    f"temperature is {temperature}: {known[position]} would never come up: raise it "
+                    "(1 = size, large = equal)"
+                )
     else:
         raise InputError(f"unknown sampling {sampling!r}: use {', '.join(SAMPLINGS)} or a weight for each data set")
     return {position: Fraction(str(weight)) for position, weight in given.items()}
@@ -176,6 +185,8 @@ def _given(weights: Mapping[str | int, float], known: Mapping[int, str]) -> dict
             raise InputError(f"sampling: a weight for {name!r}, which is none of {', '.join(known.values())}")
         if position in found:
             raise InputError(f"sampling: two weights for {known[position]}: give one")
+        if not _is_number(weight):
+            raise InputError(f"sampling: the weight of {name} is {weight!r}: it must be a number")
         if not 0 <= weight < math.inf:
             raise InputError(f"sampling: the weight of {name} is {weight}: it must be finite and not below 0")
         found[position] = weight
@@ -184,7 +195,15 @@ def _given(weights: Mapping[str | int, float], known: Mapping[int, str]) -> dict
             raise InputError(f"sampling: no weight for {name}: give one (0 leaves it out)")
     if not any(found.values()):
         raise InputError("sampling: all weights are 0: give at least one data set a share")
+    for position, weight in found.items():
+        if 0 < weight < _LEAST * max(found.values()):
+            name = known[position]
+            raise InputError(f"sampling: {name} would never come up by a weight of {weight}: raise it, or set it to 0")
     return {position: found[position] for position in known}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _whole(weights: Mapping[int, Fraction]) -> dict[int, int]:

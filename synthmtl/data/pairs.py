@@ -1,4 +1,8 @@
-"""Which faces can teach an edit: same-subject pairs where there are any, other people's faces where there are none."""
+"""Which faces can teach an edit: same-subject pairs where there are any, other people's faces where there are none.
+
+Only real faces do: synthesized ones bear the subject and session of the face that they were edited from, so that a
+generator would learn its predecessor's output as pairs.
+"""
 
 from collections.abc import Sequence
 
@@ -26,10 +30,10 @@ def pair_groups(table: FaceTable) -> Tensor:
 
 
 class PairIndex:
-    """For every face, the faces of its group that show another expression.
+    """For every real face, the real faces of its group that show another expression.
 
     Args:
-        table: the faces; those without an expression or a group have no partners.
+        table: the faces; those that are synthesized, or without an expression or a group, are in no pair.
 
     Attributes:
         rows: (P,) rows that have at least one partner.
@@ -37,7 +41,7 @@ class PairIndex:
 
     def __init__(self, table: FaceTable):
         groups = pair_groups(table)
-        usable = torch.where((groups >= 0) & (table.expression >= 0))[0]
+        usable = torch.where((groups >= 0) & (table.expression >= 0) & ~table.synthetic)[0]
         # By group, by expression within it, by row within that: a face's partners are its group's stretch without the
         # stretch of its own expression. So what is kept grows with the faces and not with the pairs.
         order = usable[torch.argsort(table.expression[usable], stable=True)]
@@ -71,25 +75,26 @@ def _stretches(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def edit_mode(table: FaceTable, *, share: float = 0.5) -> str:
-    """``paired`` if at least ``share`` of the faces, and one of every class, have a partner; else ``unpaired``."""
-    index = PairIndex(table)
-    covered = torch.zeros(len(table.classes), dtype=torch.bool)
+    """``paired`` if at least ``share`` of the real faces, and one of every class of theirs, have a partner; else
+    ``unpaired``."""
+    index, real = PairIndex(table), ~table.synthetic
+    covered, present = torch.zeros(2, len(table.classes), dtype=torch.bool)
     covered[table.expression[index.rows]] = True
-    present = torch.tensor([count > 0 for count in table.counts().values()])
-    return "paired" if len(index) >= share * len(table) and bool((covered | ~present).all()) else "unpaired"
+    present[table.expression[real & (table.expression >= 0)]] = True
+    return "paired" if len(index) >= share * int(real.sum()) and bool((covered | ~present).all()) else "unpaired"
 
 
 class EditSampler:
     """Draws (source, target) rows of a table, targets in equal numbers per class; a pure function of the step.
 
     Args:
-        table: the faces.
-        paired: True takes sources from the target's own pair group, False from the whole table. Either way the
+        table: the faces; synthesized ones are never drawn.
+        paired: True takes sources from the target's own pair group, False from all real faces. Either way the
             source shows another expression than the target.
         classes: target classes as indices; None = all present.
 
     Raises:
-        InputError: if no pair exists, or fewer than two classes have faces.
+        InputError: if no pair exists, or fewer than two classes have real faces.
     """
 
     def __init__(self, table: FaceTable, *, paired: bool, classes: Sequence[int] | None = None):
@@ -97,11 +102,12 @@ class EditSampler:
         self.pairs = PairIndex(table) if paired else None
         if self.pairs is not None and not len(self.pairs):
             raise InputError("paired training needs two expressions of one subject in one session: the data have none")
-        rows = self.pairs.rows if self.pairs is not None else torch.where(table.expression >= 0)[0]
+        usable = (table.expression >= 0) & ~table.synthetic
+        rows = self.pairs.rows if self.pairs is not None else torch.where(usable)[0]
         expression = table.expression[rows]
         present = [c for c in expression.unique().tolist() if classes is None or c in classes]
-        if not present or len(table.expression[table.expression >= 0].unique()) < 2:
-            raise InputError("editing needs faces of at least two expressions")
+        if not present or len(table.expression[usable].unique()) < 2:
+            raise InputError("editing needs real faces of at least two expressions")
         self.by_class = {c: rows[expression == c] for c in present}
         self.not_class = {} if paired else {c: rows[expression != c] for c in present}
 

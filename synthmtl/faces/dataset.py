@@ -7,7 +7,7 @@ in whatever batch, count or order it is rendered.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,7 +68,7 @@ class RenderConfig:
         device: where to render.
 
     Raises:
-        InputError: if a value is out of range.
+        InputError: if a value is out of range, or two spellings of one class have counts.
     """
 
     counts: dict[str, int] | int = 100
@@ -121,19 +121,34 @@ class RenderConfig:
         """Faces of each of the eight expressions."""
         if isinstance(self.counts, int):
             return dict.fromkeys(EXPRESSIONS, self.counts)
-        named = {EXPRESSIONS[class_index(EXPRESSIONS, name)]: count for name, count in self.counts.items()}
+        named = _named("counts", self.counts, lambda name: EXPRESSIONS[class_index(EXPRESSIONS, name)])
         return {name: named.get(name, 0) for name in EXPRESSIONS}
 
     def kind_counts(self) -> dict[str, int]:
         """Faces of each of the eight expressions and twelve compound expressions."""
         if isinstance(self.compound_counts, int):
             return self.class_counts() | dict.fromkeys(COMPOUND_EXPRESSIONS, self.compound_counts)
-        named = {canonical_compound(name): count for name, count in self.compound_counts.items()}
-        if None in named:
-            wrong = next(name for name in self.compound_counts if canonical_compound(name) is None)
-            known = ", ".join(COMPOUND_EXPRESSIONS)
-            raise InputError(f"render: unknown compound expression {wrong!r} in compound_counts: use some of {known}")
+        named = _named("compound_counts", self.compound_counts, _compound)
         return self.class_counts() | {name: named.get(name, 0) for name in COMPOUND_EXPRESSIONS}
+
+
+def _compound(name: str) -> str:
+    found = canonical_compound(name)
+    if found is None:
+        known = ", ".join(COMPOUND_EXPRESSIONS)
+        raise InputError(f"render: unknown compound expression {name!r} in compound_counts: use some of {known}")
+    return found
+
+
+def _named(option: str, counts: dict[str, int], canonical: Callable[[str], str]) -> dict[str, int]:
+    """The counts of an option by canonical name, which no two of its spellings may share."""
+    named: dict[str, int] = {}
+    for spelling, count in counts.items():
+        name = canonical(spelling)
+        if name in named:
+            raise InputError(f"render: {option} names the class {name!r} twice: keep one")
+        named[name] = count
+    return named
 
 
 def _schedule(config: RenderConfig) -> list[tuple[int, int, int, int]]:

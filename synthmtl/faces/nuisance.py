@@ -134,26 +134,37 @@ def correlation_ratio(values: Tensor, groups: Tensor) -> float:
 
 
 def cramers_v(a: Tensor, b: Tensor) -> float:
-    """Association of two labels (N,), in [0, 1], with Bergsma's correction for chance (2013)."""
+    """Association of two labels (N,), in [0, 1], with Bergsma's correction for chance (2013).
+
+    0 for fewer than two faces, and where a label is the same for all faces or another for each.
+    """
+    if len(a) < 2:
+        return 0.0
     a, b = a.unique(return_inverse=True)[1], b.unique(return_inverse=True)[1]
     table = torch.zeros(int(a.max()) + 1, int(b.max()) + 1, dtype=torch.float64)
     table.index_put_((a, b), torch.ones(len(a), dtype=torch.float64), accumulate=True)
     count, (rows, columns) = len(a), table.shape
     expected = table.sum(1, keepdim=True) * table.sum(0) / count
     phi = float(((table - expected).square() / expected).sum()) / count
-    if min(rows, columns) < 2:
+    sizes = [n - (n - 1) ** 2 / (count - 1) for n in (rows, columns)]
+    # A label that all faces share, or that each has to itself, has a corrected size of 1: it says nothing of the other
+    # one, or fits any, so that nothing is left beyond chance.
+    if min(sizes) - 1 <= 1e-9:
         return 0.0
     phi = max(0.0, phi - (rows - 1) * (columns - 1) / (count - 1))
-    sizes = [n - (n - 1) ** 2 / (count - 1) for n in (rows, columns)]
     return min(1.0, (phi / (min(sizes) - 1)) ** 0.5)
 
 
 def measured_correlation(table: FaceTable) -> dict[str, float]:
     """How strongly each nuisance of rendered faces goes with their expression, 0 for what chance explains.
 
+    Faces without an expression, such as compound ones, do not count.
+
     Returns:
         The correlation ratio of each of ``NUISANCES``, and Cramér's V of ``subject``.
     """
+    labelled = table.expression >= 0
+    expression = table.expression[labelled]
     columns = table.attributes | {axis: table.attributes[axis] / table.attributes["light_z"] for axis in NUISANCES[3:5]}
-    found = {name: correlation_ratio(columns[name], table.expression) for name in NUISANCES}
-    return found | {"subject": cramers_v(table.subject, table.expression)}
+    found = {name: correlation_ratio(columns[name][labelled], expression) for name in NUISANCES}
+    return found | {"subject": cramers_v(table.subject[labelled], expression)}

@@ -77,10 +77,28 @@ def people(subject: Tensor | np.ndarray) -> np.ndarray:
 
     Who is unknown counts as somebody else each time; with fewer than :data:`PEOPLE` every face does.
     """
+    numbers = _person_of_each(torch.as_tensor(subject).cpu().numpy())
+    return numbers if _are_enough(numbers) else np.arange(len(numbers))
+
+
+def drawn_unit(subject: Tensor | np.ndarray | None) -> str:
+    """What :func:`resampled_sums` draws for subjects (N,), -1 = unknown: ``people`` or ``faces``, see :func:`people`.
+
+    Where nobody is known it is faces, too.
+    """
+    if subject is None:
+        return "faces"
     known = torch.as_tensor(subject).cpu().numpy()
+    return "people" if (known >= 0).any() and _are_enough(_person_of_each(known)) else "faces"
+
+
+def _person_of_each(known: np.ndarray) -> np.ndarray:
     alone = np.arange(len(known)) + known.max(initial=-1) + 1
-    numbers = np.unique(np.where(known < 0, alone, known), return_inverse=True)[1]
-    return numbers if numbers.max(initial=-1) + 1 >= PEOPLE else np.arange(len(known))
+    return np.unique(np.where(known < 0, alone, known), return_inverse=True)[1]
+
+
+def _are_enough(numbers: np.ndarray) -> bool:
+    return bool(numbers.max(initial=-1) + 1 >= PEOPLE)
 
 
 def _sums_of_people(statistics: np.ndarray, numbers: np.ndarray) -> np.ndarray:

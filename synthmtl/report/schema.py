@@ -2,7 +2,9 @@
 
 The contract, with ``?`` for keys that may be left out; further keys are allowed everywhere:
 
-- ``data``: ``classes`` [name, ...]; ``train_counts``, ``validation_counts``, ``test_counts`` {class: faces}.
+- ``data``: ``classes`` [name, ...]; ``train_counts``, ``validation_counts``, ``test_counts`` {class: faces};
+  ``test_people``?, how many people the labelled test faces are known to show; ``resampled``? "people" or "faces": what
+  the intervals draw of the test split.
 - ``methods`` {name: {``accuracy``, ``macro_f1``, ``balanced_accuracy``, ``per_class_recall`` {class: value},
   ``per_class_f1`` {class: value}, ``ci95`` {metric: [low, high]}, ``seeds`` [int, ...], ``per_seed`` [{``accuracy``,
   ``macro_f1``, ``balanced_accuracy``, ``minority_recall``?}, ...], ``seconds``, ``minority_recall``?, ``confusion``?
@@ -41,6 +43,7 @@ from synthmtl.report.checks import (
     number,
     object_of,
     or_null,
+    short,
     text,
 )
 
@@ -93,6 +96,12 @@ def validate_report(report: dict) -> None:
 
 def _strategy(value: object, path: str) -> None:
     (mapping_of(count) if isinstance(value, dict) else text)(value, path)
+
+
+def resampled(value: object, path: str) -> None:
+    """What intervals draw of a test split."""
+    if value not in ("people", "faces"):
+        raise ValueError(f"{short(path)}: must be 'people' or 'faces', not {value!r}")
 
 
 def _known(name: str, methods: dict, path: str) -> None:
@@ -204,7 +213,8 @@ _REPORT = object_of(
                 "train_counts": COUNTS,
                 "validation_counts": COUNTS,
                 "test_counts": COUNTS,
-            }
+            },
+            {"test_people": count, "resampled": resampled},
         ),
         "methods": mapping_of(_METHOD, filled=True),
         "comparisons": list_of(_COMPARISON),

@@ -40,6 +40,26 @@ def test_without_test_faces_some_real_ones_are_held_out():
     assert below["test_faces"] == 12 and below["seed"] == -1
 
 
+def test_a_class_without_real_faces_is_left_out_of_the_scores():
+    wider = (*CLASSES, "fear")
+    real, made = gratings(40, 0).with_classes(wider), gratings(12, 2).with_classes(wider)
+    made = made.replace(expression=torch.arange(12) % 3)
+    found = classification_accuracy_score(real, made, steps=1, batch_size=6)
+    assert found["test_faces"] == 12
+    narrow = classification_accuracy_score(real.with_classes(CLASSES), gratings(12, 2), steps=1, batch_size=6)
+    assert found["held_out"] == narrow["held_out"] and narrow["test_faces"] == 12  # the same split
+    for name in TRAINED_ON:
+        low, high = found[name]["ci95"]["macro_f1"]
+        assert 0 <= low <= found[name]["macro_f1"] <= high <= 1
+
+
+def test_both_parts_of_the_real_faces_need_two_expressions():
+    real = gratings(12, 0).select([0, 2, 4, 6, 8, 1])
+    assert list(real.counts().values()) == [5, 1]
+    with pytest.raises(InputError, match="two expressions on both sides: add real faces, or give a test set"):
+        classification_accuracy_score(real, gratings(12, 2), steps=1)
+
+
 def test_one_class_teaches_nothing():
     table = gratings(12, 0)
     with pytest.raises(InputError, match="synthesized faces show 1 expressions"):

@@ -1,3 +1,4 @@
+import sys
 from collections import Counter
 
 import pytest
@@ -106,6 +107,43 @@ def test_no_source_is_used_more_often_than_allowed(job, subjects, cap):
     assert {name: wanted[name] + short for name, short in plan.unsourced.items()} == plan.requested
     # 22 sources, of which each class may use those of the other expressions.
     assert len(plan) >= min(32, 16 * cap) and (len(plan) == 32) == (sum(plan.unsourced.values()) == 0)
+
+
+@pytest.mark.parametrize(
+    ("subjects", "cap", "first", "second"),
+    [
+        (3, 1, [1, 5, 9, 10, 0, 2, 6, 4, 8, 3, 7], [1, 5, 9, 10, 0, 2, 6, 4, 8, 3, 7]),
+        (3, 2, [1, 5, 9, 10, 2, 0, 2, 6, 4, 8, 3, 7, 5], [3, 4, 10, 9, 2, 0, 0, 1, 8, 6, 7, 7, 5]),
+        (0, 2, [9, 2, 4, 10, 1, 0, 8, 5, 6, 7, 0, 3, 2], [5, 3, 9, 10, 1, 0, 1, 4, 8, 6, 7, 3, 2]),
+    ],
+)
+def test_capped_plans_stay_what_they_were(job, subjects, cap, first, second):
+    table = job.make_faces({"neutral": 6, "happiness": 3, "fear": 2}, subjects=subjects)
+    assert make_plan(table, {"happiness": 9, "fear": 9}, max_uses=cap).sources.T.tolist() == [first, second]
+
+
+def calls_of(plan):
+    """Python calls that planning takes."""
+    count = 0
+
+    def note(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        plan()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_cap_costs_time_in_proportion_to_the_faces(job):
+    calls = []
+    for count in (5_000, 20_000):
+        table = job.make_faces({"neutral": count, "fear": 0}, subjects=1, size=1)
+        calls.append(calls_of(lambda table=table, count=count: make_plan(table, {"fear": count}, max_uses=1)))
+    assert calls[1] < 6 * calls[0]  # 16 if each face looked through all faces of its person
 
 
 def test_a_loose_cap_changes_nothing(table):

@@ -101,6 +101,13 @@ def test_planted_copies_lead_the_pairs(tmp_path):
     np.testing.assert_array_equal(shown, made.images[card["closest_pairs"][0]["row"], 0].numpy())
 
 
+def test_a_card_without_pairs_has_nothing_to_draw(tmp_path):
+    card = quality_card(faces(), faces(seed=5), extractor=Pixels(), pairs=0)
+    with pytest.raises(InputError, match="names no pairs: ask quality_card for some"):
+        draw_pairs(card, faces(), faces(seed=5), tmp_path / "pairs.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_few_faces_and_a_class_that_one_side_lacks():
     made = faces(each=4)
     made = made.select(made.expression != 2)

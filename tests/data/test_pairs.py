@@ -29,6 +29,15 @@ def posed(subjects=6, seed=0):
     return make(*map(list, zip(*rows, strict=True)))
 
 
+def with_edits(table):
+    """The table with two synthesized faces of other expressions behind each, which keep its subject and session, and
+    the rows of its own faces."""
+    more = table.select(torch.arange(len(table)).repeat_interleave(3))
+    nth = torch.arange(len(more)) % 3
+    expression = torch.where(nth > 0, (more.expression + nth) % len(CLASSES), more.expression)
+    return more.replace(expression=expression, synthetic=nth > 0), torch.where(nth == 0)[0]
+
+
 def test_groups_by_subject_where_no_session_is_known():
     assert pair_groups(make([0, 1, 2, 3], subject=[4, 4, 7, -1])).tolist() == [4, 4, 7, -1]
 
@@ -89,6 +98,51 @@ def test_edit_mode():
     # Every class is, but few faces are.
     assert edit_mode(make([0, 1, 0, 1, 0, 1], subject=[0, 0, 1, 2, 3, 4])) == "unpaired"
     assert edit_mode(make([0, 1, 0, 1, 0, 1], subject=[0, 0, 1, 2, 3, 4]), share=0.3) == "paired"
+
+
+PEOPLE = {
+    "one photograph each": make([0, 1, 2, 3, 0, 0, 1], subject=list(range(7))),
+    "one photograph and session each": make([0, 1, 2, 3, 0, 0, 1], subject=list(range(7)), session=[0] * 7),
+    "a class of which edits alone are paired": make([0, 1, 0, 1, 3], subject=[0, 0, 1, 1, 2]),
+    "pairs": posed(),
+}
+
+
+@pytest.mark.parametrize("table", PEOPLE.values(), ids=PEOPLE)
+def test_synthesized_faces_are_in_no_pair(table):
+    more, own = with_edits(table)
+    assert edit_mode(more) == edit_mode(table) == ("paired" if table is PEOPLE["pairs"] else "unpaired")
+    index, wanted = PairIndex(more), PairIndex(table)
+    assert torch.equal(index.rows, own[wanted.rows]) and torch.equal(index.counts, wanted.counts)
+    uniform = torch.rand(len(wanted), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(index.draw(index.rows, uniform), own[wanted.draw(wanted.rows, uniform)])
+
+
+def test_classes_that_only_synthesized_faces_show_need_no_partner():
+    table, _ = with_edits(make([0, 1, 0, 1], subject=[0, 0, 1, 1]))
+    assert len(table.expression.unique()) == 4 and edit_mode(table) == "paired"
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("table", PEOPLE.values(), ids=PEOPLE)
+def test_synthesized_faces_are_never_drawn(table, paired):
+    more, own = with_edits(table)
+    if paired and not len(PairIndex(table)):
+        with pytest.raises(InputError, match="paired training needs two expressions"):
+            EditSampler(more, paired=True)
+        return
+    sampler, wanted = EditSampler(more, paired=paired), EditSampler(table, paired=paired)
+    for step in range(20):
+        rows, plain = (torch.stack(each.rows(16, StepRandom(0, step))) for each in (sampler, wanted))
+        assert not more.synthetic[rows].any()
+        assert torch.equal(rows, own[plain])
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("table", [make([1, 1], subject=[0, 1]), make([1, 1]).select([])], ids=["one class", "empty"])
+def test_synthesized_faces_do_not_count_as_further_expressions(table, paired):
+    with pytest.raises(InputError, match="two expressions"):
+        EditSampler(with_edits(table)[0], paired=paired)
 
 
 @pytest.mark.parametrize("paired", [True, False])

@@ -1,10 +1,12 @@
 """The quality card of the main job's balancing set, from networks that never learned anything."""
 
+import dataclasses
 import json
 
 import pytest
 import torch
 
+from synthmtl.data import FaceTable
 from synthmtl.experiment import quality
 from synthmtl.experiment.config import preset
 from synthmtl.experiment.generation import Fills
@@ -56,6 +58,35 @@ def test_the_card_names_who_judged_and_what_was_left_out(job, monkeypatch):
     # It is made once.
     monkeypatch.setattr(quality, "quality_card", None)
     assert quality.balancing_quality(job, fills_of(job, rows), cells) == json.loads(json.dumps(card))
+
+
+@pytest.mark.parametrize("most", [1000, 40])
+def test_synthesized_training_faces_do_not_count_as_real(job, monkeypatch, most):
+    """As ``balance --originals`` wrote them: nearly what a new balancing set has, so that they pass for copied."""
+    monkeypatch.setattr(quality, "MOST_FACES", most)
+    monkeypatch.setattr(quality.importlib.util, "find_spec", lambda name: None)
+    given, plain = {}, quality.quality_card
+
+    def seen(real, synthetic, **options):
+        given.update(options, real=real)
+        return plain(real, synthetic, **options)
+
+    monkeypatch.setattr(quality, "quality_card", seen)
+    faces = job.train
+    made = faces.replace(images=faces.images.flip(-1) // 2, synthetic=torch.ones(len(faces), dtype=torch.bool))
+    mixed = FaceTable.concatenate([made, faces]).select(torch.arange(2 * len(faces)).view(2, -1).T.flatten())
+    job.splits = dataclasses.replace(job.splits, train=mixed)
+    rows = torch.where(~mixed.synthetic)[0][::2]
+    card = quality.balancing_quality(job, fills_of(job, rows), {})
+
+    assert card["real"]["faces"] == min(len(faces), most) == len(given["real"])
+    assert not given["real"].synthetic.any()
+    assert f"{len(faces)} synthesized training faces do not count as real ones." in card["notes"]
+    assert any("among these real faces alone" in note for note in card["notes"]) == (most < len(faces))
+    found = given["source_row"] >= 0
+    assert found.all() if most > len(faces) else found.any()
+    shown = [given["real"].files[row] for row in given["source_row"][found]]
+    assert shown == mixed.select(rows[: len(found)][found]).files
 
 
 def drawn(job):

@@ -8,21 +8,24 @@ import torch
 from synthmtl.data import FaceTable
 from synthmtl.experiment import reporting
 from synthmtl.experiment.config import preset
-from synthmtl.report import draw_report_figures, validate_report
+from synthmtl.report import draw_report_figures, validate_report, write_page
 
 CLASSES = ("neutral", "happiness", "surprise", "anger")
 METHODS = ("plain", "gated_balanced")
 SEEDS = (0, 1, 2)
 
 
-def faces(counts):
+def faces(counts, people=0):
     expression = torch.tensor([index for index, count in enumerate(counts) for _ in range(count)])
     return FaceTable(
-        images=torch.zeros(len(expression), 1, 8, 8, dtype=torch.uint8), classes=CLASSES, expression=expression
+        images=torch.zeros(len(expression), 1, 8, 8, dtype=torch.uint8),
+        classes=CLASSES,
+        expression=expression,
+        subject=torch.arange(len(expression)) % people if people else None,
     )
 
 
-def built(monkeypatch, train, test):
+def built(monkeypatch, train, test, people=0):
     """The report of networks that guess, on faces of the given counts, and their guesses."""
     guesses = {
         (name, seed): torch.rand(sum(test), 4, generator=torch.Generator().manual_seed(10 * i + seed)).softmax(1)
@@ -30,7 +33,7 @@ def built(monkeypatch, train, test):
         for seed in SEEDS
     }
     monkeypatch.setattr(reporting, "cell_predictions", lambda job, name, seed: guesses[name, seed])
-    splits = SimpleNamespace(test=faces(test), validation=faces(test))
+    splits = SimpleNamespace(test=faces(test, people), validation=faces(test))
     job = SimpleNamespace(
         config=preset("quick", rendered=True),
         splits=splits,
@@ -69,3 +72,12 @@ def test_without_rare_classes_there_is_no_such_recall(monkeypatch):
     assert report["minority"] == []
     for entry in report["methods"].values():
         assert "minority_recall" not in entry and all("minority_recall" not in one for one in entry["per_seed"])
+
+
+@pytest.mark.parametrize(("people", "drawn"), [(0, "faces"), (8, "faces"), (12, "people")])
+def test_the_report_says_what_intervals_draw(monkeypatch, tmp_path, people, drawn):
+    report, _ = built(monkeypatch, (10, 10, 10, 10), (12, 12, 12, 12), people)
+    assert (report["data"]["resampled"], report["data"]["test_people"]) == (drawn, people)
+    page = " ".join(write_page(report, tmp_path).read_text(encoding="utf-8").split())
+    assert ("test people, with all of their faces, and seeds resampled" in page) == (people == 12)
+    assert ("shows only 8 known people" in page) == (people == 8)

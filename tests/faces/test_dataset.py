@@ -172,6 +172,19 @@ def test_bad_values_are_named(change):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "counts", "name"),
+    [
+        ("counts", {"happy": 5, "happiness": 10}, "happiness"),
+        ("counts", {"fear": 5, "anger": 1, "Fear": 0}, "fear"),
+        ("compound_counts", {"Happily Surprised": 3, "happily_surprised": 2}, "happily_surprised"),
+    ],
+)
+def test_two_spellings_of_one_class_are_refused(option, counts, name):
+    with pytest.raises(InputError, match=f"^render: {option} names the class '{name}' twice: keep one$"):
+        dataclasses.replace(SMALL, **{option: counts})
+
+
 def test_counterparts_of_unknown_people_are_refused(table):
     with pytest.raises(InputError, match="subject"):
         counterparts(table.replace(subject=torch.full((48,), -1)), SMALL, table.expression)

@@ -149,3 +149,29 @@ def test_measures_know_known_answers():
     assert cramers_v(groups, random) < 0.1
     share = torch.rand(400, generator=torch.Generator().manual_seed(2)) < 0.5
     assert cramers_v(groups, torch.where(share, groups, random)) == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 16, 49, 1000])
+@pytest.mark.parametrize("kinds", [1, 2, 8, 1000])
+def test_a_person_for_each_face_goes_with_nothing(count, kinds):
+    faces = torch.arange(count)
+    assert cramers_v(faces, faces % kinds) == cramers_v(faces % kinds, faces) == 0
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_a_set_with_a_person_for_each_face_is_measured(sessions):
+    config = RenderConfig(counts=2, subjects=16, sessions_per_subject=sessions, image_size=32, seed=3)
+    table = render_faces(config)
+    faces = table.select([int(torch.where(table.subject == s)[0][0]) for s in table.subject.unique()])
+    found = measured_correlation(faces)
+    assert found["subject"] == 0 and all(0 <= value <= 1 for value in found.values())
+    assert set(measured_correlation(faces.select([])).values()) == {0.0}
+
+
+def test_compound_faces_do_not_count():
+    config = RenderConfig(counts=10, compound_counts=6, subjects=16, image_size=32, seed=3, nuisance_correlation=0.9)
+    table = render_faces(config)
+    basic = table.select(table.compound < 0)
+    assert len(basic) == 80 and len(table) == 152
+    assert measured_correlation(table) == measured_correlation(basic)
+    assert measured_correlation(basic)["skin"] > 0.6

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from synthmtl.errors import InputError
-from synthmtl.metrics.bootstrap import PEOPLE, interval, mean_of_defined, mean_over_seeds, people, resampled_sums
+from synthmtl.metrics.bootstrap import (
+    PEOPLE,
+    drawn_unit,
+    interval,
+    mean_of_defined,
+    mean_over_seeds,
+    people,
+    resampled_sums,
+)
 
 
 def test_interval_of_a_mean_is_the_one_that_theory_gives():
@@ -43,6 +51,23 @@ def test_people_who_are_unknown_or_too_few():
     assert len(set(numbers)) == PEOPLE + 1 and numbers[3] == numbers[PEOPLE - 1] and numbers[-1] != numbers[-2]
     np.testing.assert_array_equal(people(np.array([0, 0, 1, 1, 2])), np.arange(5))
     assert not len(people(np.array([], dtype=int)))
+
+
+@pytest.mark.parametrize(
+    ("subject", "unit"),
+    [
+        (np.arange(160) % (PEOPLE - 1), "faces"),
+        (np.arange(160) % PEOPLE, "people"),
+        (np.array([*range(PEOPLE - 1), 3, -1]), "people"),  # who is unknown is somebody else
+        (np.array([0, 0, -1, -1]), "faces"),
+        (np.full(160, -1), "faces"),
+        (np.array([], dtype=int), "faces"),
+    ],
+)
+def test_what_was_drawn_is_told(subject, unit):
+    assert drawn_unit(subject) == unit and drawn_unit(None) == "faces"
+    together = len(set(people(subject))) < len(subject)
+    assert together == (unit == "people")
 
 
 def test_methods_see_the_same_faces_and_seeds():

@@ -60,6 +60,22 @@ def test_the_page_holds_the_numbers(report, tmp_path):
     assert report["notes"][0] in page.text
 
 
+@pytest.mark.parametrize(
+    ("drawn", "people", "said", "not_said"),
+    [
+        ("people", 12, "(test people, with all of their faces, and seeds resampled;", "too few"),
+        ("faces", 8, "shows only 8 known people, too few to resample: single faces were drawn", "all of their faces"),
+        ("faces", 1, "(single test faces and seeds resampled;", "1 known people"),
+        ("faces", 0, "(single test faces and seeds resampled;", "too few"),
+        (None, None, "(test people, or single faces where these are unknown or few, and seeds resampled;", "too few"),
+    ],
+)
+def test_the_page_says_what_was_resampled(report, tmp_path, drawn, people, said, not_said):
+    report["data"] |= {"resampled": drawn, "test_people": people} if drawn else {}
+    text = " ".join(rendered(report, tmp_path).text.split())
+    assert said in text and not_said not in text
+
+
 def test_the_page_needs_nothing_beside_itself(report, faces, tmp_path):
     figures = draw_report_figures(report, tmp_path)
     figures["contact_sheet"] = contact_sheet(faces, None, None, tmp_path / "sheet.png", 1)

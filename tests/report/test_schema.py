@@ -48,6 +48,8 @@ def test_every_part_of_the_contract_is_required(report, key):
         (("data", "train_counts", "fear"), -1, r"data\.train_counts\.fear: must be a count"),
         (("data", "test_counts", "boredom"), 3, r"data\.test_counts\.boredom: is not one of the classes"),
         (("data", "test_counts"), {}, r"data\.test_counts\.neutral: missing"),
+        (("data", "resampled"), "subjects", r"data\.resampled: must be 'people' or 'faces', not 'subjects'"),
+        (("data", "test_people"), -1, r"data\.test_people: must be a count"),
         (("methods",), {}, "methods: is empty"),
         (("methods", "plain", "accuracy"), 55.0, r"methods\.plain\.accuracy: 55.0 is not within 0 and 1"),
         (("methods", "plain", "accuracy"), True, r"methods\.plain\.accuracy: must be a number"),
