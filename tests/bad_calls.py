@@ -160,6 +160,43 @@ def spoil_kind_of_a_setting(world):
     "{neutral: -1, fear: 5}",
     name="negative_count",
 )
+@case(
+    QUICKSTART, r"--synthesis\.edits is 1: it must be at least 2: the first", "--synthesis.edits", "1", name="one_edit"
+)
+@case(
+    QUICKSTART,
+    r"--synthesis\.rendered_share is 0\.1: it must make at least 2 of 8 edits rendered pairs, since the first of",
+    "--synthesis.mode",
+    "mixed",
+    "--synthesis.rendered_share",
+    "0.1",
+    name="one_rendered_edit",
+)
+@case(
+    QUICKSTART,
+    r"the weight pixel must be a finite number from 0 up, not nan",
+    "--synthesis.weights.pixel",
+    ".nan",
+    name="weight_of_no_number",
+)
+@case(
+    QUICKSTART,
+    r"receivers is \[0\.0\], name tasks from 0 to 1, or null for all$",
+    "--model.sharing",
+    "adopt",
+    "--model.sharing_options",
+    '{"receivers": [0.0]}',
+    name="receiver_of_another_type",
+)
+@case(
+    QUICKSTART,
+    r"receivers is \[False\], name tasks from 0 to 1, or null for all$",
+    "--model.sharing",
+    "adopt",
+    "--model.sharing_options",
+    '{"receivers": [false]}',
+    name="receiver_that_is_none",
+)
 @case(STUDY, r"unknown sharing unit 'nosuch'", "--grid.sharing", "[nosuch]", name="study_sharing")
 @case(STUDY, r"--grid\.seeds is empty: give at least one$", "--grid.seeds", "[]", name="study_seeds")
 @case(RENDER, r"image_size is 0: it must be from 32 to 256$", "--size", "0", name="render_size")

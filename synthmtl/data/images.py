@@ -1,8 +1,8 @@
 """One image file of any common kind → one square uint8 face.
 
-Read properly: gray, RGB, palette, CMYK and other color spaces, 1-bit, 16-bit gray (full range scaled to 8 bits), and
-alpha (laid over mid-gray). Refused with a message: several frames, no bytes, broken or cut-off files, floating-point
-pixels, and more than :data:`MAX_PIXELS` pixels.
+Read properly: gray, RGB, palette, CMYK and other color spaces, 1-bit, 12- and 16-bit gray (full range scaled to 8
+bits), TIFFs in which white is 0, and alpha (laid over mid-gray). Refused with a message: several frames, no bytes,
+broken or cut-off files, floating-point pixels, and more than :data:`MAX_PIXELS` pixels.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, features
 from torch import Tensor
 
 from synthmtl.errors import InputError
@@ -42,6 +42,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a face in pixels from the upper left corner of the upright picture."""
 
 _BACKGROUND = (128, 128, 128, 255)
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
@@ -143,6 +144,20 @@ def decode_face(data: bytes, name: str, image_size: int, channels: int, box: Box
         raise InputError(f"{name}: corrupt or truncated image ({reason}): replace or delete it") from None
 
 
+def opened_face(image: Image.Image, image_size: int, channels: int) -> Tensor:
+    """As :func:`read_face`, of an image that Pillow has opened; it is left as it is.
+
+    Raises:
+        InputError: if the image cannot be shown in 8 bits.
+    """
+    face = _eight_bit(image, "image").copy()
+    with contextlib.suppress(Exception):  # broken EXIF data, as above
+        # Scaled pixels carry none; turning comes second, since a turned copy no longer says how a TIFF's are stored.
+        face.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+        face = ImageOps.exif_transpose(face)
+    return torch.from_numpy(square_pixels(face, image_size, channels))
+
+
 def _too_many_pixels(size: tuple[int, int] | None = None) -> str:
     have = f"{size[0]}x{size[1]} pixels are" if size else "the image is"
     return f"{have} above the limit of {MAX_PIXELS // 10**6} million pixels: crop or shrink it first"
@@ -160,10 +175,7 @@ def _check(image: Image.Image, name: str) -> None:
 def _eight_bit(image: Image.Image, name: str) -> Image.Image:
     """The image as ``L`` or ``RGB``: 16 bits scaled, alpha laid over mid-gray, other color spaces converted."""
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise InputError(f"{name}: 32-bit pixels beyond 0..65535: save it as an 8- or 16-bit image")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        return _eight_bit_gray(image, name)
     if image.mode == "F":
         raise InputError(f"{name}: floating-point pixels have no known range: save it as an 8- or 16-bit image")
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
@@ -172,6 +184,22 @@ def _eight_bit(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "1":
         return image.convert("L")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _eight_bit_gray(image: Image.Image, name: str) -> Image.Image:
+    """A gray image of more than 8 bits as ``L``, its full range scaled, transparent pixels mid-gray."""
+    # Pillow gives a TIFF's numbers as they are stored: 12 bits up to 4095, and, unlike 8 bits, white as 0 if it is so.
+    tags = getattr(image, "tag_v2", {})
+    white = 2 ** min(16, tags.get(_BITS_PER_SAMPLE, (16,))[0]) - 1
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > white:
+        raise InputError(f"{name}: 32-bit pixels beyond 0..65535: save it as an 8- or 16-bit image")
+    transparent = values == image.info.get("transparency", -1)
+    if tags.get(_PHOTOMETRIC) == 0:
+        values = white - values
+    values = (values * 255 + white // 2) // white
+    values[transparent] = _BACKGROUND[0]
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def _extended(image: Image.Image, box: Box, image_size: int, name: str) -> tuple[Image.Image, Box]:

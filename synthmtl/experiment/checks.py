@@ -55,7 +55,9 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
     modes = ("auto", "paired", "unpaired", "mixed")
     check(synthesis.mode in modes, "synthesis.mode", synthesis.mode, f"one of {', '.join(modes)}")
     check(synthesis.perceptual in PERCEPTUAL, "synthesis.perceptual", synthesis.perceptual, ", ".join(PERCEPTUAL))
-    check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
+    least = 2 if model.generator == "gan" and synthesis.mode != "unpaired" else 1
+    first = ": the first pair of a step is not compared with its target" if least > 1 else ""
+    check(synthesis.edits >= least, "synthesis.edits", synthesis.edits, f"at least {least}{first}")
     check(0 < synthesis.rendered_share < 1, "synthesis.rendered_share", synthesis.rendered_share, "in (0, 1)")
     check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
     check(0 <= synthesis.mapped_share < 1, "synthesis.mapped_share", synthesis.mapped_share, "in [0, 1)")

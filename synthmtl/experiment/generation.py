@@ -120,7 +120,8 @@ def taught_edits(job: Job, mapped_share: float = 0.0) -> tuple[int, int]:
     """How many edits of a step are rendered pairs, and how many pairs of photographs, in mixed mode.
 
     Raises:
-        InputError: if there are no rendered pairs, or nothing but pairs.
+        InputError: if there are no rendered pairs, or so few that none is compared with its target
+            (:class:`~synthmtl.losses.fersnet.FERSNetObjective`), or nothing but pairs.
     """
     options, world = job.config.synthesis, job.accelerator.num_processes
     rendered, mapped = (
@@ -131,6 +132,11 @@ def taught_edits(job: Job, mapped_share: float = 0.0) -> tuple[int, int]:
             f"mixed synthesis needs edits of both kinds: {options.edits} edits at a rendered share of "
             f"{options.rendered_share} leave {rendered} rendered ones"
             + (f", and at a mapped share of {mapped_share} {mapped} mapped ones" if mapped_share else "")
+        )
+    if rendered < 2 and job.config.model.generator == "gan":
+        raise InputError(
+            f"--synthesis.rendered_share is {options.rendered_share}: it must make at least 2 of {options.edits} edits "
+            "rendered pairs, since the first of a step is not compared with its target"
         )
     return rendered, mapped
 

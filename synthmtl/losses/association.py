@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from synthmtl.data.batch import FaceBatch
+from synthmtl.errors import InputError
 from synthmtl.losses.expression import ExpressionLoss, carries_expression
 from synthmtl.losses.landmarks import LandmarkLoss
 from synthmtl.losses.weighting import weighted_mean
@@ -41,6 +42,9 @@ class AssociationLoss(nn.Module):
     Args:
         expression, landmarks: the losses of supervision. Consistency counts coordinates in the unit of ``landmarks``.
         supervision, consistency: weights of the two kinds.
+
+    Raises:
+        InputError: if a weight is below 0 or not finite.
     """
 
     def __init__(
@@ -52,6 +56,9 @@ class AssociationLoss(nn.Module):
         consistency: float = 1.0,
     ):
         super().__init__()
+        for name, weight in (("supervision", supervision), ("consistency", consistency)):
+            if not 0 <= weight < math.inf:
+                raise InputError(f"the association's weight {name} must be a finite number from 0 up, not {weight}")
         self.expression, self.landmarks = expression, landmarks
         self.distance = LandmarkLoss("l1", unit=landmarks.unit)
         self.supervision, self.consistency = supervision, consistency

@@ -1,6 +1,7 @@
 """The objective of joint training with a diffusion model: recognition and denoising."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,9 +52,9 @@ class DenoisingOptions:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is a share in [0, 1], not {getattr(self, name)}")
         for name in ("denoising", "balancing", "commitment", "sharing"):
-            if getattr(self, name) < 0:
-                raise InputError(f"the weight {name} must be at least 0, not {getattr(self, name)}")
-        if self.snr_gamma is not None and self.snr_gamma <= 0:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"the weight {name} must be a finite number from 0 up, not {getattr(self, name)}")
+        if self.snr_gamma is not None and not self.snr_gamma > 0:
             raise InputError(f"snr_gamma must be above 0, not {self.snr_gamma}; null turns the weighting off")
         if self.times not in ("uniform", "logit_normal"):
             raise InputError(f"unknown times {self.times!r}: use uniform or logit_normal")

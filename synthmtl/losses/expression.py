@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from synthmtl.errors import InputError
 from synthmtl.losses.weighting import weighted_mean
 
 
@@ -38,10 +39,13 @@ class ExpressionLoss(nn.Module):
 
     Args:
         counts: training faces per class, needed by the two remedies.
-        label_smoothing: share of the target spread over all classes.
-        class_weighted: a_y = inverse class frequency; otherwise 1.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        class_weighted: a_y = inverse class frequency, 0 of a class without training faces; otherwise 1.
         logit_adjustment: tau, strength of the logit-adjusted loss (Menon et al., ICLR 2021), pi the class shares in
             training; 0 turns it off, 1 is theirs. Recognition uses the logits without it.
+
+    Raises:
+        InputError: if the label smoothing is not in [0, 1).
     """
 
     class_weights: Tensor | None
@@ -58,11 +62,17 @@ class ExpressionLoss(nn.Module):
         super().__init__()
         if (class_weighted or logit_adjustment) and counts is None:
             raise ValueError("class weights and logit adjustment need the class counts")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing is {label_smoothing}: it must be in [0, 1)")
         self.label_smoothing = label_smoothing
         weights = shift = None
         if counts is not None:
-            shares = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
-            weights = shares.sum() / (len(shares) * shares) if class_weighted else None
+            faces = torch.tensor(counts, dtype=torch.float32)
+            shares = faces.clamp(min=1)
+            if class_weighted:
+                # A class that no face has for a label has no frequency to invert: as one face, it would give those of
+                # whose annotators a few voted for it nearly all of the loss.
+                weights = torch.where(faces > 0, shares.sum() / (len(shares) * shares), 0.0)
             shift = logit_adjustment * (shares / shares.sum()).log() if logit_adjustment else None
         self.register_buffer("class_weights", weights)
         self.register_buffer("logit_shift", shift)

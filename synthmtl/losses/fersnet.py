@@ -1,6 +1,7 @@
 """The objectives of joint training: what the two branches and the critic minimize."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,6 +40,9 @@ class SynthesisWeights:
             guide would smear the eyes for the sake of surprise. A target bounds the flow better, and may ask for it.
         residual: squared residual beyond the warp.
         sharing: what the sharing units ask for, which they weigh themselves.
+
+    Raises:
+        InputError: if a weight is below 0 or not finite.
     """
 
     pixel: float = 10.0
@@ -53,6 +57,11 @@ class SynthesisWeights:
     folding: float = 200.0
     residual: float = 0.5
     sharing: float = 1.0
+
+    def __post_init__(self):
+        for name, weight in dataclasses.asdict(self).items():
+            if not 0 <= weight < math.inf:
+                raise InputError(f"the weight {name} must be a finite number from 0 up, not {weight}")
 
 
 class RecognitionObjective(nn.Module):
@@ -90,11 +99,12 @@ class FERSNetObjective(nn.Module):
 
     Every face passes the encoder once and is decoded once. Two thirds of the paired rows are decoded with the style
     read from their target and compared with it; the other rows with a style drawn from the class's prior, as at
-    synthesis time (every other unpaired row borrows that of its example instead). The decoder is told what the network
-    is conditioned on, of target and source; all edited faces are judged by guide and critic, by their expression. The
-    critic sees rows of the unpaired kind if there are any, since those are the user's faces. Where several processes
-    train, each must have as many paired rows as the others. Guide, critic and perceptual distance are moved to the
-    device by the caller.
+    synthesis time (every other unpaired row borrows that of its example instead). The first of every three paired rows
+    of the global batch is the one that is not compared, so that one pair alone teaches nothing: a step takes two or
+    more. The decoder is told what the network is conditioned on, of target and source; all edited faces are judged by
+    guide and critic, by their expression. The critic sees rows of the unpaired kind if there are any, since those are
+    the user's faces. Where several processes train, each must have as many paired rows as the others. Guide, critic and
+    perceptual distance are moved to the device by the caller.
 
     Args:
         model: the FERSNet.

@@ -1,5 +1,7 @@
 """The objective of a multi-task network on faces with whatever labels they carry."""
 
+import math
+
 from torch import Tensor, nn
 
 from synthmtl.data.batch import FaceBatch
@@ -27,7 +29,8 @@ class MultiTaskObjective(nn.Module):
             pure function of the step (``association.warm_up(step / steps)``) so that a run can resume.
 
     Raises:
-        InputError: if there is an association, and expression or landmarks is no task of the loss.
+        InputError: if there is an association, and expression or landmarks is no task of the loss; or if
+            ``sharing_weight`` is below 0 or not finite.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class MultiTaskObjective(nn.Module):
                 f"association ties expression and landmarks, but the tasks are {', '.join(loss.tasks)}: "
                 "add the task that is missing, or turn association off"
             )
+        if not 0 <= sharing_weight < math.inf:
+            raise InputError(f"the weight of sharing must be a finite number from 0 up, not {sharing_weight}")
         self.model = model
         self.loss = loss
         self.association = association

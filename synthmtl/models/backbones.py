@@ -32,7 +32,8 @@ class TorchvisionTrunk(nn.Module):
         weights: name of the weights that it started from, or None.
 
     Raises:
-        InputError: if there is no such model, it has no feature map, or its weights cannot be had.
+        InputError: if there is no such model, it has no feature map or none of such small faces, or its weights cannot
+            be had.
     """
 
     single_trunk, joined = True, True
@@ -65,8 +66,11 @@ class TorchvisionTrunk(nn.Module):
         self.register_buffer("deviation", torch.tensor(_DEVIATION)[:, None, None], persistent=False)
         # Shapes need no numbers, and there are none while ``from_pretrained`` builds a network that it then fills.
         probe = copy.deepcopy(self.features).to("meta").eval()
-        with torch.no_grad():
-            shape = probe(torch.zeros(1, 3, image_size, image_size, device="meta")).shape
+        try:
+            with torch.no_grad():
+                shape = probe(torch.zeros(1, 3, image_size, image_size, device="meta")).shape
+        except RuntimeError:  # a pooling or a kernel without a pixel to work on
+            raise InputError(f"image_size {image_size} is too small for backbone {name}") from None
         self.channels, self.map_size = shape[1], shape[2]
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], None]:
@@ -74,9 +78,9 @@ class TorchvisionTrunk(nn.Module):
         pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
         return [self.features((pixels - self.mean) / self.deviation)] * self.tasks, None
 
-    def parts_of(self, task: int) -> list[nn.Module]:
-        """The modules whose parameters one task's features depend on: all."""
-        return [self]
+    def parameters_of(self, *tasks: int) -> list[nn.Parameter]:
+        """The parameters that the features of ``tasks`` depend on: all."""
+        return list(self.parameters())
 
 
 def _up_to_map(model: nn.Module) -> nn.Module | None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from synthmtl.errors import InputError
 from synthmtl.models.conditions import SourceAdapter, TargetCondition
 from synthmtl.models.encoder import Encoded, ExpressionHead, TwoBranchEncoder
-from synthmtl.models.fersnet import sized_config
+from synthmtl.models.fersnet import sized_config, wanted_targets
 from synthmtl.models.grain import restore_grain
 from synthmtl.models.noise import NoiseSchedule
 from synthmtl.models.sampling import Generator, draw_noise, sample_faces
@@ -277,7 +277,8 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
 
         Args:
             images: source faces (B, C, H, W) in [-1, 1]; None = new faces.
-            expression: wanted targets, (B,) int64 classes, or vectors if the network is conditioned on those.
+            expression: wanted targets, (B,) int64 classes, or vectors if the network is conditioned on those; -1 or NaN
+                leaves them open.
             generator: draws style, grain and what ``eta`` adds: one, or one for each face, which then comes out the
                 same whatever the batch it stands in.
             style: the noise to start from, B · C · H · W numbers, instead of drawing it.
@@ -291,10 +292,12 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
             (B, C, H, W) float32 in [-1, 1].
 
         Raises:
-            InputError: as :func:`sample_faces` and :func:`draw_noise`, or for a strength without sources.
+            InputError: as :func:`sample_faces`, :func:`draw_noise` and :func:`wanted_targets`, or for a strength
+                without sources.
         """
         if strength is not None and images is None:
             raise InputError("strength says how much noise is put on a source, new faces have none: leave it out")
+        expression = wanted_targets(self, expression, images)
         config, device = self.config, self.device
         shape = (len(expression), config.image_channels, config.image_size, config.image_size)
         noise = spread * draw_noise(shape, generator, device) if style is None else style.to(device).view(shape)

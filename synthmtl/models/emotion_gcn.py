@@ -176,8 +176,8 @@ class EmotionGCN(MultiTaskModel):
         if "expression" not in self.tasks:
             return 0
         classifier = self.graph if self.config.head == "gcn" else self.linear["expression"]
-        parts = [*self.trunk.parts_of(self.tasks.index("expression")), classifier]
-        return sum(p.numel() for part in parts for p in part.parameters())
+        trunk = self.trunk.parameters_of(self.tasks.index("expression"))
+        return sum(p.numel() for p in (*trunk, *classifier.parameters()))
 
 
 _KINDS = ("learned", "one_hot", "random", "stored")

@@ -111,17 +111,34 @@ class TwoBranchEncoder(MultiTaskTrunk):
         return Encoded(recognition, synthesis, skips, penalty, further)
 
     def parameters_beside_recognition(self) -> int:
-        """How many parameters are the other tasks' alone, and none of recognition's; those of units are common."""
-        apart: list[nn.Module] = [] if self.joined else list(self.branches[SYNTHESIS:])
-        apart += [self.joint[SYNTHESIS]] if isinstance(self.joint, nn.ModuleList) else []
-        return sum(p.numel() for part in apart for p in part.parameters())
+        """How many parameters recognition's features do not depend on."""
+        if isinstance(self.joint, nn.ModuleList):
+            reached = [*self.parameters_of(RECOGNITION), *self.joint[RECOGNITION].parameters()]
+        else:
+            reached = [*self.parameters_of(RECOGNITION, SYNTHESIS), *self.joint.parameters()]
+        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in reached)
+
+
+def check_dropout(dropout: float) -> None:
+    """Stop at a dropout that is none.
+
+    Raises:
+        InputError: naming what it takes.
+    """
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout is {dropout}: it must be in [0, 1)")
 
 
 class ExpressionHead(nn.Module):
-    """Convolution, norm, ReLU, global average pool, dropout, linear: (B, C, h, w) → logits (B, K) in float32."""
+    """Convolution, norm, ReLU, global average pool, dropout, linear: (B, C, h, w) → logits (B, K) in float32.
+
+    Raises:
+        InputError: if the dropout is not in [0, 1).
+    """
 
     def __init__(self, in_channels: int, classes: int, norm: str, dropout: float = 0.0):
         super().__init__()
+        check_dropout(dropout)
         self.convolution = nn.Sequential(
             nn.Conv2d(in_channels, in_channels, 1, bias=False),
             normalization(norm, in_channels),

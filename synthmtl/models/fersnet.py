@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.models.blocks import in_precision_of
-from synthmtl.models.conditions import check_condition, code_width, target_code
+from synthmtl.models.conditions import check_condition, code_width, read_target, target_code
 from synthmtl.models.decoder import Edit, EditDecoder
 from synthmtl.models.encoder import Encoded, ExpressionHead, TwoBranchEncoder
 from synthmtl.models.grain import restore_grain
@@ -73,6 +73,18 @@ def sized_config(size: str, **config) -> dict:
         InputError: if there is no such size.
     """
     return size_config(FERSNET_SIZES, size, config, sharing=config.get("sharing", "leaky"))
+
+
+def wanted_targets(network: ModelMixin, expression: Tensor, images: Tensor | None) -> Tensor:
+    """Targets as :func:`~synthmtl.models.conditions.read_target` gives them, one for each of ``images`` (None = any).
+
+    Raises:
+        InputError: if they are not what the network is conditioned on, or out of range, or not as many as the images.
+    """
+    target = read_target(network.config.condition, tuple(network.config.classes), expression)
+    if images is not None and len(target) != len(images):
+        raise InputError(f"{len(images)} images for {len(target)} expressions: give one for each")
+    return target
 
 
 class FERSNet(ModelMixin, ConfigMixin):
@@ -251,8 +263,9 @@ class FERSNet(ModelMixin, ConfigMixin):
             (B, C, H, W) float32 in [-1, 1].
 
         Raises:
-            InputError: as :func:`draw_noise`; or if a wanted class is missing (-1).
+            InputError: as :func:`draw_noise` and :func:`wanted_targets`; or if a wanted class is missing (-1).
         """
+        expression = wanted_targets(self, expression, images)
         if not expression.is_floating_point() and len(expression) and int(expression.min()) < 0:
             raise InputError("an edit needs the expression that is wanted, and -1 names none")
         expression = expression.to(images.device)

@@ -98,6 +98,8 @@ def read_word_vectors(path: str | Path, classes: Sequence[str]) -> Tensor:
                 if word in wanted and word not in found:
                     try:
                         found[word] = [float(value) for value in rest.split()]
+                        if not torch.tensor(found[word]).isfinite().all():
+                            raise ValueError
                     except ValueError:
                         raise InputError(f"{path}:{number}: the vector of {word!r} is not made of numbers") from None
                     first = next(iter(found.values()))

@@ -212,7 +212,8 @@ def save_network(model: Network, directory: str | Path) -> None:
         directory: made if missing.
     """
     directory = Path(directory)
-    partial = directory.with_name(f".{directory.name}.part")
+    beside = directory.resolve()  # "." has no name
+    partial = beside.with_name(f".{beside.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with plain_errors(directory):

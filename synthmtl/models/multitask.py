@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from synthmtl.errors import InputError
 from synthmtl.models.blocks import in_precision_of
+from synthmtl.models.encoder import check_dropout
 from synthmtl.models.heads import build_head, read_prediction
 from synthmtl.models.trunk import MultiTaskTrunk
 
@@ -57,8 +58,13 @@ class MultiTaskModel(ModelMixin, ConfigMixin):
         return MultiTaskTrunk(tasks=len(config.tasks), **{name: config[name] for name in names})
 
     def build_heads(self, tasks: Sequence[str], in_channels: int, map_size: int) -> nn.ModuleDict:
-        """A head for each of ``tasks``."""
+        """A head for each of ``tasks``.
+
+        Raises:
+            InputError: if the dropout does not suit; who builds other heads of it relies on that.
+        """
         config = self.config
+        check_dropout(config.dropout)
         options = {"classes": len(config.classes), "norm": config.norm, "dropout": config.dropout}
         return nn.ModuleDict({task: build_head(task, in_channels, map_size=map_size, **options) for task in tasks})
 
@@ -104,8 +110,8 @@ class MultiTaskModel(ModelMixin, ConfigMixin):
         """How many parameters take part in recognition; 0 if expression is none of the tasks."""
         if "expression" not in self.tasks:
             return 0
-        parts = [*self.trunk.parts_of(self.tasks.index("expression")), self.heads["expression"]]
-        return sum(p.numel() for part in parts for p in part.parameters())
+        trunk = self.trunk.parameters_of(self.tasks.index("expression"))
+        return sum(p.numel() for p in (*trunk, *self.heads["expression"].parameters()))
 
 
 def size_config(sizes: dict[str, dict[str, Any]], size: str, config: dict[str, Any], *, sharing: str) -> dict[str, Any]:

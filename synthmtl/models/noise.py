@@ -16,6 +16,8 @@ TIMESTEPS = 1000
 MAX_STEPS = 500
 """More sampling steps than this are refused: they would meet at the same noise levels."""
 
+_ROUNDING = 1e-9  # what a quotient of steps and strength may be above the whole number that it stands for
+
 _COSINE = {"num_train_timesteps": TIMESTEPS, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
 
 SOLVERS: dict[str, dict[str, Callable[[], SchedulerMixin]]] = {
@@ -32,6 +34,17 @@ SOLVERS: dict[str, dict[str, Callable[[], SchedulerMixin]]] = {
     },
 }
 """Solvers by prediction and name, the default first: DPM-Solver++ (2M), DDIM, and Euler's for flow matching."""
+
+_AGREED = (
+    "num_train_timesteps", "use_flow_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas",
+    "use_lu_lambdas", "use_dynamic_shifting", "invert_sigmas", "shift_terminal", "thresholding", "stochastic_sampling",
+    "algorithm_type",
+)  # fmt: skip
+"""Settings that a given scheduler must share with ours: others mean other noise, clip a face to another range, place
+steps where :meth:`NoiseSchedule.plan` does not, or draw noise from torch's global generator."""
+
+_OURS = ("clip_sample", "timestep_spacing", "steps_offset", "lambda_min_clipped")
+"""Settings that a given scheduler gets from ours: the sampler clips, :meth:`NoiseSchedule.plan` places the steps."""
 
 
 class NoiseSchedule:
@@ -93,7 +106,7 @@ class NoiseSchedule:
         """A fresh solver: of :data:`SOLVERS` by name (None = the default), or like the given ``diffusers`` scheduler.
 
         Raises:
-            InputError: if the solver is unknown or does not go with the prediction.
+            InputError: if the solver is unknown or does not go with the prediction, naming the setting if it is one.
         """
         known = SOLVERS[self.prediction]
         if solver is None or isinstance(solver, str):
@@ -101,13 +114,32 @@ class NoiseSchedule:
             if name not in known:
                 raise InputError(f"no solver {name!r} for {self.prediction} prediction: use one of {', '.join(known)}")
             return known[name]()
-        model = next((made for made in (make() for make in known.values()) if type(made) is type(solver)), None)
-        if model is None or model.config.get("prediction_type") != solver.config.get("prediction_type"):
+        own = next((made for made in (make() for make in known.values()) if type(made) is type(solver)), None)
+        name = type(solver).__name__
+        if own is None or own.config.get("prediction_type") != solver.config.get("prediction_type"):
             raise InputError(
-                f"{type(solver).__name__} as configured cannot solve for {self.prediction} prediction: "
-                f"use one of {', '.join(known)}"
+                f"{name} as configured cannot solve for {self.prediction} prediction: use one of {', '.join(known)}"
             )
-        return type(solver).from_config(solver.config)
+        for setting in _AGREED:
+            wanted, found = own.config.get(setting), solver.config.get(setting)
+            if (found or None) != (wanted or None):  # False, None and 0 all leave a setting off
+                raise InputError(
+                    f"{name} with {setting}={found!r} cannot solve for {self.prediction} prediction: "
+                    f"set it to {wanted!r}"
+                )
+        if self.prediction == "flow" and not 0 < _shift(solver) < math.inf:
+            raise InputError(f"{name} shifts noise levels by {_shift(solver)!r}: set its shift to a positive number")
+        ours = {key: own.config[key] for key in _OURS if own.config.get(key) != solver.config.get(key)}
+        copy = type(solver).from_config(solver.config, **ours)
+        known_levels = self._alphas_cumprod.cpu()
+        if self.prediction == "v" and not (
+            copy.alphas_cumprod.shape == known_levels.shape and torch.allclose(copy.alphas_cumprod, known_levels)
+        ):
+            raise InputError(
+                f"{name} has other noise levels than the network: set beta_schedule to {_COSINE['beta_schedule']!r}, "
+                "and neither trained_betas nor rescale_betas_zero_snr"
+            )
+        return copy
 
     def plan(
         self, solver: SchedulerMixin, steps: int, device: torch.device, strength: float = 1.0
@@ -118,35 +150,55 @@ class NoiseSchedule:
         data of deviation 0.3, 8 even steps of DPM-Solver++ leave an error of 20 % of the deviation, 50 of DDIM 5 %, and
         8 at times that fall as (1 - i/8)^1.5 leave 2 %. So these are taken, and sigma / (2 - sigma) in flow matching.
 
+        Below strength 1 the first time is that share of the solver's own first time. Only DDIM has no other times than
+        those of whole ways: it takes the last steps of a way of ceil(steps / strength), and so starts at
+        steps / ceil(steps / strength), the same for nearby strengths.
+
         Returns:
             The time (steps,) of each step, and what ``solver.step`` calls it.
 
         Raises:
             InputError: if there is no step, or a whole way of such steps has more than 500.
         """
-        # Of the whole way, at whose end the steps lie; the shift of flow matching makes the first of them less noisy.
-        share = 2 * strength / (1 + strength) if self.prediction == "flow" else strength
-        whole = math.ceil(steps / share)
-        if not 1 <= steps <= whole <= MAX_STEPS:
+        # Flow matching shifts even levels s to shift s / (1 + (shift - 1) s): those from share start at strength.
+        shift = _shift(solver) if self.prediction == "flow" else 1.0
+        share = strength / (shift + (1 - shift) * strength)
+        most = math.floor(share * (MAX_STEPS + _ROUNDING))
+        if most < 1:
+            raise InputError(f"strength {strength} is less than one of {MAX_STEPS} steps takes away: use a greater one")
+        if not 1 <= steps <= most:
             raise InputError(
-                f"the number of sampling steps must lie in [1, {int(share * MAX_STEPS)}]"
+                f"the number of sampling steps must lie in [1, {most}]"
                 f"{'' if strength == 1 else f' at strength {strength}'}, not {steps}"
             )
-        if isinstance(solver, DPMSolverMultistepScheduler) and self.prediction == "v":
+        if isinstance(solver, FlowMatchEulerDiscreteScheduler):
+            # By itself it would spend the last evaluation on a face that is clean already.
+            solver.set_timesteps(sigmas=np.linspace(share, share / steps, steps).tolist(), device=device)
+            return solver.sigmas[:-1].to(device) * TIMESTEPS, solver.timesteps
+        if self.prediction == "flow":
+            solver.set_timesteps(steps, device=device)
+            if strength < 1:
+                # By itself it can start at its first level only, which is a little below 1.
+                even = share * (1 - 1 / TIMESTEPS) * (1 - np.arange(steps) / steps)
+                levels = torch.from_numpy(shift * even / (1 + (shift - 1) * even)).float()
+                solver.sigmas = torch.cat([levels, solver.sigmas[-1:]])
+                solver.timesteps = levels.to(device) * TIMESTEPS
+            # It rounds the times of flow matching down to whole ones, its noise levels it does not round.
+            return solver.sigmas[:-1].to(device) * TIMESTEPS, solver.timesteps
+        if isinstance(solver, DPMSolverMultistepScheduler):
             first = strength * (int((solver.lambda_t > solver.config.lambda_min_clipped).sum()) - 1)
             times = (first * (1 - np.arange(steps) / steps) ** 1.5).round().astype(int)
             if len(set(times) - {0}) == steps:  # the last of very many would be the same
                 solver.set_timesteps(timesteps=times.tolist(), device=device)
                 return solver.timesteps, solver.timesteps
-        if isinstance(solver, FlowMatchEulerDiscreteScheduler):
-            # By itself it would spend the last evaluation on a face that is clean already.
-            solver.set_timesteps(sigmas=np.linspace(1, 1 / whole, whole).tolist(), device=device)
-        else:
-            solver.set_timesteps(whole, device=device)
+        whole = math.ceil(steps / share - _ROUNDING)
+        solver.set_timesteps(whole, device=device)
         if whole > steps and not isinstance(solver, DDIMScheduler):  # which keeps no count
             solver.set_begin_index(whole - steps)
         called = solver.timesteps[whole - steps :]
-        if self.prediction == "v":
-            return called, called
-        # DPM-Solver rounds the times of flow matching down to whole ones, its noise levels it does not round.
-        return solver.sigmas[whole - steps : -1].to(device) * TIMESTEPS, called
+        return called, called
+
+
+def _shift(solver: SchedulerMixin) -> float:
+    """By what a solver of flow matching shifts its noise levels."""
+    return solver.config["shift" if isinstance(solver, FlowMatchEulerDiscreteScheduler) else "flow_shift"]

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from synthmtl.data.images import square_pixels
+from synthmtl.data.images import opened_face
 from synthmtl.data.pixels import to_pixels, to_unit
 from synthmtl.errors import InputError
 from synthmtl.models.conditions import Target, read_target
@@ -53,8 +53,8 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
         """Make faces.
 
         Args:
-            image: sources, (B, C, H, W) or (C, H, W) in [-1, 1] or Pillow images, whose central square is taken; None
-                = new faces.
+            image: sources, (B, C, H, W) or (C, H, W) in [-1, 1], or Pillow images, which are read as
+                :func:`synthmtl.data.read_face` reads their files; None = new faces.
             expression: names, indices or whatever else :func:`read_target` takes; one for all sources, or one each. A
                 single source is shown with each of several expressions.
             guidance_scale: strength of classifier-free guidance; 1 is none, others double the cost of a step.
@@ -70,8 +70,11 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
         """
         if output_type not in ("pt", "pil"):
             raise InputError(f"unknown output_type {output_type!r}: use pt or pil")
-        config = self.model.config
-        target = read_target(config.condition, self.model.classes, expression)
+        if _is_empty(image):
+            raise InputError("image is empty: give at least one, or None for new faces")
+        if _is_empty(expression):
+            raise InputError("expression is empty: give at least one")
+        target = read_target(self.model.config.condition, self.model.classes, expression)
         sources = None if image is None else self._faces(image)
         if sources is not None:
             count = max(len(sources), len(target))
@@ -100,10 +103,28 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
         size, channels = config.image_size, config.image_channels
         if not isinstance(image, Tensor):
             images = [image] if isinstance(image, Image.Image) else image
-            pixels = [torch.from_numpy(square_pixels(each.convert("RGB"), size, channels)) for each in images]
-            image = to_unit(torch.stack(pixels))
+            if not isinstance(images, Sequence) or not all(isinstance(each, Image.Image) for each in images):
+                raise InputError(f"image is {_kind(image)}: give a tensor, a Pillow image or a list of Pillow images")
+            image = to_unit(torch.stack([opened_face(each, size, channels) for each in images]))
+        elif not image.is_floating_point():
+            raise InputError(
+                f"images as a tensor are numbers in [-1, 1], not {image.dtype}: use synthmtl.data.pixels.to_unit"
+            )
         elif image.ndim == 3:
             image = image[None]
         if image.shape[1:] != (channels, size, size):
             raise InputError(f"images must be {channels} x {size} x {size} pixels, not {tuple(image.shape[1:])}")
         return image.to(self._execution_device)
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a value is a tensor or a sequence with nothing in it."""
+    return not value.numel() if isinstance(value, Tensor) else isinstance(value, Sequence) and not value
+
+
+def _kind(value: object) -> str:
+    """What a value is, e.g. ``ndarray``, or ``list of Tensor`` after the first that is no Pillow image."""
+    name = type(value).__name__
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return name
+    return f"{name} of {next(type(each).__name__ for each in value if not isinstance(each, Image.Image))}"

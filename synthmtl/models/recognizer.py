@@ -7,6 +7,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from synthmtl.errors import InputError
 from synthmtl.models.blocks import ResidualBlock, Stage, Stem, in_precision_of
 from synthmtl.models.encoder import ExpressionHead
 
@@ -21,6 +22,9 @@ class Recognizer(ModelMixin, ConfigMixin):
         stem_channels, stage_channels, joint_channels: widths; ``joint_channels`` is that of the last block.
         norm, stem_kind, pool_first: as in ``blocks.normalization``, ``blocks.Stem`` and ``blocks.Stage``.
         dropout: in front of the linear classifier.
+
+    Raises:
+        InputError: if a width, the size of the faces or the dropout does not suit.
     """
 
     @register_to_config
@@ -39,6 +43,15 @@ class Recognizer(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         widths = [stem_channels, *stage_channels]
+        if not stage_channels or min(*widths, joint_channels) < 1:
+            raise InputError(
+                f"stem_channels, stage_channels and joint_channels are {stem_channels}, {list(stage_channels)} and "
+                f"{joint_channels}: use widths of at least 1, and at least one stage"
+            )
+        least = 2 ** (1 + len(stage_channels))
+        if image_size < least or (stem_kind == "unshuffle" and image_size % 2):
+            even = "an even number " if stem_kind == "unshuffle" else ""
+            raise InputError(f"image_size {image_size} does not suit the network: use {even}from {least}")
         self.stem = Stem(image_channels, stem_channels, norm, stem_kind)
         self.stages = nn.ModuleList(Stage(widths[i], width, norm, pool_first) for i, width in enumerate(stage_channels))
         self.last = ResidualBlock(stage_channels[-1], joint_channels, norm)

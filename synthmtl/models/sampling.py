@@ -29,7 +29,8 @@ class SamplingOptions:
         eta: noise added anew in each step, from 0 (none) to 1 (as much as in DDPM); ``ddim`` only.
         strength: null = what the gates let through of the source tells the denoiser whom to make; a number in (0, 1] =
             the source itself, made noisy so far, is denoised by the target alone (SDEdit; Meng et al., ICLR 2022),
-            which also photographs without pairs can teach. 1 leaves nothing of it, 0.5 its outlines.
+            which also photographs without pairs can teach. 1 leaves nothing of it, 0.5 its outlines; ``ddim`` rounds it
+            down to steps / ceil(steps / strength).
     """
 
     steps: int = 8
@@ -44,11 +45,16 @@ class SamplingOptions:
         Raises:
             InputError: naming the option and what it takes.
         """
-        if not 0 <= self.guidance_scale < math.inf:
-            raise InputError(f"guidance_scale must be at least 0 and finite, not {self.guidance_scale}")
-        if not 0 <= self.eta <= 1:
-            raise InputError(f"eta lies in [0, 1], not {self.eta}")
+        _check_ranges(self.guidance_scale, self.eta)
         _planned(schedule, self.solver, self.steps, self.eta, torch.device("cpu"), self.strength)
+
+
+def _check_ranges(guidance_scale: float, eta: float) -> None:
+    """Stop at numbers that would make faces of NaN."""
+    if not 0 <= guidance_scale < math.inf:
+        raise InputError(f"guidance_scale must be at least 0 and finite, not {guidance_scale}")
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta lies in [0, 1], not {eta}")
 
 
 def _planned(
@@ -124,7 +130,7 @@ def sample_faces(
         target: as ``model.target`` takes it, with B rows.
         encoded: of B sources; None = new faces.
         steps: of the solver.
-        guidance_scale: w.
+        guidance_scale: w, finite and at least 0.
         solver: as for :meth:`NoiseSchedule.solver`.
         eta: noise added anew in each step, from 0 (none) to 1 (as much as in DDPM); DDIM only.
         generator: draws that noise.
@@ -139,6 +145,7 @@ def sample_faces(
     Raises:
         InputError: if the solver does not suit the model, or ``eta`` the solver, or a number is out of range.
     """
+    _check_ranges(guidance_scale, eta)
     schedule = model.schedule
     ready, times, called = _planned(schedule, solver, steps, eta, noise.device, strength)
     stochastic = isinstance(ready, DDIMScheduler)

@@ -10,6 +10,7 @@ from synthmtl.errors import InputError
 from synthmtl.models.blocks import Stage, Stem
 from synthmtl.models.cross_process import CrossProcessBatchNorm2d
 from synthmtl.sharing import NoSharing, ProjectedExchange, SharingUnit, build_sharing, sharing_class
+from synthmtl.sharing.gates import PairwiseSharing
 
 
 class MultiTaskTrunk(nn.Module):
@@ -114,11 +115,44 @@ class MultiTaskTrunk(nn.Module):
         levels, penalty = self.walk(images)
         return levels[-1], penalty
 
-    def parts_of(self, task: int) -> list[nn.Module]:
-        """The modules whose parameters one task's features depend on; with an exchange, all."""
-        if self.joined or self.single_trunk:
-            return [self]
-        return [self.stem, self.shared, self.branches[task]]
+    def parameters_of(self, *tasks: int) -> list[nn.Parameter]:
+        """The parameters that the features of ``tasks`` depend on, each once."""
+        needed, found = set(tasks), [*self.stem.parameters(), *self.shared.parameters()]
+        for i in reversed(range(len(self.branches[0]))):  # type: ignore[arg-type]
+            if self.units:
+                unit: SharingUnit = self.units[min(i, len(self.units) - 1)]  # type: ignore[assignment]
+                projection: ProjectedExchange = self.projections[i]  # type: ignore[assignment]
+                wanted = needed
+                needed, passed = exchanged_for(unit, wanted)
+                found += passed
+                for layers, read in ((projection.to_unit, needed), (projection.to_stage, wanted)):
+                    for task in read if layers else ():
+                        found += layers[task].parameters()
+            for branch in {0} if self.single_trunk else needed:
+                found += self.branches[branch][i].parameters()  # type: ignore[index]
+        return list(dict.fromkeys(found))  # one unit for all stages is met in each
+
+
+def exchanged_for(unit: SharingUnit, wanted: set[int]) -> tuple[set[int], list[nn.Parameter]]:
+    """What the ``wanted`` tasks' features after an exchange depend on.
+
+    Returns:
+        The tasks whose features in front of it they depend on, and the unit's parameters. Of a unit that is no exchange
+        by pairs those are all tasks, and all parameters but the other tasks' in its lists whose names end in
+        ``per_task``.
+    """
+    if isinstance(unit, NoSharing):
+        return wanted, []
+    if isinstance(unit, PairwiseSharing):
+        ways = [(donor, unit.key(receiver, donor)) for receiver in wanted for donor in range(unit.tasks)]
+        # A pair whose z is 0 hands its receiver on as it is.
+        ways = [(donor, key) for donor, key in ways if key in unit.units and unit.units[key].forced_take != 0]
+        return wanted | {donor for donor, _ in ways}, [p for _, key in ways for p in unit.units[key].parameters()]
+    lists = [part for name, part in unit.named_children() if name.endswith("per_task")]
+    others = {
+        p for part in lists for task, own in enumerate(part.children()) if task not in wanted for p in own.parameters()
+    }
+    return set(range(unit.tasks)), [p for p in unit.parameters() if p not in others]
 
 
 def check_stages(chosen: Any, count: int, one_unit: bool) -> None:

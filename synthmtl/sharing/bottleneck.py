@@ -1,5 +1,6 @@
 """A gate that can remove, ours: the message squeezed through a few noisy channels."""
 
+import math
 from typing import Literal
 
 import torch
@@ -52,8 +53,8 @@ class BottleneckPair(GatedPair):
         width = max(1, channels // 4) if width is None else width
         if not 1 <= width <= channels:
             raise InputError(f"sharing_options: width of the bottleneck is {width}, use 1 to {channels}")
-        if rate < 0:
-            raise InputError(f"sharing_options: rate of the bottleneck is {rate}, use 0 or more")
+        if not 0 <= rate < math.inf:
+            raise InputError(f"sharing_options: rate of the bottleneck is {rate}, use a finite number from 0 up")
         gates = Gates(
             channels,
             kernel_size,

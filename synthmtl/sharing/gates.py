@@ -225,7 +225,8 @@ class PairwiseSharing(SharingUnit):
     def __init__(self, channels: int, tasks: int = 2, *, receivers: list[int] | None = None, **options):
         super().__init__(channels, tasks)
         chosen = range(tasks) if receivers is None else receivers
-        if not chosen or not all(receiver in range(tasks) for receiver in chosen):
+        # By type too: 0.0 and false equal 0, and name no task.
+        if not chosen or not all(type(receiver) is int and receiver in range(tasks) for receiver in chosen):
             wanted = f"name tasks from 0 to {tasks - 1}, or null for all"
             raise InputError(f"sharing_options: receivers is {receivers}, {wanted}")
         self.units = nn.ModuleDict(

@@ -1,5 +1,6 @@
 """A gate that can remove, ours: the receiver's direct path costs something, or is gone."""
 
+import math
 from typing import Literal
 
 import torch
@@ -41,8 +42,10 @@ class ReplacePair(GatedPair):
         pass_bias: float = 0.0,
         take_bias: float = -2.0,
     ):
-        if weight < 0:
-            raise InputError(f"sharing_options: weight of the replacing unit is {weight}, use 0 or more")
+        if not 0 <= weight < math.inf:
+            raise InputError(
+                f"sharing_options: weight of the replacing unit is {weight}, use a finite number from 0 up"
+            )
         gates = Gates(
             channels,
             kernel_size,

@@ -71,8 +71,8 @@ class SparsePair(ConvFLU):
         pass_bias: float = 2.0,
         take_bias: float = 0.0,
     ):
-        if weight < 0:
-            raise InputError(f"sharing_options: weight of the sparse unit is {weight}, use 0 or more")
+        if not 0 <= weight < math.inf:
+            raise InputError(f"sharing_options: weight of the sparse unit is {weight}, use a finite number from 0 up")
         super().__init__(channels, kernel_size, take_bias, pass_bias=pass_bias, gating=gating, pass_reads=pass_reads)
         self.weight, self.penalized = weight, penalized
 

@@ -78,10 +78,10 @@ def check_study(config: StudyConfig) -> None:
         raise InputError(
             f"--synthesis.labels false is for --model.condition expression: {config.model.condition} would tell as much"
         )
-    check(synthesis.edits >= 1, "synthesis.edits", synthesis.edits, "at least 1")
-    share = synthesis.rendered_share
-    both = synthesis.mode == "paired" or 0 < round(share * synthesis.edits) < synthesis.edits
-    check(both, "synthesis.rendered_share", share, f"such that {synthesis.edits} edits are of both kinds")
+    edits, share = synthesis.edits, synthesis.rendered_share
+    check(edits >= 2, "synthesis.edits", edits, "at least 2: the first pair of a step is not compared with its target")
+    both = synthesis.mode == "paired" or 2 <= round(share * edits) < edits
+    check(both, "synthesis.rendered_share", share, f"such that {edits} edits are of both kinds, 2 or more rendered")
     check(synthesis.rendered_subjects >= 1, "synthesis.rendered_subjects", synthesis.rendered_subjects, "at least 1")
     for name in ("conflict_every", "gates_every", "affinity_every", "map_faces"):
         check(getattr(measures, name) >= 0, f"measures.{name}", getattr(measures, name), "at least 0 (off)")

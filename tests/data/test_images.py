@@ -59,6 +59,48 @@ def test_sixteen_bits_are_scaled_over_their_full_range(tmp_path, gray, name):
     assert torch.equal(read_face(path, 20, 1)[0], torch.from_numpy(np.array(gray)))
 
 
+def tiff(values, bits, photometric, orientation):
+    """A TIFF of one uncompressed strip, by hand: gray ``values`` (H, W) of 8, 12 or 16 bits, W even."""
+    data = values.astype("<u2" if bits > 8 else np.uint8).tobytes()
+    if bits == 12:  # two numbers in three bytes, the upper bits first
+        first, second = values.astype(int).reshape(-1, 2).T
+        packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1)
+        data = packed.astype(np.uint8).tobytes()
+    tags = {
+        256: values.shape[1], 257: values.shape[0], 258: bits, 259: 1, 262: photometric, 273: 8, 274: orientation,
+        277: 1, 278: values.shape[0], 279: len(data),
+    }  # fmt: skip
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags.items()
+    )
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("bits", "photometric"), [(8, 1), (8, 0), (12, 1), (16, 1), (16, 0)])
+def test_gray_tiffs_of_any_depth_and_direction_show_the_same_face(gray, bits, photometric, orientation):
+    white = 2**bits - 1
+    pixels = np.asarray(gray)
+    values = np.round(pixels / 255 * white).astype(np.int64)
+    data = tiff(values if photometric else white - values, bits, photometric, orientation)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == ("L" if bits == 8 else "I;16")
+    wanted = pixels if orientation == 1 else np.rot90(pixels, -1)
+    face = decode_face(data, "face.tif", 20, 1).pixels[0]
+    assert abs(face.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_gray_value_becomes_mid_gray_at_8_and_at_16_bits(tmp_path, gray, channels):
+    pixels = np.array(gray)
+    pixels[:5, :5] = 200
+    narrow = stored(Image.fromarray(pixels), tmp_path, "narrow.png", transparency=200)
+    wide = stored(Image.fromarray(pixels.astype(np.uint16) * 257), tmp_path, "wide.png", transparency=200 * 257)
+    face = read_face(wide, 20, channels)
+    assert torch.equal(face, read_face(narrow, 20, channels))
+    assert (face[:, :5, :5] == 128).all() and (face[0, 5:] == torch.from_numpy(pixels[5:])).float().mean() > 0.9
+
+
 def test_one_bit_becomes_black_and_white(tmp_path):
     bits = np.zeros((8, 8), bool)
     bits[:, 4:] = True

@@ -163,6 +163,24 @@ def test_denoiser_follows_size_and_options():
     assert twin.recognition_parameters() == pytest.approx(model.recognition_parameters(), rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("generator", "synthesis", "said"),
+    [
+        ("gan", {"edits": 1}, "--synthesis.edits is 1: it must be at least 2"),
+        ("gan", {"edits": 2}, None),
+        ("diffusion", {"edits": 1}, None),
+        ("gan", {"mode": "unpaired", "edits": 1}, None),
+    ],
+)
+def test_edits_of_which_none_would_be_compared(generator, synthesis, said):
+    config = preset("smoke", rendered=True, generator=generator)
+    config.synthesis = dataclasses.replace(config.synthesis, **synthesis)
+    if said is None:
+        return check_config(config)
+    with pytest.raises(InputError, match=said):
+        check_config(config)
+
+
 def test_repeated_seeds_and_uneven_processes():
     config = preset("smoke", rendered=True)
     with pytest.raises(InputError, match="recognition.batch_size is 16: it must be a multiple of the 3 processes"):

@@ -12,6 +12,7 @@ from synthmtl.data import FaceTable
 from synthmtl.data.load import Splits
 from synthmtl.data.pairs import PairIndex
 from synthmtl.data.writer import write_image_folder
+from synthmtl.errors import InputError
 from synthmtl.experiment import preset, run_main_job
 from synthmtl.experiment.generation import edit_sources, taught_edits
 from synthmtl.experiment.mapped import careless, map_photographs, mapped_pairs, neutral_rows
@@ -103,6 +104,11 @@ def test_edits_come_from_three_kinds_of_faces(tmp_path):
     config.synthesis = dataclasses.replace(config.synthesis, edits=10, rendered_share=0.2, mapped_share=0.5)
     here = job(table, tmp_path, config)
     assert taught_edits(here, 0.5) == (2, 5) and taught_edits(here) == (2, 0)
+    usual = config.synthesis
+    here.config.synthesis = dataclasses.replace(usual, rendered_share=0.1)
+    with pytest.raises(InputError, match=r"rendered_share is 0\.1: it must make at least 2 of 10 edits rendered pairs"):
+        taught_edits(here)  # the first of a step is not compared with its target
+    here.config.synthesis = usual
     map_photographs(here)
     rendered, mapped, own = edit_sources(here, "mixed", 0, mapped_pairs(here))
     assert [part.count for part in (rendered, mapped, own)] == [2, 5, 3]

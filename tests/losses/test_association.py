@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from synthmtl.errors import InputError
 from synthmtl.losses import AssociationLoss, ExpressionLoss, LandmarkLoss, warm_up
 
 HEADS = ("expression", "landmarks")
@@ -22,6 +25,13 @@ def example(mixed):
 
 def association(**options):
     return AssociationLoss(ExpressionLoss(), LandmarkLoss("l1"), **options)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["supervision", "consistency"])
+def test_weights_out_of_range(name, weight):
+    with pytest.raises(InputError, match=f"weight {name} must be a finite number from 0 up, not {weight}"):
+        association(**{name: weight})
 
 
 def gradients(loss, outputs):

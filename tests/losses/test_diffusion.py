@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -284,14 +285,22 @@ def test_a_handful_of_pairs_by_heart():
     ("options", "message"),
     [
         ({"drop_source": 1.5}, r"drop_source is a share in \[0, 1\], not 1.5"),
-        ({"balancing": -1.0}, "the weight balancing must be at least 0"),
+        ({"drop_condition": math.nan}, r"drop_condition is a share in \[0, 1\], not nan"),
         ({"snr_gamma": 0.0}, "snr_gamma must be above 0"),
+        ({"snr_gamma": math.nan}, "snr_gamma must be above 0, not nan"),
         ({"times": "late"}, "unknown times 'late': use uniform or logit_normal"),
     ],
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(InputError, match=message):
         DenoisingOptions(**options)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["denoising", "balancing", "commitment", "sharing"])
+def test_weights_out_of_range(name, weight):
+    with pytest.raises(InputError, match=f"the weight {name} must be a finite number from 0 up, not {weight}"):
+        DenoisingOptions(**{name: weight})
 
 
 def test_balancing_needs_classes():

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from synthmtl.errors import InputError
 from synthmtl.losses import ExpressionLoss
 from synthmtl.losses.expression import carries_expression
 
@@ -97,6 +98,22 @@ def test_classes_without_training_faces_stay_finite():
     logits, expression, _ = example()
     loss = ExpressionLoss([9, 3, 0, 1], class_weighted=True, logit_adjustment=1.0)(logits, expression)
     assert loss.isfinite() and gradient(loss, logits).isfinite().all()
+
+
+def test_votes_for_a_class_without_faces_do_not_take_the_loss():
+    loss = ExpressionLoss([4000, 4000, 0], class_weighted=True)
+    present = ExpressionLoss([4000, 4000, 1], class_weighted=True).class_weights
+    assert loss.class_weights[2] == 0 and torch.equal(loss.class_weights[:2], present[:2])
+    shares = F.one_hot(torch.arange(64) % 2, 3).float()
+    shares[0] = torch.tensor([0.9, 0.0, 0.1])
+    _, weights = loss.each(torch.zeros(64, 3), torch.full((64,), -1), shares)
+    assert 0 < weights[0] / weights.sum() < 0.1
+
+
+@pytest.mark.parametrize("smoothing", [-0.5, 1.0, 1.5, float("nan")])
+def test_label_smoothing_is_a_share(smoothing):
+    with pytest.raises(InputError, match=rf"label_smoothing is {smoothing}: it must be in \[0, 1\)"):
+        ExpressionLoss(label_smoothing=smoothing)
 
 
 @pytest.mark.parametrize("options", [{"class_weighted": True}, {"logit_adjustment": 1.0}])

@@ -1,6 +1,7 @@
 """Objectives of joint training. Run as a script, this file is the second process of two that share a batch."""
 
 import copy
+import math
 import subprocess
 import sys
 from datetime import timedelta
@@ -230,6 +231,20 @@ def test_weights_of_zero_take_terms_out():
     terms = goal(batch())
     torch.testing.assert_close(terms["loss"], terms["expression"])
     assert not {"guide", "perceptual", "adversarial", "identity", "cycle", "subject"} & set(terms)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", vars(SynthesisWeights()))
+def test_weights_out_of_range(name, weight):
+    with pytest.raises(InputError, match=f"the weight {name} must be a finite number from 0 up, not {weight}"):
+        SynthesisWeights(**{name: weight})
+
+
+@pytest.mark.parametrize(("pairs", "compares"), [(1, False), (2, True)])
+def test_one_pair_alone_is_not_compared(pairs, compares):
+    given = batch("unpaired")
+    given.paired[:pairs] = True
+    assert bool(objective()(given)["pixel"] > 0) == compares
 
 
 @pytest.mark.parametrize("kind", PAIRED)

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -37,6 +39,13 @@ def test_association_needs_both_of_its_tasks(mixed):
     association = AssociationLoss(ExpressionLoss(), LandmarkLoss())
     with pytest.raises(InputError, match="the tasks are expression: add"):
         MultiTaskObjective(mixed.Network(), HeterogeneousLoss({"expression": ExpressionLoss()}), association)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_weight_of_sharing_out_of_range(mixed, weight):
+    loss = HeterogeneousLoss(mixed.task_losses(), mixed.WEIGHTS)
+    with pytest.raises(InputError, match=f"the weight of sharing must be a finite number from 0 up, not {weight}"):
+        MultiTaskObjective(mixed.Network(), loss, sharing_weight=weight)
 
 
 @pytest.mark.parametrize(("aggregator", "normalization"), [(None, "global"), ("pcgrad", "per_task")])

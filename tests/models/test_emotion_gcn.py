@@ -230,6 +230,11 @@ def test_backbones_that_do_not_suit():
         tiny(backbone="resnet18", sharing="leaky")
 
 
+def test_faces_too_small_for_a_backbone():
+    with pytest.raises(InputError, match="image_size 48 is too small for backbone alexnet"):
+        tiny(backbone="alexnet", image_size=48)
+
+
 def test_published_size():
     published = EmotionGCN.SIZES["published"]
     assert (published["backbone"], published["pretrained"]) == ("densenet121", True)

@@ -86,9 +86,15 @@ def test_joint_blocks_apart_read_one_task_each(sharing):
     assert out.recognition.shape == out.synthesis.shape == encoder("leaky")(images()).recognition.shape
     assert "joint.1" not in reached(model, "recognition") and "joint.0" not in reached(model, "synthesis")
     reached(model, "recognition")
-    unread = {name: p.numel() for name, p in model.named_parameters() if p.grad is None}
-    # Units count as common, though the last stage's toward synthesis tells recognition nothing.
-    assert model.parameters_beside_recognition() == sum(n for name, n in unread.items() if not name.startswith("units"))
+    assert model.parameters_beside_recognition() == sum(p.numel() for p in model.parameters() if p.grad is None)
+
+
+@pytest.mark.parametrize("forced", [0.0, 0.5, None])
+def test_what_a_gate_that_is_held_shut_keeps_from_recognition(forced):
+    model = encoder("leaky", joint="apart")
+    model.units[0].units["1_to_0"].forced_take = forced
+    reached(model, "recognition")
+    assert model.parameters_beside_recognition() == sum(p.numel() for p in model.parameters() if p.grad is None)
 
 
 def test_a_joint_block_reads_what_the_gates_kept_out():

@@ -9,6 +9,7 @@ from synthmtl.models import FERSNET_SIZES, FERSNet
 from synthmtl.models.decoder import EditDecoder
 from synthmtl.models.fersnet import sized_config
 from synthmtl.sharing import SHARING_UNITS, LeakySharing
+from synthmtl.sharing.gates import PairwiseSharing
 
 HAVE_KERNELS = [name for name, unit in SHARING_UNITS.items() if issubclass(unit, LeakySharing)]
 
@@ -160,6 +161,21 @@ def test_parts_of_recognition(output):
         assert counts[name] == sum(p.numel() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("sharing", SHARING_UNITS)
+@pytest.mark.parametrize("joint", ["common", "apart"])
+@pytest.mark.parametrize("further", [(), ("landmarks",), ("landmarks", "action_units")])
+@pytest.mark.parametrize("options", [{}, {"stages": [0]}, {"stages": [1, 2], "receivers": [1]}])
+def test_parts_of_recognition_are_those_that_reach_it(sharing, joint, further, options):
+    if SHARING_UNITS[sharing].single_trunk or sharing == "none":
+        options = {}
+    elif not issubclass(SHARING_UNITS[sharing], PairwiseSharing):
+        options = {name: value for name, value in options.items() if name == "stages"}
+    tasks = ("expression", "synthesis", *further)
+    model = tiny(sharing=sharing, sharing_options=options, joint=joint, tasks=tasks)
+    model(faces()).sum().backward()
+    assert model.recognition_parameters() == sum(p.numel() for p in model.parameters() if p.grad is not None)
+
+
 def test_a_flow_decoder_starts_at_the_source():
     # Bilinear fetches at the pixels' own places round in float32; nothing else may differ.
     torch.testing.assert_close(synthesize(tiny()), faces(), atol=1e-5, rtol=0)
@@ -255,3 +271,19 @@ def test_an_edit_to_nothing_is_refused():
     net = FERSNet.sized("tiny", classes=("neutral", "happiness"))
     with pytest.raises(InputError, match="-1 names none"):
         net.synthesize(torch.zeros(2, 1, 32, 32), torch.tensor([0, -1]))
+
+
+def test_classes_that_there_are_not():
+    for wanted in ([0, 1, 3], [0, -3, 1]):
+        with pytest.raises(InputError, match="expressions are numbered from 0 to 2 here"):
+            tiny().synthesize(faces(), torch.tensor(wanted))
+    with pytest.raises(InputError, match="expressions are names or whole numbers"):
+        tiny().synthesize(faces(), torch.rand(3))
+
+
+def test_as_many_targets_as_sources():
+    for wanted in (WANTED[:1], WANTED.repeat(2)):
+        with pytest.raises(InputError, match=f"3 images for {len(wanted)} expressions: give one for each"):
+            tiny().synthesize(faces(), wanted)
+    with pytest.raises(InputError, match="3 images for 2 expressions"):
+        tiny(condition="valence_arousal").synthesize(faces(), torch.zeros(2, 2))

@@ -119,9 +119,10 @@ def test_word_vectors_that_are_missing_or_broken(tmp_path):
     path.write_text("happiness 1 2 3\nvalence 1 2\narousal 1 2 3\n")
     with pytest.raises(InputError, match="glove.txt:2: the vector of 'valence' has 2 numbers, not 3"):
         read_word_vectors(path, ("happiness",))
-    path.write_text("happiness 1 2 x\n")
-    with pytest.raises(InputError, match="glove.txt:1: the vector of 'happiness' is not made of numbers"):
-        read_word_vectors(path, ("happiness",))
+    for value in ("x", "nan", "inf", "-inf", "1e39"):  # the last is no float32
+        path.write_text(f"happiness 1 2 {value}\n")
+        with pytest.raises(InputError, match="glove.txt:1: the vector of 'happiness' is not made of numbers"):
+            read_word_vectors(path, ("happiness",))
     for broken in (tmp_path / "none.txt", tmp_path):
         with pytest.raises(InputError, match="cannot read word vectors"):
             read_word_vectors(broken, ("happiness",))

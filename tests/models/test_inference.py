@@ -38,6 +38,15 @@ def test_a_saved_network_comes_back(tmp_path, network):
         assert all(torch.equal(value, network.state_dict()[name]) for name, value in found.state_dict().items())
 
 
+@pytest.mark.parametrize("here", [".", "", "../model"])
+def test_saved_where_one_stands(here, tmp_path, network, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    save_network(network, here)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["model", CONFIG, WEIGHTS])
+    assert load_network(here).classes == network.classes
+
+
 def test_saving_that_is_killed_leaves_a_network(tmp_path, network, monkeypatch):
     save_network(network, tmp_path / "model")
     before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}

@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from synthmtl.data import read_face
+from synthmtl.data.pixels import to_unit
 from synthmtl.errors import InputError
 from synthmtl.models import DiffusionFERSNet, ExpressionSynthesisPipeline
 
@@ -71,6 +74,33 @@ def test_pillow_in_and_out(channels):
     assert len(run(pipe, [photo, photo], "anger", output_type="pil")) == 2
 
 
+@pytest.mark.parametrize("turned", [None, 6, 7])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [("I;16", "a.png"), ("I;16", "a.tif"), ("L", "a.tif"), ("RGBA", "a.png"), ("LA", "a.png"), ("P", "a.png"),
+     ("1", "a.png"), ("CMYK", "a.jpg"), ("RGB", "a.jpg"), ("RGB", "a.png")],
+)  # fmt: skip
+def test_a_pillow_image_is_read_as_its_file(mode, name, channels, turned, tmp_path):
+    random = np.random.default_rng(0)
+    if mode == "I;16":
+        image = Image.fromarray(random.integers(0, 65536, (40, 50), dtype=np.uint16))
+    else:
+        image = Image.fromarray(random.integers(0, 256, (40, 50, 4), dtype=np.uint8), "RGBA").convert(mode)
+    exif = Image.Exif()
+    if turned is not None:
+        exif[0x0112] = turned
+    # Pillow 13 skews turned TIFFs that it maps from disk, and those are the ones without compression.
+    image.save(tmp_path / name, exif=exif, **({"compression": "tiff_lzw"} if name == "a.tif" else {}))
+    with Image.open(tmp_path / name) as opened:
+        opened.load()
+        before = opened.tobytes(), opened.size, opened.mode
+        face = pipeline(image_channels=channels)._faces(opened)
+        assert (opened.tobytes(), opened.size, opened.mode) == before
+        assert torch.equal(pipeline(image_channels=channels)._faces(opened), face)
+    assert torch.equal(face[0], to_unit(read_face(tmp_path / name, 32, channels)))
+
+
 def test_action_units_by_name():
     pipe = pipeline(condition="action_units")
     both = run(pipe, None, [{"AU12": 1.0}, "anger"])
@@ -93,6 +123,26 @@ def test_refused():
         run(pipe, faces(channels=3), "anger")
     with pytest.raises(InputError, match="no expression 'fear' here"):
         run(pipe, None, "fear")
+    for image in ([], (), faces(0)):
+        with pytest.raises(InputError, match="image is empty: give at least one, or None for new faces"):
+            run(pipe, image, "anger")
+    for wanted in ([], (), "", torch.zeros(0, dtype=torch.int64)):
+        with pytest.raises(InputError, match="expression is empty: give at least one"):
+            run(pipe, faces(), wanted)
+    pixels = np.zeros((32, 32), dtype=np.uint8)
+    for image, kind in (
+        (pixels, "ndarray"),
+        ([pixels], "list of ndarray"),
+        (list(faces()), "list of Tensor"),
+        ([Image.fromarray(pixels), "face.png"], "list of str"),
+        ("face.png", "str"),
+    ):
+        with pytest.raises(InputError, match=f"image is {kind}: give a tensor, a Pillow image or a list of Pillow"):
+            run(pipe, image, "anger")
+    with pytest.raises(InputError, match=r"numbers in \[-1, 1\], not torch.uint8"):
+        run(pipe, torch.zeros(1, 1, 32, 32, dtype=torch.uint8), "anger")
+    with pytest.raises(InputError, match="image: floating-point pixels have no known range"):
+        run(pipe, Image.fromarray(np.zeros((32, 32), dtype=np.float32)), "anger")
 
 
 @pytest.mark.parametrize("condition", ["expression", "action_units"])

@@ -1,14 +1,18 @@
+import dataclasses
+
 import pytest
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from synthmtl.errors import InputError
 from synthmtl.models import DiffusionFERSNet
 from synthmtl.models.noise import SOLVERS, NoiseSchedule
-from synthmtl.models.sampling import draw_noise, sample_faces
+from synthmtl.models.sampling import SamplingOptions, draw_noise, sample_faces
 
 CLASSES = ("neutral", "happiness", "anger")
 PAIRS = [(prediction, solver) for prediction, solvers in SOLVERS.items() for solver in solvers]
 WANTED = torch.tensor([0, 2, 1])
+NAN, INF = float("nan"), float("inf")
 
 
 def faces(count=3, seed=0):
@@ -51,6 +55,31 @@ def test_an_oracle_is_believed(prediction, solver, steps):
     assert oracle.calls == steps
 
 
+@pytest.mark.parametrize(
+    ("prediction", "given"),
+    [
+        ("v", DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")),
+        ("v", DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")),
+        ("flow", DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)),
+        ("flow", FlowMatchEulerDiscreteScheduler()),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 8])
+def test_a_given_scheduler_believes_an_oracle_of_any_range(prediction, given, steps):
+    wanted = 3 * faces()
+    oracle = Denoiser(prediction, lambda noisy, alpha, sigma: wanted)
+    noise = draw_noise((3, 1, 32, 32), seeds(1)[0], torch.device("cpu"))
+    state = torch.get_rng_state()
+    made = sample_faces(oracle, noise, WANTED, solver=given, steps=steps, low=-3.0, high=3.0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(made, wanted, atol=1e-3, rtol=0)
+    for strength in (0.9, 0.3):
+        part = sample_faces(
+            oracle, noise, WANTED, solver=given, steps=steps, low=-3.0, high=3.0, start=faces(), strength=strength
+        )
+        torch.testing.assert_close(part, wanted, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize(("prediction", "solver"), PAIRS)
 def test_the_equation_is_solved(prediction, solver):
     """Pixels of mean 0.2 and deviation 0.3: the best denoiser is linear, and noise e ends at 0.2 + 0.3 e."""
@@ -67,7 +96,7 @@ def test_the_equation_is_solved(prediction, solver):
 
 
 @pytest.mark.parametrize(("prediction", "solver"), PAIRS)
-@pytest.mark.parametrize("strength", [0.8, 0.4])
+@pytest.mark.parametrize("strength", [0.97, 0.8, 0.4])
 def test_the_equation_is_solved_from_a_noisy_source(prediction, solver, strength):
     """As above: what lies r deviations from the mean of the noisy pixels ends r deviations from that of the faces."""
 
@@ -187,3 +216,31 @@ def test_refused():
         model.synthesize(faces(), WANTED, generator=seeds(0)[0], eta=0.5)
     with pytest.raises(InputError, match="no solver 'flow' for v prediction"):
         model.synthesize(faces(), WANTED, generator=seeds(0)[0], solver="flow")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"guidance_scale": value}, "guidance_scale must be at least 0 and finite") for value in (-1.0, NAN, INF)]
+    + [({"solver": "ddim", "eta": value}, r"eta lies in \[0, 1\]") for value in (-1.0, 2.0, NAN, INF)],
+)
+def test_numbers_out_of_range(options, message):
+    model = trained()
+    with pytest.raises(InputError, match=message):
+        model.synthesize(faces(), WANTED, generator=seeds(0)[0], **options)
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(SamplingOptions(), **options).check(model.schedule)
+
+
+@pytest.mark.parametrize("wanted", [[0, 1, 3], [0, -3, 1]])
+def test_classes_that_there_are_not(wanted):
+    for sources in (faces(), None):
+        with pytest.raises(InputError, match="expressions are numbered from 0 to 2 here"):
+            trained().synthesize(sources, torch.tensor(wanted), generator=seeds(0)[0])
+
+
+def test_as_many_targets_as_sources():
+    for wanted in (WANTED[:1], WANTED.repeat(2)):
+        with pytest.raises(InputError, match=f"3 images for {len(wanted)} expressions: give one for each"):
+            trained().synthesize(faces(), wanted, generator=seeds(0)[0])
+    with pytest.raises(InputError, match=r"a target by action_units has shape \('B', 22\), not \(3,\)"):
+        trained(condition="action_units").synthesize(faces(), WANTED, generator=seeds(0)[0])

@@ -51,11 +51,21 @@ def test_what_is_common_without_sharing(shared_stages):
     first, last = reached(model, 0), reached(model, 2)
     assert {name.split(".")[0] for name in first & last} == ({"stem", "shared"} if shared_stages else {"stem"})
     by_name = dict(model.named_parameters())
-    owned = {id(p) for part in model.parts_of(2) for p in part.parameters()}
-    assert {id(by_name[name]) for name in last} == owned
-    assert sum(p.numel() for p in trunk("leaky").parts_of(1)[0].parameters()) == sum(
-        p.numel() for p in trunk("leaky").parameters()
-    )
+    assert {id(by_name[name]) for name in last} == {id(p) for p in model.parameters_of(2)}
+
+
+@pytest.mark.parametrize("sharing", SHARING_UNITS)
+@pytest.mark.parametrize(
+    "options", [{}, {"one_unit": True}, {"shared_stages": 3}, {"shared_stages": 1, "norm": ("batch",) * 3}]
+)
+@pytest.mark.parametrize("tasks", [(0,), (2,), (0, 1)])
+def test_the_parameters_of_tasks_are_those_that_get_a_gradient(sharing, options, tasks):
+    model = trunk(sharing, 3, **options)
+    found = model.parameters_of(*tasks)
+    features = model(images())[0]
+    sum(features[task].square().sum() for task in tasks).backward()
+    assert len({id(p) for p in found}) == len(found)
+    assert {id(p) for p in found} == {id(p) for p in model.parameters() if p.grad is not None}
 
 
 def test_hard_sharing_hands_one_map_to_all():

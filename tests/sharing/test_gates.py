@@ -57,7 +57,7 @@ def test_receivers():
     assert sorted(units.units) == ["0_to_2", "1_to_2"]
     out = units(given)
     assert out[0] is given[0] and out[1] is given[1] and not torch.equal(out[2], given[2])
-    for receivers in ([3], [-1], []):
+    for receivers in ([3], [-1], [], [0.0], [False], ["0"]):
         with pytest.raises(InputError, match="receivers is"):
             LeakySharing(4, 3, receivers=receivers)
 

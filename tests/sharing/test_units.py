@@ -271,15 +271,27 @@ def test_units_by_name():
         ),
         ("adopt", {"receivers": [2]}, r"sharing_options: receivers is \[2\], name tasks from 0 to 1"),
         ("bottleneck", {"width": 7}, "sharing_options: width of the bottleneck is 7, use 1 to 6"),
-        ("bottleneck", {"rate": -1.0}, "sharing_options: rate of the bottleneck is -1.0, use 0 or more"),
-        ("sparse", {"weight": -1}, "sharing_options: weight of the sparse unit is -1, use 0 or more"),
-        ("replace", {"weight": -1}, "sharing_options: weight of the replacing unit is -1, use 0 or more"),
     ],
 )
 def test_options_that_do_not_suit(name, options, message):
     with pytest.raises(InputError, match=message) as caught:
         build_sharing(name, C, 2, options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("name", "option", "of"),
+    [
+        ("bottleneck", "rate", "the bottleneck"),
+        ("sparse", "weight", "the sparse unit"),
+        ("replace", "weight", "the replacing unit"),
+    ],
+)
+def test_weights_of_penalties_out_of_range(name, option, of, value):
+    message = f"sharing_options: {option} of {of} is {value}, use a finite number from 0 up"
+    with pytest.raises(InputError, match=message):
+        build_sharing(name, C, 2, {option: value})
 
 
 def test_ablations_are_the_leaky_unit_with_options():
