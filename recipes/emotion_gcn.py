@@ -53,6 +53,8 @@ class Model(SystemModel):
         pretrained: start from torchvision's weights; null = as the size says.
     """
 
+    FILES = ("node_vectors",)
+
     tasks: list[str] = field(default_factory=lambda: ["expression", "valence_arousal"])
     head: Literal["gcn", "linear"] = "gcn"
     pooling: Literal["max", "average"] = "max"

@@ -13,9 +13,11 @@ from synthmtl.data import FaceTable
 from synthmtl.data.mixture import MixtureSampler
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.streams import RecognitionStream
+from synthmtl.errors import InputError
 from synthmtl.experiment.workspace import Unit
 from synthmtl.files import write_tensors
 from synthmtl.losses import MultiTaskObjective
+from synthmtl.metrics.multitask import scorable_labels
 from synthmtl.models.heads import checked_tasks
 from synthmtl.models.inference import predict_tasks, save_network
 from synthmtl.models.multitask import MultiTaskModel
@@ -79,6 +81,33 @@ def prepare(job: SystemJob, variant: str, seed: int, build: Build) -> Prepared:
     return Prepared(options, table, sampler, build(options, table))
 
 
+def scored_splits(job: SystemJob, variant: str, prepared: Prepared) -> list[str]:
+    """The ``DATA/SPLIT`` that carry a label of what a row says.
+
+    Raises:
+        InputError: if none does.
+    """
+    first = next(iter(job.scored.values())).select([0])
+    said = read_outputs(prepared.system, first)  # a recipe may read more out of a network than it predicts
+    carried = {where: scorable_labels(table) for where, table in job.scored.items()}
+    found = [where for where, tasks in carried.items() if set(tasks) & said.keys()]
+    if not found:
+        splits = "; ".join(f"{where}: {', '.join(tasks) or 'no label'}" for where, tasks in carried.items())
+        raise InputError(
+            f"variants.{variant}: no scored split carries a label of {', '.join(said)} ({splits}): choose other tasks, "
+            "data or splits in score"
+        )
+    return found
+
+
+def read_outputs(
+    system: System, faces: FaceTable, *, device: torch.device | str = "cpu", mirror: bool = False
+) -> dict[str, Tensor]:
+    """What a system says of every face, (N, ...) by task, as it is scored."""
+    found = predict_tasks(system.model, faces, device=device, mirror=mirror)
+    return found if system.read is None else system.read(found)
+
+
 def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
     """Train one variant by one seed, or read what an earlier run of it left.
 
@@ -114,8 +143,7 @@ def run_cell(job: SystemJob, *, variant: str, seed: int, build: Build) -> dict:
     )
     outputs: dict[str, Tensor] = {}
     for name, faces in job.scored.items():
-        found = predict_tasks(system.model, faces, device=accelerator.device, mirror=options.mirror)
-        found = found if system.read is None else system.read(found)
+        found = read_outputs(system, faces, device=accelerator.device, mirror=options.mirror)
         outputs |= {f"{name}/{task}": values.contiguous() for task, values in found.items()}
     result = {
         "variant": variant,

@@ -1,8 +1,10 @@
 """Options that the recipes of the multi-task systems share: data sets with different labels, and rows of a table."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from synthmtl.data.augmentation import AugmentationConfig
 from synthmtl.errors import InputError
@@ -30,8 +32,8 @@ class Source:
         split_seed: of splits that the data do not bring along.
         on_bad_image: ``error`` stops at files that cannot be read and lists them, ``skip`` leaves them out.
         on_leak: what becomes of training faces that have a look-alike in validation or test, or show people who are
-            there, and of validation faces with a look-alike in test: ``drop`` leaves them out, ``warn`` says how many
-            they are, ``error`` stops.
+            there, of those with a look-alike in what another data set scores, and of validation faces with a look-alike
+            in test: ``drop`` leaves them out, ``warn`` says how many they are, ``error`` stops.
         unit_threshold: intensity from which an action unit counts as active when it is scored; published rules are 0.4
             for DISFA and 0.2 for CK+.
         per_class, compound_per_class: rendered training faces per expression and per compound expression.
@@ -39,7 +41,8 @@ class Source:
             validation and in the test split.
         subjects: rendered people in the training, validation and test split.
         style: ``studio``, or ``wild`` as photographs from the web, of rendered faces.
-        render_seed: of rendered faces.
+        render_seed: of rendered faces; nobody may be in one data set's training and another one's scored splits, so
+            data sets with different ``subjects`` need different ones.
     """
 
     path: str | None = None
@@ -66,6 +69,7 @@ class SystemModel:
     """What every system's network takes; a recipe adds its own and sets the defaults.
 
     Attributes:
+        FILES: options whose value may be the path of a file that is read, which a recipe adds.
         size: ``published``, ``cpu`` (48 px, narrow) or ``tiny``, see the ``SIZES`` of the system's network.
         tasks: what it predicts: any of expression, compound, action_units, landmarks, valence_arousal.
         sharing: unit between the tasks' branches (``synthmtl.sharing.SHARING_UNITS``); ``hard`` is one trunk for all.
@@ -74,6 +78,8 @@ class SystemModel:
         one_unit: one unit for all stages.
         dropout: in front of the classifiers.
     """
+
+    FILES: ClassVar[tuple[str, ...]] = ()
 
     size: Literal["published", "cpu", "tiny"] = "cpu"
     tasks: list[str] = field(default_factory=lambda: ["expression"])
@@ -158,9 +164,7 @@ def check_options(options: SystemOptions) -> None:
                 raise InputError(f"data.{name}.score: unknown split {split!r}: use train, validation or test")
         if not 0 < source.unit_threshold <= 1:
             raise InputError(f"data.{name}.unit_threshold lies in (0, 1], not {source.unit_threshold}")
-    for name in options.sources or ():
-        if name not in options.data:
-            raise InputError(f"sources: no data set {name!r} in data, which has {', '.join(options.data)}")
+    check_sources(options)
     if not any(source.score for source in options.data.values()):
         raise InputError("data: no data set has a split in its score, so nothing would be measured")
     if len(options.seeds) != len(set(options.seeds)) or not options.seeds:
@@ -168,6 +172,8 @@ def check_options(options: SystemOptions) -> None:
     for name in options.only or ():
         if name not in options.variants:
             raise InputError(f"only: unknown variant {name!r}: use one of {', '.join(options.variants)}")
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"workers must be at least 1, or null, not {options.workers}")
     check_seed("training", options.training)
     check_training(options.training)
     check_precision(options.precision, options.training.aggregator)
@@ -181,9 +187,69 @@ def check_options(options: SystemOptions) -> None:
         for name in changes:
             if name == "training.seed" or name.split(".")[0] in JOB_WIDE:
                 raise InputError(f"variants.{variant}: {name} is the same for all variants: give it beside them")
-        training = override(options, changes, where=f"variants.{variant}").training
-        check_training(training, f"variants.{variant}: ")
-        check_precision(options.precision, training.aggregator)
+        changed = override(options, changes, where=f"variants.{variant}")
+        check_sources(changed, f"variants.{variant}: ")
+        check_training(changed.training, f"variants.{variant}: ")
+        check_precision(options.precision, changed.training.aggregator)
+
+
+def check_batches(options: SystemOptions, processes: int) -> None:
+    """Stop at a batch that processes cannot share equally.
+
+    Raises:
+        InputError: naming the variant.
+    """
+    for variant, changes in chosen_variants(options).items():
+        size = override(options, changes, where=f"variants.{variant}").training.batch_size
+        if size % processes:
+            raise InputError(
+                f"variants.{variant}: training.batch_size must be a multiple of the {processes} processes, not {size}"
+            )
+
+
+def file_hashes(options: SystemOptions) -> dict[str, str]:
+    """Of files that options of the network name, by the option: the first 16 hex digits of the SHA-256 of their bytes.
+
+    A variant's own file is at ``variants.NAME.model.OPTION``.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
+    named = {f"model.{name}": getattr(network_options(options), name) for name in _files_of(options)}
+    for variant, changes in options.variants.items():
+        changed = network_options(override(options, changes, where=f"variants.{variant}"))
+        own = {f"model.{name}": getattr(changed, name) for name in _files_of(options)}
+        named |= {f"variants.{variant}.{name}": value for name, value in own.items() if value != named[name]}
+    return {name: _hash(name, Path(value)) for name, value in named.items() if Path(value).is_file()}
+
+
+def _files_of(options: SystemOptions) -> tuple[str, ...]:
+    return getattr(network_options(options), "FILES", ())
+
+
+def _hash(name: str, path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{name}: {path} cannot be read ({error.strerror})") from None
+
+
+def check_sources(options: SystemOptions, where: str = "") -> None:
+    """Stop at an empty list of data sets, and at one that names none of them.
+
+    Args:
+        options: of all variants, or of one.
+        where: in front of the option's name.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if options.sources is not None and not options.sources:
+        raise InputError(f"{where}sources: name at least one data set, or leave it out for all")
+    for name in options.sources or ():
+        if name not in options.data:
+            raise InputError(f"{where}sources: no data set {name!r} in data, which has {', '.join(options.data)}")
 
 
 def check_training(training: TrainingConfig, where: str = "") -> None:

@@ -1,5 +1,6 @@
 """What a system of several tasks minimizes, from options and the labels of its training faces."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -35,6 +36,9 @@ class LossOptions:
         association: weight of association learning; 0 turns it off.
         association_warmup: share of the steps over which its consistency terms grow to their weight.
         sharing: weight of what the sharing units ask for.
+
+    Raises:
+        InputError: if the weight or the warm-up of association is out of range.
     """
 
     weights: dict[str, float] = field(default_factory=lambda: {"landmarks": 0.1})
@@ -47,6 +51,12 @@ class LossOptions:
     association: float = 0.0
     association_warmup: float = 0.3
     sharing: float = 1.0
+
+    def __post_init__(self):
+        if not 0 <= self.association < math.inf:
+            raise InputError(f"losses.association must be at least 0 (0 turns it off), not {self.association}")
+        if not 0 <= self.association_warmup <= 1:
+            raise InputError(f"losses.association_warmup lies in [0, 1], not {self.association_warmup}")
 
 
 def build_objective(model: MultiTaskModel, options: LossOptions, table: FaceTable) -> MultiTaskObjective:

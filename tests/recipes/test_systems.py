@@ -7,11 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
+from torch.nn.functional import interpolate
 
 from synthmtl.cli import say_errors_in_one_line
+from synthmtl.labels import EXPRESSIONS
 from synthmtl.metrics.multitask import HEADLINES
+from synthmtl.models.gcn import AFFECT
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SYSTEMS = ("residual_mtl", "sjmt", "emotion_gcn")
@@ -73,6 +78,69 @@ def test_two_processes_train_as_one(name, launch, tmp_path):
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_configs_on_rendered_faces_score_nobody_whom_they_train_on(name):
+    from synthmtl.commands.options import recipe_options, recipe_parser
+    from synthmtl.systems.job import check_people
+
+    kind = runpy.run_path(str(RECIPES / f"{name}.py"), run_name="recipe")["Options"]
+    config = RECIPES / f"configs/{name}_rendered_cpu.yaml"
+    given = recipe_parser(kind, prog=name).parse_args(["--config", str(config), "--out", "x"])
+    check_people(recipe_options(kind, given))
+
+
+def test_a_batch_that_does_not_divide_is_said_before_anything_is_written(launch, tmp_path):
+    out = tmp_path / "run"
+    options = ["--variants", "{odd: {training.batch_size: 15}}", "--tracker", "none"]
+    done = launch("sjmt", "--out", out, *SMOKE, *options, processes=2)
+    assert done.returncode != 0 and not out.exists()
+    assert "variants.odd: training.batch_size must be a multiple of the 2 processes, not 15" in done.stderr
+
+
+def test_what_nothing_can_be_scored_by_is_said_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    random = torch.Generator().manual_seed(0)
+    for number in range(60):
+        split = ("train", "validation", "test")[number % 3]
+        label = "unlabeled" if split == "test" else ("anger", "happiness")[number // 3 % 2]
+        pixels = interpolate(torch.rand(1, 1, 6, 6, generator=random), size=(32, 32), mode="bicubic")
+        path = tmp_path / "set" / split / label / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[0, 0].mul(255).clamp(0, 255).byte().numpy()).save(path)
+    names = [f"unlabeled/{path.name}" for path in (tmp_path / "set/test/unlabeled").iterdir()]
+    (tmp_path / "set/test/metadata.jsonl").write_text("".join(f'{{"file_name": "{name}"}}\n' for name in names))
+    out = tmp_path / "run"
+    options = ["--out", out, *SMOKE, "--tracker", "none", "--seeds", "[0]", "--variants", "{selective: {}}"]
+    options += ["--model.tasks", "[expression]"]
+    assert run(monkeypatch, "sjmt", *options, "--data", f"{{c: {{path: {tmp_path / 'set'}}}}}") == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "variants.selective: no scored split carries a label of expression, compound (c/test: no label)" in last
+    assert not out.exists()
+    data = f"{{c: {{path: {tmp_path / 'set'}}}, rendered: {{style: studio}}}}"
+    assert run(monkeypatch, "sjmt", *options, "--data", data) == 0
+    results = json.loads((out / "results.json").read_text())
+    said = [note for note in results["notes"] if "so nothing is scored there" in note]
+    assert said == ["c/test carries no label of what the variants predict, so nothing is scored there."]
+
+
+def test_a_run_goes_on_with_the_word_vectors_that_it_began_with(tmp_path, monkeypatch, capsys):
+    words = (*EXPRESSIONS, *AFFECT)
+    vectors, out = tmp_path / "vectors.txt", tmp_path / "run"
+
+    def write(shift):
+        vectors.write_text("".join(f"{word} {i + shift} {i * shift}\n" for i, word in enumerate(words)))
+
+    write(1)
+    common = ["--out", out, *SMOKE, "--tracker", "none", "--only", "[emotion_gcn]", "--model.node_vectors", vectors]
+    assert run(monkeypatch, "emotion_gcn", *common, "--seeds", "[0]") == 0
+    write(2)
+    assert run(monkeypatch, "emotion_gcn", *common, "--seeds", "[0,1]", "--resume") == 2
+    assert "belongs to a run with another files.model.node_vectors (" in capsys.readouterr().err
+    write(1)
+    assert run(monkeypatch, "emotion_gcn", *common, "--seeds", "[0,1]", "--resume") == 0
+    recorded = json.loads((out / "options.json").read_text())
+    assert recorded["model"]["node_vectors"] == str(vectors) and list(recorded["files"]) == ["model.node_vectors"]
+
+
 @pytest.mark.parametrize(
     ("name", "makers"),
     [
@@ -120,6 +188,9 @@ def test_mixture_configs_name_data_and_options_that_exist():
         (["--losses.weights", "{landmark: 2}"], "unknown task 'landmark'"),
         (["--losses.normalization", "none"], "normalization"),
         (["--only", "[all]"], "unknown variant 'all'"),
+        (["--sources", "[]"], "sources: name at least one data set"),
+        (["--losses.association", "-0.5"], "losses.association must be at least 0"),
+        (["--losses.association_warmup", "2"], "losses.association_warmup lies in [0, 1], not 2"),
         (["--variants", "{a: {model.size: huge}}"], "model.size is 'huge': it must be one of published, cpu, tiny"),
     ],
 )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from synthmtl.errors import InputError
-from synthmtl.systems import Source, SystemOptions
-from synthmtl.systems.config import check_options, chosen_variants, override, smoke
+from synthmtl.systems import LossOptions, Source, SystemOptions
+from synthmtl.systems.config import check_batches, check_options, chosen_variants, file_hashes, override, smoke
 from synthmtl.training import TrainingConfig
 
 
@@ -87,7 +87,13 @@ def test_changes_that_need_each_other_are_made_together():
         ({"data": {"a": Source(score=["testing"])}}, "data.a.score: unknown split 'testing'"),
         ({"data": {"a": Source(score=[])}}, "nothing would be measured"),
         ({"data": {"a": Source(unit_threshold=0)}}, r"data.a.unit_threshold lies in \(0, 1\], not 0"),
-        ({"sources": ["fer"]}, "sources: no data set 'fer'"),
+        ({"sources": ["fer"]}, "^sources: no data set 'fer'"),
+        ({"sources": []}, "^sources: name at least one data set, or leave it out for all"),
+        ({"variants": {"v": {"sources": []}}}, "^variants.v: sources: name at least one data set"),
+        ({"variants": {"v": {"sources": ["fer"]}}}, "^variants.v: sources: no data set 'fer'"),
+        ({"workers": -1}, "^workers must be at least 1, or null, not -1"),
+        ({"workers": 0}, "^workers must be at least 1, or null, not 0"),
+        ({"variants": {"v": {"losses.association": -0.5}}}, "^variants.v: losses.association must be at least 0"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [1, 1]}, "none twice"),
         ({"variants": {"v": {}}, "only": ["w"]}, "unknown variant 'w': use one of v"),
@@ -117,6 +123,53 @@ def test_bad_options_are_said_in_one_line(options, said):
     with pytest.raises(InputError, match=said) as caught:
         check_options(Options(**options))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ({"association": -0.5}, "losses.association must be at least 0 .*, not -0.5"),
+        ({"association": float("nan")}, "losses.association must be at least 0 .*, not nan"),
+        ({"association_warmup": -0.1}, r"losses.association_warmup lies in \[0, 1\], not -0.1"),
+        ({"association_warmup": 1.5}, r"losses.association_warmup lies in \[0, 1\], not 1.5"),
+    ],
+)
+def test_losses_out_of_range(losses, said):
+    with pytest.raises(InputError, match=f"^{said}$"):
+        LossOptions(**losses)
+
+
+def test_batches_divide_among_processes():
+    options = Options(
+        training=TrainingConfig(batch_size=12),
+        variants={"a": {}, "b": {"training.batch_size": 16}, "c": {"training.batch_size": 15}},
+    )
+    check_batches(options, 1)
+    check_batches(dataclasses.replace(options, only=["a", "b"]), 4)
+    with pytest.raises(InputError, match="^variants.c: training.batch_size must be a multiple of the 2 processes, not"):
+        check_batches(options, 2)
+
+
+def test_files_are_known_by_their_bytes(tmp_path):
+    @dataclass
+    class Reading(Model):
+        FILES = ("sharing",)
+
+    first, second = (tmp_path / name for name in ("a.txt", "b.txt"))
+    first.write_text("1")
+    second.write_text("2")
+    variants = {"plain": {}, "same": {"model.sharing": str(first)}, "own": {"model.sharing": str(second)}}
+    options = Options(model=Reading(sharing=str(first)), variants=variants)
+    found = file_hashes(options)
+    assert list(found) == ["model.sharing", "variants.own.model.sharing"] and len(set(found.values())) == 2
+    second.write_text("1")
+    changed = file_hashes(options)
+    assert changed["model.sharing"] == found["model.sharing"] == changed["variants.own.model.sharing"]
+    assert file_hashes(Options(model=Reading(), variants=variants | {"none": {"model.sharing": "hard"}})) == {
+        "variants.same.model.sharing": found["model.sharing"],
+        "variants.own.model.sharing": found["model.sharing"],
+    }
+    assert file_hashes(Options(variants=variants)) == {}, "an option that names no file"
 
 
 def test_variants_keep_their_order():
