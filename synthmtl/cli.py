@@ -38,8 +38,8 @@ def say_errors_in_one_line(call: Callable[[], int | None]) -> int:
     """Run ``call`` with the log on stderr, and turn bad usage and bad input into one line there.
 
     Returns:
-        The exit code: what ``call`` returns, None = 0, or 2 for bad usage, bad input, a full disk or a file that may
-        not be read or written. Any other error escapes as it is (exit code 1).
+        The exit code: what ``call`` returns, None = 0, 1 for a training that diverged, or 2 for bad usage, bad input, a
+        full disk or a file that may not be read or written. Any other error escapes as it is (exit code 1).
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be no text of any encoding, or not of this one
@@ -64,6 +64,13 @@ def say_errors_in_one_line(call: Callable[[], int | None]) -> int:
             raise
         print(f"synthmtl: {error.filename or 'the disk'}: {error.strerror}: {_CURES[error.errno]}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        from synthmtl.training import DivergedError  # takes seconds to import, and only what trained can have raised it
+
+        if not isinstance(error, DivergedError):
+            raise
+        print(f"synthmtl: {_one_line(error)}: {_DIVERGED}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("synthmtl: interrupted; --resume goes on from what is there", file=sys.stderr)
         return 130
@@ -96,6 +103,12 @@ _CURES = {
     errno.EACCES: _RIGHTS, errno.EPERM: _RIGHTS, errno.EROFS: _RIGHTS,
 }  # fmt: skip
 """What a user can do about an error of the system."""
+
+_DIVERGED = (
+    "start anew with a lower learning_rate, or with a clip_norm; --resume would diverge again at this step, since a "
+    "run is a pure function of the step"
+)
+"""What a user can do about a training that diverged."""
 
 _PLAINER = (
     (r'^expected "command" to be one of .*', f"name a command ({', '.join(commands.COMMANDS)}), or --help"),

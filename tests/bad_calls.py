@@ -197,6 +197,42 @@ def spoil_kind_of_a_setting(world):
     '{"receivers": [false]}',
     name="receiver_that_is_none",
 )
+@case(QUICKSTART, r"--joint\.patience is 1: .*: leave it out$", "--joint.patience", "1", name="joint_patience")
+@case(
+    QUICKSTART,
+    r"--finetune\.aggregator is 'pcgrad': .*: leave it out$",
+    "--finetune.aggregator",
+    "pcgrad",
+    name="aggregator_of_one_task",
+)
+@case(
+    QUICKSTART,
+    r"--finetune\.precision is 'bf16': .* leave it out, and give --precision$",
+    "--finetune.precision",
+    "bf16",
+    name="precision_of_one_part",
+)
+@case(
+    QUICKSTART,
+    r"--synthesis\.critic_channels is \(0, 0\): it must be widths from 1 up",
+    "--synthesis.critic_channels",
+    "[0,0]",
+    name="critic_without_channels",
+)
+@case(
+    QUICKSTART,
+    r"augmentation noise must be a finite number from 0 up, not -1\.0$",
+    "--augmentation.noise",
+    "-1",
+    name="negative_noise",
+)
+@case(
+    QUICKSTART,
+    r"augmentation erase_probability is a probability, from 0 to 1, not 2\.0$",
+    "--augmentation.erase_probability",
+    "2",
+    name="erase_probability",
+)
 @case(STUDY, r"unknown sharing unit 'nosuch'", "--grid.sharing", "[nosuch]", name="study_sharing")
 @case(STUDY, r"--grid\.seeds is empty: give at least one$", "--grid.seeds", "[]", name="study_seeds")
 @case(RENDER, r"image_size is 0: it must be from 32 to 256$", "--size", "0", name="render_size")

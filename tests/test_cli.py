@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from synthmtl.cli import main
+from synthmtl.cli import main, say_errors_in_one_line
 
 _spec = importlib.util.spec_from_file_location("noise", Path(__file__).with_name("noise.py"))
 noise = importlib.util.module_from_spec(_spec)
@@ -175,6 +175,31 @@ def test_incomplete_calls(refused, arguments, message):
 def test_bad_rendering(refused, tmp_path, option, value):
     said = refused("render", "--out", tmp_path / "out", option, value)
     assert option.removeprefix("--") in said and value in said
+
+
+# Trainings that diverge.
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_training_that_diverges_says_so_in_one_line(tmp_path, capfd, workers):
+    wild = {"learning_rate": "1e30", "clip_norm": "null", "optimizer": "sgd"}
+    call = [*QUICKSTART, "--methods", "[plain]", "--precision", "no", "--workers", str(workers)]
+    call += [part for name, value in wild.items() for part in (f"--recognition.{name}", value)]
+    assert main([*call, "--out", str(tmp_path / "out")]) == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if "diverged" in line]
+    assert line == said.splitlines()[-1] and line.startswith("synthmtl: plain seed ")
+    assert "recognition diverged at step " in line
+    assert "start anew with a lower learning_rate, or with a clip_norm; --resume would diverge again" in line
+
+
+def test_other_errors_of_running_keep_their_traceback():
+    def call():
+        raise RuntimeError("ours")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        say_errors_in_one_line(call)
 
 
 # Folders that are there already.

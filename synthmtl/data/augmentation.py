@@ -1,5 +1,6 @@
 """Random views of faces, each face by its own parameters, made for the whole batch at once."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthmtl.data.randomness import StepRandom
+from synthmtl.errors import InputError
 
 FLIPPED_LANDMARKS = (
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36,
@@ -29,6 +31,9 @@ class AugmentationConfig:
         noise: deviation of Gaussian pixel noise, in units of [-1, 1] pixels.
         erase_probability: probability that a rectangle is filled with one gray (Zhong et al., AAAI 2020).
         erase_area: smallest and largest area of the rectangle, as a share of the image.
+
+    Raises:
+        InputError: if one is out of its range.
     """
 
     flip: float = 0.5
@@ -40,6 +45,19 @@ class AugmentationConfig:
     noise: float = 0.02
     erase_probability: float = 0.25
     erase_area: tuple[float, float] = (0.02, 0.15)
+
+    def __post_init__(self):
+        for name in ("flip", "erase_probability"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise InputError(f"augmentation {name} is a probability, from 0 to 1, not {value}")
+        for name in ("rotation_degrees", "shift", "brightness", "contrast", "noise"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise InputError(f"augmentation {name} must be a finite number from 0 up, not {value}")
+        if not 0 <= self.scale < 1:
+            raise InputError(f"augmentation scale is a share of the size in [0, 1), not {self.scale}")
+        low, high = self.erase_area
+        if not 0 <= low <= high <= 1:
+            raise InputError(f"augmentation erase_area is two ascending shares of the image, not {self.erase_area}")
 
 
 def augment(images: Tensor, random: StepRandom, config: AugmentationConfig, name: str = "augment") -> Tensor:

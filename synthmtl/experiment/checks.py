@@ -9,10 +9,11 @@ from synthmtl.errors import InputError, check
 from synthmtl.experiment.config import FaceOptions, MainJobConfig, preset
 from synthmtl.labels import EXPRESSIONS, TASKS
 from synthmtl.losses.perceptual import PERCEPTUAL
+from synthmtl.models import PatchDiscriminator
 from synthmtl.models.conditions import CONDITIONS
 from synthmtl.models.generators import GENERATORS
 from synthmtl.models.noise import NoiseSchedule
-from synthmtl.training import check_seed
+from synthmtl.training import check_part
 from synthmtl.training.turns import check_precision
 
 GENERATOR_OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -88,10 +89,13 @@ def check_config(config: MainJobConfig, *, world: int = 1) -> None:
         check(task in TASKS, "model.task_weights", task, f"names of {', '.join(TASKS)}")
     with torch.device("meta"):
         model.build(EXPRESSIONS, config.faces)
+    if model.generator == "gan":
+        check_critic(config)
     parts = {f"{name}.batch_size": getattr(config, name).batch_size for name in ("recognition", "judge", "joint")}
     parts |= {"finetune.batch_size": config.finetune.batch_size, "synthesis.edits": synthesis.edits}
     for name in ("recognition", "judge", "joint", "finetune"):
-        check_seed(name, getattr(config, name))
+        joint = name == "joint"
+        check_part(name, getattr(config, name), evaluated=not joint, aggregated=joint)
     for name, size in parts.items():
         check(size % world == 0, name, size, f"a multiple of the {world} processes")
     check_precision(config.precision, config.joint.aggregator)
@@ -144,3 +148,18 @@ def check_generator(config: MainJobConfig) -> None:
             raise InputError(
                 "--balance.sampling.strength says how much noise is put on a source, and --balance.sources is none"
             )
+
+
+def check_critic(config: MainJobConfig) -> None:
+    """Stop at a critic that cannot be built, or that faces of this size are too small for.
+
+    Raises:
+        InputError: naming the option.
+    """
+    widths, side = tuple(config.synthesis.critic_channels), config.faces.image_size
+    name = "synthesis.critic_channels"
+    check(all(width >= 1 for width in widths), name, widths, "widths from 1 up, or [] for no critic")
+    if widths and config.synthesis.weights.adversarial:
+        with torch.device("meta"):
+            least = PatchDiscriminator(image_channels=config.faces.channels, classes=2, channels=widths).least_size
+        check(side >= least, name, widths, f"fewer widths, for {side} pixels a side: each halves them, and 2 must stay")

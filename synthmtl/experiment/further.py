@@ -13,11 +13,18 @@ from synthmtl.models.inference import load_network, predict_tasks
 
 
 def check_labels(job: Job) -> None:
-    """Check that the training faces carry labels of every further task.
+    """Check that the training faces carry labels of every further task, and the other splits some to be scored by.
 
     Raises:
-        InputError: naming the task that they do not.
+        InputError: naming the task or the split that lacks them.
     """
+    for name in ("validation", "test"):
+        if not bool((getattr(job.splits, name).expression >= 0).any()):
+            raise InputError(
+                f"{job.config.faces.path or 'rendered faces'}: no face of the {name} split has an expression, so there "
+                "is nothing to score by: add some that have, or leave the split out, and it is split off the training "
+                "faces"
+            )
     carried = [task for task, count in usable_labels(job.train).items() if count]
     for task in job.config.model.tasks:
         if task != "synthesis" and task not in carried:

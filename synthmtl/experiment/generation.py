@@ -38,6 +38,7 @@ from synthmtl.faces import counterparts, render_faces
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import CriticObjective, ExpressionLoss, FERSNetObjective
 from synthmtl.losses.diffusion import DiffusionObjective
+from synthmtl.losses.expression import carries_expression
 from synthmtl.losses.perceptual import perceptual_distance
 from synthmtl.models import FERSNet, PatchDiscriminator, Recognizer
 from synthmtl.models.generators import FaceGenerator
@@ -184,7 +185,7 @@ def train_jointly(job: Job, network: str, seed: int) -> Path:
         seed_here = derive_seed("joint", network, seed)
         torch.manual_seed(seed_here)
         model = config.model.build(job.train.classes, config.faces, matched_hard=network == "hard")
-        rows = torch.where(job.train.expression >= 0)[0]
+        rows = torch.where(carries_expression(job.train.expression, job.train.expression_distribution))[0]
         labelled = RecognitionStream(
             job.train,
             EpochSampler(rows, config.joint.batch_size, seed_here),

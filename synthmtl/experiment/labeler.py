@@ -96,7 +96,8 @@ def train_reader(job: Job, task: str, name: str, augmentation: AugmentationConfi
         result = fit(
             players=[Player(name, MultiTaskObjective(model, HeterogeneousLoss(task_losses([task], faces))))],
             stream=stream,
-            config=dataclasses.replace(config.judge, seed=seed),
+            # The judge's, but for what chooses among its weights: here there is nothing to choose by.
+            config=dataclasses.replace(config.judge, seed=seed, patience=None, evaluate_every=None),
             accelerator=job.accelerator,
             directory=unit.directory,
             progress=job.progress,

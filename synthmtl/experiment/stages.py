@@ -23,6 +23,7 @@ from synthmtl.experiment.workspace import Unit
 from synthmtl.faces import RenderConfig, render_faces, split_configs
 from synthmtl.labels import EXPRESSIONS
 from synthmtl.losses import ExpressionLoss, RecognitionObjective
+from synthmtl.losses.expression import carries_expression
 from synthmtl.metrics import recognition_metrics
 from synthmtl.models import Recognizer, match_capacity
 from synthmtl.models.generators import FaceGenerator
@@ -205,7 +206,7 @@ def train_recognition(
     elif method.balanced_sampling:
         sampler = ClassBalancedSampler(table.expression, training.batch_size, seed)
     else:
-        rows = torch.where(table.expression >= 0)[0]
+        rows = torch.where(carries_expression(table.expression, table.expression_distribution))[0]
         sampler = EpochSampler(rows, training.batch_size, seed)
     loss = ExpressionLoss(
         counts,

@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from synthmtl.data import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.experiment.cells import cell_predictions
 from synthmtl.experiment.config import FaceOptions
 from synthmtl.experiment.stages import Job
-from synthmtl.experiment.workspace import OPTIONS
+from synthmtl.experiment.workspace import DATA, OPTIONS, describe_data
 from synthmtl.metrics import compare_paired, minority_classes
 
 FED_BACK = ("gated_balanced", "diluted", "gated")
@@ -23,23 +25,39 @@ def open_rival(job: Job, other: Path) -> Job:
     Raises:
         InputError: as :func:`check_rival`.
     """
-    check_rival(job.config.faces, other)
+    check_rival(job.config.faces, other, None if job.render is not None else job.splits.tables())
     return dataclasses.replace(job, out=other, notes=[])
 
 
-def check_rival(faces: FaceOptions, other: Path) -> None:
+def check_rival(faces: FaceOptions, other: Path, tables: Mapping[str, FaceTable] | None = None) -> None:
     """Stop at a folder that a run on these faces cannot be compared with.
 
+    Args:
+        faces: the run's options.
+        other: the folder.
+        tables: the faces by split, once they have been read: those in a folder may have changed between the runs. None
+            for rendered ones, which the options decide.
+
     Raises:
-        InputError: if it is no finished run, or one on other faces.
+        InputError: if it is no finished run, or one on other faces; naming the split if the options are the same.
     """
+    data = {}
     try:
         options = json.loads((other / OPTIONS).read_text(encoding="utf-8"))
         json.loads((other / "report.json").read_text(encoding="utf-8"))
+        if (other / DATA).is_file():  # early versions did not write it down
+            data = json.loads((other / DATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(f"{other}: is no finished run: finish it first, or give another --against") from None
     if options.get("faces") != json.loads(json.dumps(dataclasses.asdict(faces))):
         raise InputError(f"{other}: is a run on other faces: runs to be compared need the same --faces options")
+    for name, ours in describe_data(tables if tables and data else {}).items():
+        theirs = data.get(name, ours)
+        if theirs.get("fingerprint") != ours["fingerprint"]:
+            raise InputError(
+                f"{other}: is a run on other faces: the {name} split has changed since, from {theirs.get('faces', 0)} "
+                f"faces to {ours['faces']}, not all the same: restore it, or train one of the runs anew"
+            )
 
 
 def compare_runs(job: Job, rival: Job) -> dict:

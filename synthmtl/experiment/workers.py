@@ -48,7 +48,8 @@ class Workers:
 
     Args:
         job: what every call gets as its first argument.
-        wanted: how many; None = one a core up to four. On accelerators and under a launcher there is one, this process.
+        wanted: how many; None = one a core up to four. On accelerators, and where several processes train together,
+            there is one, this process. They share the cores as threads, on whose number a training's rounding depends.
     """
 
     def __init__(self, job: AnyJob, wanted: int | None = None):

@@ -12,6 +12,7 @@ from typing import Any
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
 from synthmtl.files import write_text
+from synthmtl.training.config import SAVING
 
 logger = logging.getLogger("synthmtl")
 
@@ -178,10 +179,23 @@ def claim(
 
 
 def _that_matter(options: Any) -> Any:
-    """Options without those that do not change what is made: where curves are shown, what runs side by side."""
+    """Options without those that may change when a run is continued: where curves are shown, what runs side by side,
+    and, at any depth, how often trainings are saved.
+
+    The number of workers decides how many threads a training has, as the number of cores does, and with it in which
+    order sums are rounded: continued with another, a run is the same only up to rounding.
+    """
     if not isinstance(options, dict):
         return options
-    return {name: value for name, value in options.items() if name not in ("tracker", "workers")}
+    return _without_saving({name: value for name, value in options.items() if name not in ("tracker", "workers")})
+
+
+def _without_saving(options: Any) -> Any:
+    if not isinstance(options, dict):
+        return options
+    # Variants name options by the dots that lead to them.
+    kept = {name: value for name, value in options.items() if name.rpartition(".")[2] not in SAVING}
+    return {name: _without_saving(value) for name, value in kept.items()}
 
 
 def describe_data(tables: Mapping[str, FaceTable]) -> dict[str, dict[str, Any]]:

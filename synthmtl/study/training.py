@@ -17,6 +17,7 @@ from synthmtl.data.streams import EditStream, RecognitionStream
 from synthmtl.experiment.generation import edit_sources
 from synthmtl.experiment.stages import validation_scores
 from synthmtl.losses import ExpressionLoss, FERSNetObjective, RecognitionObjective
+from synthmtl.losses.expression import carries_expression
 from synthmtl.models import FERSNet
 from synthmtl.models.encoder import SYNTHESIS
 from synthmtl.study.config import SINGLE, Cell, StudyConfig, network_options
@@ -92,10 +93,13 @@ def keep_donor(model: FERSNet) -> None:
 
 
 def labelled_rows(table: FaceTable, per_class: int | None, seed: int) -> Tensor:
-    """Rows (M,) of a table whose expression recognition may see: ``per_class`` of each class, or all."""
-    rows = torch.where(table.expression >= 0)[0]
+    """Rows (M,) of a table whose expression recognition may see: ``per_class`` of each class, or all.
+
+    Annotators' shares alone make an expression, too, but no class to count in.
+    """
     if per_class is None:
-        return rows
+        return torch.where(carries_expression(table.expression, table.expression_distribution))[0]
+    rows = torch.where(table.expression >= 0)[0]
     generator = torch.Generator().manual_seed(derive_seed("labels", seed))
     rows = rows[torch.randperm(len(rows), generator=generator)]
     chosen = [rows[table.expression[rows] == c][:per_class] for c in range(len(table.classes))]
@@ -155,7 +159,8 @@ def aggregated(config: StudyConfig, cell: Cell) -> TrainingConfig:
 def _labelled(job: StudyJob, batch_size: int, cell: Cell, seed: int) -> tuple[RecognitionStream, ExpressionLoss]:
     table = job.train
     rows = labelled_rows(table, cell.condition.labels_per_class, seed)
-    counts = torch.bincount(table.expression[rows], minlength=len(table.classes)).tolist()
+    labels = table.expression[rows]
+    counts = torch.bincount(labels[labels >= 0], minlength=len(table.classes)).tolist()
     sampler = EpochSampler(rows, batch_size, seed)
     stream = RecognitionStream(table, sampler, augmentation=job.config.augmentation, seed=seed)
     return stream, ExpressionLoss(counts, label_smoothing=job.config.label_smoothing)

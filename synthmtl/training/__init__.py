@@ -9,7 +9,7 @@ from synthmtl.training.accelerator import (
 )
 from synthmtl.training.aggregation import AGGREGATORS
 from synthmtl.training.checkpoint import fingerprint, latest, load_checkpoint, save_checkpoint
-from synthmtl.training.config import TrainingConfig, check_seed, learning_rate_factor
+from synthmtl.training.config import TrainingConfig, check_part, check_seed, learning_rate_factor
 from synthmtl.training.history import History, read_history
 from synthmtl.training.loop import DivergedError, FitResult, fit
 from synthmtl.training.turns import Player
@@ -22,6 +22,7 @@ __all__ = [
     "Player",
     "TrainingConfig",
     "build_accelerator",
+    "check_part",
     "check_same_data",
     "check_seed",
     "fingerprints",

@@ -14,6 +14,9 @@ from synthmtl.training.accelerator import Precision
 from synthmtl.training.aggregation import check_aggregator
 from synthmtl.training.kinds import fitted
 
+SAVING = ("checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints")
+"""Settings of how a training is saved, which change nothing in it."""
+
 
 @dataclass
 class TrainingConfig:
@@ -117,6 +120,37 @@ def check_seed(name: str, training: TrainingConfig) -> None:
     """
     if training.seed != TrainingConfig.seed:
         raise InputError(f"--{name}.seed is {training.seed}: every training has a seed of its own, leave it out")
+
+
+def check_part(name: str, training: TrainingConfig, *, evaluated: bool, aggregated: bool) -> None:
+    """Stop at settings that the training of one part of a job does not read.
+
+    Args:
+        name: of the part's option.
+        training: its settings.
+        evaluated: whether its network is evaluated on the way, and not only trained to the last step.
+        aggregated: whether it trains several tasks, whose gradients an aggregator could put together.
+
+    Raises:
+        InputError: naming the option.
+    """
+    check_seed(name, training)
+    if training.precision != "auto":
+        raise InputError(
+            f"--{name}.precision is {training.precision!r}: all parts of a job are trained in one precision: leave it "
+            "out, and give --precision"
+        )
+    for option in () if evaluated else ("evaluate_every", "patience"):
+        if (value := getattr(training, option)) is not None:
+            raise InputError(
+                f"--{name}.{option} is {value}: this training keeps the weights of its last step, so nothing is "
+                "evaluated on the way: leave it out"
+            )
+    if training.aggregator is not None and not aggregated:
+        raise InputError(
+            f"--{name}.aggregator is {training.aggregator!r}: this training has one task, and so no gradients to put "
+            "together: leave it out"
+        )
 
 
 def learning_rate_factor(config: TrainingConfig, step: int) -> float:

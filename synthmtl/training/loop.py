@@ -24,11 +24,11 @@ from synthmtl.training.checkpoint import (
     save_checkpoint,
     tidy,
 )
-from synthmtl.training.config import TrainingConfig, learning_rate_factor
+from synthmtl.training.config import SAVING, TrainingConfig, learning_rate_factor
 from synthmtl.training.history import History, Means
 from synthmtl.training.turns import Batch, Player, prepare_turns, restore_training_state, train_mode, training_state
 
-_OPERATIONAL = ("checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints", "precision")
+_OPERATIONAL = (*SAVING, "precision")
 
 
 class DivergedError(RuntimeError):
@@ -197,7 +197,8 @@ def fit(
                         values |= turn.take(batches, factor, now.step, repeat)
                         if not turn.healthy(values):
                             where = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint yet"
-                            raise DivergedError(f"{turn.name} diverged at step {now.step + 1} (NaN or inf); {where}")
+                            what = f"{description}: {turn.name}" if description else turn.name
+                            raise DivergedError(f"{what} diverged at step {now.step + 1} (NaN or inf); {where}")
                         turn.step(batches, now.step, repeat)
                 if ema is not None:
                     ema.step(averaged)

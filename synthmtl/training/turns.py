@@ -141,8 +141,11 @@ class Turn:
             seed = derive_seed(config.seed, step, self.name, repeat, "aggregator")
             total |= {f"{self.name}/{key}": value for key, value in self.tasks.write(self._own(total), seed).items()}
         limit = math.inf if config.clip_norm is None else config.clip_norm
-        clip = nn.utils.clip_grad_norm_ if accelerator.scaler is None else accelerator.clip_grad_norm_
-        total[f"{self.name}/gradient_norm"] = clip(self.parameters, limit)
+        if accelerator.scaler is not None:
+            # Of this optimizer alone: accelerate's clipping does it for all, and what overflowed for another player
+            # would halve the scale once more here.
+            accelerator.unscale_gradients(self.optimizer)
+        total[f"{self.name}/gradient_norm"] = nn.utils.clip_grad_norm_(self.parameters, limit)
         names = sorted(total)
         values = torch.stack([total[name] for name in names])
         return dict(zip(names, process_mean(values).tolist(), strict=True))

@@ -17,6 +17,7 @@ from synthmtl.data.randomness import StepRandom
 from synthmtl.data.sampling import EpochSampler
 from synthmtl.data.streams import RecognitionStream
 from synthmtl.data.table import FaceTable
+from synthmtl.errors import InputError
 
 OFF = AugmentationConfig(
     flip=0, rotation_degrees=0, shift=0, scale=0, brightness=0, contrast=0, noise=0, erase_probability=0
@@ -29,6 +30,17 @@ def faces(count=16, channels=1, height=24, width=24):
 
 def with_only(**strengths):
     return dataclasses.replace(OFF, **strengths)
+
+
+BAD = {"flip": 1.1, "rotation_degrees": -1, "shift": -0.1, "scale": 1.0, "brightness": float("nan"), "contrast": -0.2}
+BAD |= {"noise": -1, "erase_probability": 2, "erase_area": (0.2, 0.1)}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_strengths_out_of_range_are_refused(name):
+    assert BAD.keys() == {field.name for field in dataclasses.fields(AugmentationConfig)}
+    with pytest.raises(InputError, match=f"^augmentation {name} .* not "):
+        with_only(**{name: BAD[name]})
 
 
 def test_switched_off_it_is_the_identity():

@@ -4,6 +4,7 @@ import functools
 import pytest
 
 from synthmtl.errors import InputError
+from synthmtl.experiment import run_main_job
 from synthmtl.experiment.checks import READ_ONLY, RENDERED_ONLY, check_config, check_faces
 from synthmtl.experiment.config import FaceOptions, MainJobConfig, ModelOptions, preset
 from synthmtl.labels import EXPRESSIONS
@@ -198,6 +199,43 @@ def test_scaled_gradients_are_not_aggregated():
         check_config(config)
     config.precision = "bf16"
     check_config(config)
+
+
+PARTS = ("recognition", "judge", "joint", "finetune")
+UNREAD = {"precision": "bf16", "aggregator": "pcgrad", "patience": 1, "evaluate_every": 2}
+
+
+@pytest.mark.parametrize("option", UNREAD)
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_refuse_what_their_training_does_not_read(part, option, tmp_path):
+    config = preset("smoke", rendered=True)
+    setattr(config, part, dataclasses.replace(getattr(config, part), **{option: UNREAD[option]}))
+    joint = part == "joint"
+    if option != "precision" and joint == (option == "aggregator"):
+        return check_config(config)
+    with pytest.raises(InputError, match=f"^--{part}.{option} is .*leave it out") as caught:
+        run_main_job(config, tmp_path / "run")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+CRITICS = {
+    (0, 0): "widths from 1 up",
+    (8, -1): "widths from 1 up",
+    (8, 8, 8, 8, 8): "fewer widths, for 32 pixels",
+    (8, 8, 8, 8): None,
+    (): None,
+}
+
+
+@pytest.mark.parametrize("widths", CRITICS)
+def test_critics_that_cannot_be_built_or_see_no_face(widths):
+    config = preset("smoke", rendered=True)
+    config.synthesis = dataclasses.replace(config.synthesis, critic_channels=widths)
+    config.synthesis.weights = dataclasses.replace(config.synthesis.weights, adversarial=0.5)
+    if CRITICS[widths] is None:
+        return check_config(config)
+    with pytest.raises(InputError, match=f"^--synthesis.critic_channels is .*: it must be {CRITICS[widths]}"):
+        check_config(config)
 
 
 def test_options_of_faces_are_for_rendered_ones_for_read_ones_or_for_both():

@@ -13,14 +13,14 @@ from synthmtl.data.load import Splits
 from synthmtl.data.writer import write_image_folder
 from synthmtl.errors import InputError
 from synthmtl.experiment import preset, run_main_job
-from synthmtl.experiment.labeler import lacking, told_faces
+from synthmtl.experiment.labeler import lacking, told_faces, train_labeler
 from synthmtl.experiment.stages import Job
 from synthmtl.faces import RenderConfig, render_faces
 from synthmtl.labels import ACTION_UNITS
 from synthmtl.models import SJMT, FERSNet
 from synthmtl.models.inference import load_network, save_network
 from synthmtl.report import validate_report
-from synthmtl.training import build_accelerator
+from synthmtl.training import build_accelerator, read_history
 
 CLASSES = ("neutral", "happiness", "fear")
 
@@ -49,6 +49,14 @@ def photographs(tmp_path_factory):
 def job(config, table, out):
     splits = Splits(train=table, validation=table, test=table, notes=[])
     return Job(config, out, splits, build_accelerator(precision="no"), progress=False)
+
+
+def test_the_labeler_keeps_its_last_step_however_the_judge_chooses(tmp_path):
+    config = brief("action_units", rendered=False)
+    config.judge = dataclasses.replace(config.judge, patience=1, evaluate_every=1)
+    table = render_faces(RenderConfig(counts={"neutral": 4, "happiness": 4, "fear": 4}, image_size=32, subjects=4))
+    folder = train_labeler(job(config, table.with_classes(CLASSES), tmp_path))
+    assert [record["step"] for record in read_history(folder / "losses.jsonl")] == [2, 3]
 
 
 def test_rendered_faces_need_no_labeler(tmp_path):

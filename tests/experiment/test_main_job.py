@@ -88,6 +88,21 @@ def test_what_the_faces_do_not_allow_is_said_before_training(web_faces, tmp_path
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_without_labels_is_refused_before_training(web_faces, tmp_path, capsys, split):
+    """As competitions give their test faces out."""
+    for number, path in enumerate(sorted(web_faces.rglob("*.png"))):
+        part = ("validation", "test", "train")[number % 3]
+        name = "unlabeled" if part == split else path.parent.name
+        (tmp_path / "faces" / part / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "faces" / part / name / f"{path.parent.name}-{path.name}")
+    call = ["run", "--data", str(tmp_path / "faces"), "--out", str(tmp_path / "run"), "--methods", "[plain]", *BRIEF]
+    assert main(call) == 2 and not (tmp_path / "run").exists()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"synthmtl: {tmp_path / 'faces'}: no face of the {split} split has an expression")
+    assert "add some that have, or leave the split out" in said
+
+
 def test_recognition_alone_needs_no_generator(web_faces, tmp_path):
     call = ["run", "--data", str(web_faces), "--out", str(tmp_path / "run"), "--methods", "[plain]", *BRIEF]
     assert main(call) == 0
@@ -146,6 +161,9 @@ def test_killed_run_resumes_to_the_bit(tmp_path):
     assert process.returncode == -signal.SIGKILL
     assert not (killed / "joint/gated-seed0/result.json").exists()
     guide = (killed / "guide/result.json").stat().st_mtime_ns
+    # How often a training is saved may change, and nothing that it learns by.
+    assert main([*call, "--out", str(killed), "--resume", "--joint.learning_rate", "0.1"]) == 2
+    call += ["--joint.checkpoint_every_steps", "5", "--joint.keep_checkpoints", "1"]
     assert main([*call, "--out", str(killed), "--resume"]) == 0
     assert (killed / "guide/result.json").stat().st_mtime_ns == guide
     assert main([*call, "--out", str(whole)]) == 0

@@ -1,14 +1,18 @@
 """The data of a run."""
 
+import dataclasses
+
 import pytest
 import torch
 from PIL import Image
 
 from synthmtl.errors import InputError
+from synthmtl.experiment import METHODS, generation, preset, stages
 from synthmtl.experiment.config import FaceOptions
-from synthmtl.experiment.stages import load_data
+from synthmtl.experiment.stages import Job, load_data
 from synthmtl.faces.nuisance import measured_correlation
 from synthmtl.labels import EXPRESSIONS
+from synthmtl.training import build_accelerator
 
 
 def test_correlated_nuisances_reach_the_training_faces_only(tmp_path):
@@ -82,3 +86,40 @@ def test_the_format_reaches_the_reader(tmp_path):
     for table in splits.tables().values():
         for file, index in zip(table.files, table.expression.tolist(), strict=True):
             assert file.split("/")[-2] == str(index)
+
+
+class Drawn(Exception):
+    """Rows that a training would draw from."""
+
+
+def rows_drawn(monkeypatch, module, train):
+    def sampler(rows, *_):
+        raise Drawn(rows.tolist())
+
+    monkeypatch.setattr(module, "EpochSampler", sampler)
+    with pytest.raises(Drawn) as caught:
+        train()
+    return caught.value.args[0]
+
+
+@pytest.mark.parametrize("stage", ["recognition", "joint"])
+def test_faces_that_annotators_voted_on_are_trained_on_without_a_label(monkeypatch, tmp_path, stage):
+    config = preset("smoke", rendered=True, generator="diffusion")
+    splits, _ = load_data(config.faces)
+    labels, shares = splits.train.expression.clone(), splits.train.expression_distribution.clone()
+    labels[:3] = -1  # the first three faces have no majority
+    accelerator = build_accelerator(precision="no")
+
+    def rows(**columns):
+        job = Job(config, tmp_path, dataclasses.replace(splits, train=splits.train.replace(**columns)), accelerator)
+        if stage == "joint":
+            return rows_drawn(monkeypatch, generation, lambda: generation.train_jointly(job, "gated", 0))
+        options = {"seed": 0, "method": METHODS["plain"]}
+        return rows_drawn(
+            monkeypatch, stages, lambda: stages.train_recognition(job, None, config.recognition, tmp_path, **options)
+        )
+
+    everyone = list(range(len(labels)))
+    assert rows() == everyone and rows(expression=labels) == everyone[3:]
+    shares[1:6] = 1 / shares.shape[1]
+    assert rows(expression=labels, expression_distribution=shares) == everyone[1:]

@@ -11,6 +11,7 @@ from synthmtl.errors import InputError
 from synthmtl.experiment.config import preset
 from synthmtl.experiment.stages import Job, load_data
 from synthmtl.experiment.versus import compare_runs, format_comparison, open_rival
+from synthmtl.experiment.workspace import describe_data
 from synthmtl.training import build_accelerator
 
 
@@ -61,6 +62,23 @@ def test_the_table_says_what_is_absent(runs):
     assert lines[1].split()[-2:] == ["1.500", "1.500"] and lines[2].split()[-2:] == ["0.750", "0.750"]
     assert [line.split() for line in lines[3:5]] == [["kid", "0.010", "0.010"], ["fid", "-", "-"]]
     assert "diffusion - gan +" in lines[5] and lines[5].endswith("1 seeds")
+
+
+def test_faces_in_a_folder_may_have_changed_between_the_runs(runs):
+    job, folder = runs
+    job = dataclasses.replace(job, render=None)  # as if they had been read
+    open_rival(job, folder / "two")  # early versions did not write the faces down
+    described = describe_data(job.splits.tables())
+    (folder / "two/data.json").write_text(json.dumps(described))
+    open_rival(job, folder / "two")
+    for split in described:
+        other = described | {split: described[split] | {"fingerprint": "other"}}
+        (folder / "two/data.json").write_text(json.dumps(other))
+        with pytest.raises(InputError, match=f"two: is a run on other faces: the {split} split has changed"):
+            open_rival(job, folder / "two")
+    (folder / "two/data.json").write_text(json.dumps({}) + "{")
+    with pytest.raises(InputError, match="is no finished run"):
+        open_rival(job, folder / "two")
 
 
 def test_only_finished_runs_on_the_same_faces(runs):

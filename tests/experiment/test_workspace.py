@@ -135,6 +135,20 @@ def test_what_changes_nothing_that_is_made_may_change(tmp_path):
         claim(tmp_path, {"steps": 4, "workers": None})
 
 
+def test_how_often_trainings_are_saved_may_change(tmp_path):
+    def options(rate=0.1, **saving):
+        variants = {"a": {"training.learning_rate": rate} | {f"training.{name}": v for name, v in saving.items()}}
+        return {"joint": {"learning_rate": rate} | saving, "variants": variants}
+
+    claim(tmp_path, options(checkpoint_every_minutes=5.0, checkpoint_every_steps=None, keep_checkpoints=2))
+    claim(tmp_path, options(checkpoint_every_minutes=None, checkpoint_every_steps=9, keep_checkpoints=1))
+    # Earlier versions wrote them down.
+    (tmp_path / OPTIONS).write_text(json.dumps(options(checkpoint_every_minutes=5.0)))
+    claim(tmp_path, options(checkpoint_every_minutes=1.0))
+    with pytest.raises(InputError, match=r"another joint.learning_rate \(0.1 there, 0.2 now\)"):
+        claim(tmp_path, options(0.2, checkpoint_every_minutes=5.0))
+
+
 GROWING = ("grid.seeds", "variants", "only")
 
 

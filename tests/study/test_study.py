@@ -279,6 +279,13 @@ def test_few_labels_are_the_same_for_every_unit_and_of_every_class():
     assert torch.equal(rows, training.labelled_rows(table, 2, seed=3))
     assert not torch.equal(rows, training.labelled_rows(table, 2, seed=4))
     assert len(training.labelled_rows(table, None, seed=3)) == len(table)
+    shares = torch.full((len(table), len(table.classes)), torch.nan)
+    shares[:5] = 1 / len(table.classes)  # annotators' votes, of faces without a label
+    voted = table.replace(expression=torch.where(torch.arange(len(table)) < 9, -1, table.expression))
+    voted = voted.replace(expression_distribution=shares)
+    every = training.labelled_rows(voted, None, seed=3)
+    assert every.tolist() == [row for row in range(len(table)) if row < 5 or row >= 9]
+    assert (voted.expression[training.labelled_rows(voted, 2, seed=3)] >= 0).all()
 
 
 @pytest.mark.parametrize(
