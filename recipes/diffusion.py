@@ -50,6 +50,9 @@ def main() -> None:
         feature_extractor(solvers.features)
     if options.against is not None:
         check_rival(config.faces, Path(options.against))
+        if config.faces.path is not None:
+            # Photographs may have changed since the other run, which would show after the training only.
+            check_rival(config.faces, Path(options.against), load_data(config.faces)[0].tables())
     # 2. The job of recipes/fersnet.py; what is finished is skipped.
     report = run_main_job(config, out, resume=options.resume, overwrite=options.overwrite)
     print_scores(report)

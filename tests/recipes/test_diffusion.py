@@ -1,5 +1,6 @@
 """The diffusion recipe by a real launcher, beside a run with the decoder."""
 
+import dataclasses
 import json
 import runpy
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from synthmtl.cli import main, say_errors_in_one_line
+from synthmtl.commands.main_job import main_job_config, main_job_parser
 from synthmtl.report import validate_report
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "diffusion.py"
@@ -40,3 +42,20 @@ def test_solvers_and_generators_are_compared(launch, tmp_path, monkeypatch, caps
         monkeypatch.setattr(sys, "argv", [str(RECIPE), *map(str, [*call, "--out", tmp_path / "late", *wrong])])
         assert say_errors_in_one_line(recipe) == 2 and not (tmp_path / "late").exists()
         assert capsys.readouterr().err.strip().endswith(said)
+
+
+def test_photographs_that_have_changed_since_the_other_run_are_refused_before_training(
+    rendered_folder, tmp_path, monkeypatch, capsys
+):
+    call = ["--out", str(tmp_path / "run"), *OPTIONS, "--faces.path", str(rendered_folder)]
+    parser = main_job_parser(["--model.generator", "diffusion", *call], prog="diffusion.py")
+    faces = main_job_config(parser.parse_args(call)).faces
+    rival = tmp_path / "rival"
+    rival.mkdir()
+    (rival / "options.json").write_text(json.dumps({"faces": dataclasses.asdict(faces)}))
+    (rival / "report.json").write_text("{}")
+    (rival / "data.json").write_text(json.dumps({"train": {"faces": 7, "fingerprint": "of the faces at that time"}}))
+    monkeypatch.setattr(sys, "argv", [str(RECIPE), *call, "--against", str(rival)])
+    assert say_errors_in_one_line(runpy.run_path(str(RECIPE), run_name="recipe")["main"]) == 2
+    said = capsys.readouterr().err
+    assert "the train split has changed since, from 7 faces" in said and not (tmp_path / "run").exists()
