@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
+from synthmtl.data.images import pillow_image
 from synthmtl.data.readers.hugging_face import need_datasets
 from synthmtl.data.table import FaceTable
 from synthmtl.data.writer import UNLABELED
@@ -50,7 +50,7 @@ def png_bytes(image: Tensor, record: Mapping[str, Any] | None = None) -> bytes:
         for name in _MARKS:
             if record[name] is not None:
                 text.add_text(name, str(record[name]))
-    to_pil_image(image).save(stream, "PNG", pnginfo=text)
+    pillow_image(image).save(stream, "PNG", pnginfo=text)
     return stream.getvalue()
 
 

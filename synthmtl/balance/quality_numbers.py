@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import scipy  # which reads a part of itself when it is first named
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from synthmtl.balance.calibration import judge_columns
@@ -64,7 +64,7 @@ def rows_of(sets: Sets, kind: str, k: int | None) -> Tensor:
 def share(chosen: Tensor) -> dict:
     """Share of True with its 95 % interval (Wilson)."""
     count, total = int(chosen.sum()), len(chosen)
-    low, high = binomtest(count, total).proportion_ci(method="wilson")
+    low, high = scipy.stats.binomtest(count, total).proportion_ci(method="wilson")
     return {"value": count / total, "ci95": [float(low), float(high)], "faces": total}
 
 

@@ -9,10 +9,10 @@ from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from synthmtl.balance.synthesize import edit_faces
+from synthmtl.data.images import pillow_image
 from synthmtl.data.randomness import derive_seed
 from synthmtl.data.table import FaceTable
 from synthmtl.errors import InputError
@@ -100,7 +100,7 @@ def draw_sheet(cells: Tensor, columns: Sequence[str], path: str | Path, *, scale
         raise InputError(f"a contact sheet of {len(columns)} columns cannot be drawn from {tuple(cells.shape)}")
     scale = scale or max(1, -(-88 // cells.shape[-1]))
     faces = F.interpolate(cells.flatten(0, 1).float(), scale_factor=scale, mode="nearest").to(torch.uint8)
-    grid = to_pil_image(make_grid(faces, nrow=len(columns), padding=_GAP, pad_value=255))
+    grid = pillow_image(make_grid(faces, nrow=len(columns), padding=_GAP, pad_value=255))
     font = ImageFont.load_default(size=14)
     head = 24
     sheet = Image.new("RGB", (grid.width, grid.height + head), "white")

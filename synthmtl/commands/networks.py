@@ -183,8 +183,8 @@ def run_synthesize(options: Namespace) -> None:
 def _save(face: Any, file: Path, source: str | None) -> None:
     """Write a face (C, H, W) uint8 as PNG, which says that it was made, and of which source; None = it has none."""
     from PIL.PngImagePlugin import PngInfo
-    from torchvision.transforms.functional import to_pil_image
 
+    from synthmtl.data.images import pillow_image
     from synthmtl.files import replacing
 
     text = PngInfo()
@@ -192,7 +192,7 @@ def _save(face: Any, file: Path, source: str | None) -> None:
     if source is not None:
         text.add_text(_SOURCE, source)
     with replacing(file) as partial:
-        to_pil_image(face).save(partial, "PNG", pnginfo=text)
+        pillow_image(face).save(partial, "PNG", pnginfo=text)
 
 
 def _is_made(face: Path, file: str, source: str | None) -> bool:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which reads a part of itself when it is first named
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -317,8 +316,8 @@ def _chains(faces: FaceRows) -> tuple[Tensor, Tensor]:
         alike[pairs.second] = True
         straight[pairs.second[~pairs.mirrored]] = True
         edges = groups[pairs.first].numpy(), groups[pairs.second].numpy()
-        graph = coo_array((np.ones(len(pairs)), edges), (len(faces), len(faces)))
-        groups = torch.from_numpy(connected_components(graph, directed=False)[1]).long()[groups]
+        graph = scipy.sparse.coo_array((np.ones(len(pairs)), edges), (len(faces), len(faces)))
+        groups = torch.from_numpy(scipy.sparse.csgraph.connected_components(graph, directed=False)[1]).long()[groups]
     return groups, alike & ~straight
 
 

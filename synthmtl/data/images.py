@@ -158,6 +158,12 @@ def opened_face(image: Image.Image, image_size: int, channels: int) -> Tensor:
     return torch.from_numpy(square_pixels(face, image_size, channels))
 
 
+def pillow_image(face: Tensor) -> Image.Image:
+    """A face (C, H, W) uint8 as an image of one channel or three."""
+    pixels = rearrange(face.cpu(), "c h w -> h w c").numpy()
+    return Image.fromarray(pixels[..., 0] if len(face) == 1 else pixels)
+
+
 def _too_many_pixels(size: tuple[int, int] | None = None) -> str:
     have = f"{size[0]}x{size[1]} pixels are" if size else "the image is"
     return f"{have} above the limit of {MAX_PIXELS // 10**6} million pixels: crop or shrink it first"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
+from synthmtl.data.images import pillow_image
 from synthmtl.data.readers.columns import SOURCE_KEY, known_key, plain_key
 from synthmtl.data.readers.published import unit_name
 from synthmtl.data.table import FaceTable, attribute_words
@@ -76,7 +76,7 @@ def write_image_folder(
             if taken:
                 raise InputError(f"extra column {taken[0]!r} has the name of a label: choose another name")
             with replacing(folder / file_name, flush=False) as face:
-                to_pil_image(table.images[i]).save(face, "PNG")
+                pillow_image(table.images[i]).save(face, "PNG")
             stream.write(json.dumps({"file_name": file_name} | row | further, allow_nan=False) + "\n")
         stream.flush()
         os.sync()  # the faces must be on the disk before the metadata that vouch for them

@@ -21,7 +21,6 @@ from synthmtl.faces import anatomy
 from synthmtl.faces.head import head
 from synthmtl.faces.identity import appearance, shapes
 from synthmtl.faces.nuisance import NUISANCES, Kinds, deal, draw_kinds
-from synthmtl.faces.renderer import render
 from synthmtl.faces.session import LUMA, Session, sensor, session_of
 from synthmtl.labels import COMPOUND_EXPRESSIONS, EXPRESSIONS, canonical_compound, class_index
 from synthmtl.progress import shown
@@ -205,6 +204,8 @@ def _quantiles(config: RenderConfig, kinds: Kinds | None, subject: int, names: S
 
 
 def _render_faces(config: RenderConfig, faces: Sequence[tuple[int, int, int, int]], intensity_range) -> FaceTable:
+    from synthmtl.faces.renderer import render  # with it comes warp, which only who renders has to wait for
+
     model = head()
     count = len(faces)
     images = np.empty((count, config.channels, config.image_size, config.image_size), np.uint8)

@@ -10,9 +10,7 @@ band of the frame's rows. One lane is fastest on a CPU, where tasks run one afte
 import warp as wp
 
 from synthmtl.faces.head import BROW, CAVITY, EYE, HAIR, IRIS, LIPS, PAINT_SIZE, SHADE, TEETH, TONGUE
-
-BACKGROUND_GRID = 6
-"""Nodes of a background along each side of the frame."""
+from synthmtl.faces.view import BACKGROUND_GRID
 
 wp.config.log_level = wp.LOG_ERROR
 wp.set_module_options({"enable_backward": False, "fast_math": True, "optimization_level": 3})

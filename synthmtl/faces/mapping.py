@@ -9,9 +9,8 @@ expression ratio images of Liu, Shan & Zhang, Expressive Expression Mapping with
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # which reads a part of itself when it is first named
 import torch
-from scipy.interpolate import RBFInterpolator
-from scipy.spatial import ConvexHull
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -111,7 +110,7 @@ def map_expression(face: Tensor, places: np.ndarray, change: RenderedChange) -> 
     there = laid.inverse(still)
     before, after = change.places_before, change.places_after
     origins = [np.concatenate(pair) for pair in ((places, still), (before, there), (after, there))]
-    plate = RBFInterpolator(
+    plate = scipy.interpolate.RBFInterpolator(
         np.concatenate([moved, still]),
         np.concatenate(origins, 1),
         kernel="thin_plate_spline",
@@ -167,7 +166,7 @@ def _lower_face(places: np.ndarray, size: int) -> Tensor:
     lowest = places[[40, 41, 46, 47]].mean(0) + 0.35 * (places[33] - places[27])
     right, left = lowest + (places[36] - places[45]) * 0.75, lowest + (places[45] - places[36]) * 0.75
     corners = np.concatenate([places[2:15], [right, left]])
-    hull = ConvexHull(corners)
+    hull = scipy.spatial.ConvexHull(corners)
     pixels = (np.arange(size) + 0.5) / size
     points = np.stack(np.meshgrid(pixels, pixels), -1).reshape(-1, 2)
     # Signed distance to the nearest side, positive inside.

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy  # which reads a part of itself when it is first named
 from einops import rearrange
-from scipy.special import ndtri
 
 from synthmtl.faces.anatomy import ACTION_INDEX
 from synthmtl.faces.head import CHIN_VERTEX, EYE_VERTICES, LIP_MIDDLE, Head
-from synthmtl.faces.kernels import BACKGROUND_GRID
-from synthmtl.faces.renderer import View, camera_axes, rotation_matrix
+from synthmtl.faces.view import BACKGROUND_GRID, View, camera_axes, rotation_matrix
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Luminance of RGB."""
@@ -26,7 +25,7 @@ class Session:
 
     Attributes:
         view: camera, light and background.
-        yaw, pitch, roll: degrees, see :func:`synthmtl.faces.renderer.rotation_matrix`.
+        yaw, pitch, roll: degrees, see :func:`synthmtl.faces.view.rotation_matrix`.
         exposure, gamma, contrast, brightness: of the camera, which records
             ``((exposure * x) ** gamma - 0.5) * contrast + 0.5 + brightness``.
         blur: standard deviation of its blur, of the frame's size.
@@ -82,7 +81,7 @@ def session_of(
     """
     standard = rng.standard_normal(3)
     if quantiles:
-        standard = ndtri([quantiles[name] for name in ("yaw", "pitch", "roll")])
+        standard = scipy.special.ndtri([quantiles[name] for name in ("yaw", "pitch", "roll")])
     spread = standard * (0.5, 0.35, 0.25) * pose_degrees
     yaw, pitch, roll = (float(angle) for angle in spread.clip(-pose_degrees, pose_degrees))
     rotation = rotation_matrix(yaw=yaw, pitch=pitch, roll=roll)

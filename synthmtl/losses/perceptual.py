@@ -5,7 +5,6 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
-from lpips import LPIPS
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import AlexNet_Weights
@@ -35,7 +34,11 @@ class LpipsDistance(nn.Module):
 
     def __init__(self, network: nn.Module | None = None):
         super().__init__()
-        self.network = (LPIPS(net="alex", verbose=False) if network is None else network).eval().requires_grad_(False)
+        if network is None:
+            from lpips import LPIPS
+
+            network = LPIPS(net="alex", verbose=False)
+        self.network = network.eval().requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.network(self._prepared(a), self._prepared(b)).flatten()

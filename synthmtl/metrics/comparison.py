@@ -13,7 +13,14 @@ from torch import Tensor
 
 from synthmtl.errors import InputError
 from synthmtl.metrics.bootstrap import interval
-from synthmtl.metrics.recognition import labelled_predictions, minority_index, of_labelled, resampled_scores, score
+from synthmtl.metrics.recognition import (
+    confusion_matrices,
+    labelled_predictions,
+    minority_index,
+    of_labelled,
+    resampled_scores,
+    score,
+)
 
 
 @dataclass(frozen=True)
@@ -207,10 +214,7 @@ def _scores_together(
         raise InputError(f"a paired comparison needs the same seeds of every method: {given}")
     stacked = np.stack(predictions)
     rare = minority_index(minority, classes, truth) if metric == "minority_recall" else None
-    size = len(classes)
-    cells = (truth * size + stacked).reshape(-1, len(truth))
-    confusion = np.stack([np.bincount(row, minlength=size * size) for row in cells])
-    points = score(confusion.reshape(*stacked.shape[:2], size, size), metric, minority=rare)
+    points = score(confusion_matrices(stacked, truth, len(classes)), metric, minority=rare)
     replicates = resampled_scores(
         stacked,
         truth,

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import poly_mmd
 
 from synthmtl.data.pixels import to_unit
 from synthmtl.data.randomness import derive_seed
@@ -38,6 +36,8 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
     Raises:
         InputError: if a set has fewer than 2 faces.
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance  # a second, which only quality cards need
+
     _check(real, synthetic, 2)
     real, synthetic = real.cpu(), synthetic.cpu()
     both = torch.cat([real, synthetic]).double()
@@ -85,6 +85,8 @@ def kernel_distance(
     Raises:
         InputError: if a set has fewer than 4 faces.
     """
+    from torchmetrics.image.kid import poly_mmd
+
     _check(real, synthetic, 4)
     real, synthetic = real.cpu(), synthetic.cpu()
     size = min(subset_size, len(real) // 2, len(synthetic) // 2)

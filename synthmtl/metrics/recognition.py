@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from synthmtl.errors import InputError
 from synthmtl.metrics.bootstrap import interval, mean_over_seeds, resampled_sums
@@ -60,9 +59,7 @@ def recognition_metrics(probabilities: Tensor, expression: Tensor, classes: Sequ
         raise InputError(f"probabilities must be (faces, classes), not {tuple(probabilities.shape)}")
     predictions, truth, missing = labelled_predictions(probabilities, expression, classes)
     # Resampling needs the scores vectorized over confusion matrices; taking the point from there keeps the two one.
-    matrix = multiclass_confusion_matrix(
-        torch.from_numpy(predictions[0]), torch.from_numpy(truth), num_classes=len(classes)
-    ).numpy()
+    matrix = confusion_matrices(predictions[0], truth, len(classes))
     recall, f1, present = _per_class(matrix)
     return RecognitionResult(
         accuracy=float(score(matrix, "accuracy")),
@@ -147,6 +144,13 @@ def resampled_scores(
     )
     confusion = confusion.reshape(*confusion.shape[:-1], len(classes), len(classes))
     return {name: mean_over_seeds(score(confusion, name, minority=rare), drawn_seeds) for name in metrics}
+
+
+def confusion_matrices(predictions: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """(..., K, K) int64, a row for each true class, of predictions (..., N) and truth (N,)."""
+    cells = (truth * classes + predictions).reshape(-1, len(truth))
+    counts = np.stack([np.bincount(row, minlength=classes**2) for row in cells])
+    return counts.reshape(*predictions.shape[:-1], classes, classes)
 
 
 def confusion_statistics(predictions: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import diffusers
 import torch
-from diffusers import ConfigMixin, ModelMixin, SchedulerMixin, UNet2DConditionModel
+from diffusers import ConfigMixin, ModelMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 from torch.nn import functional as F
@@ -157,7 +158,7 @@ class DiffusionFERSNet(ModelMixin, ConfigMixin):
         common = math.gcd(*unet_channels)
         attends = [level >= levels - attention_levels for level in range(levels)]
         pixels = image_channels * patch_size**2
-        self.unet = UNet2DConditionModel(
+        self.unet = diffusers.UNet2DConditionModel(
             sample_size=image_size // patch_size,
             in_channels=pixels + joined,
             out_channels=pixels,

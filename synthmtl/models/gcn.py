@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import scipy  # which reads a part of itself when it is first named
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,7 +73,7 @@ def _correlation(a: Tensor, b: Tensor) -> float:
     a, b = a[both], b[both]
     if len(a.unique()) < 2 or len(b.unique()) < 2:
         return 0.0
-    return abs(float(spearmanr(a.numpy(), b.numpy()).statistic))
+    return abs(float(scipy.stats.spearmanr(a.numpy(), b.numpy()).statistic))
 
 
 def read_word_vectors(path: str | Path, classes: Sequence[str]) -> Tensor:

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable
 
+import diffusers  # which reads a scheduler, a UNet or a pipeline when it is first named
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
+from diffusers import SchedulerMixin
 from torch import Tensor
 
 from synthmtl.errors import InputError
@@ -23,14 +24,14 @@ _COSINE = {"num_train_timesteps": TIMESTEPS, "beta_schedule": "squaredcos_cap_v2
 SOLVERS: dict[str, dict[str, Callable[[], SchedulerMixin]]] = {
     "v": {
         # Below log(alpha / sigma) = -5.1 the cosine schedule is all noise, and a step over it is a step wasted.
-        "dpm": lambda: DPMSolverMultistepScheduler(**_COSINE, lambda_min_clipped=-5.1),
-        "ddim": lambda: DDIMScheduler(**_COSINE, clip_sample=False, timestep_spacing="trailing"),
+        "dpm": lambda: diffusers.DPMSolverMultistepScheduler(**_COSINE, lambda_min_clipped=-5.1),
+        "ddim": lambda: diffusers.DDIMScheduler(**_COSINE, clip_sample=False, timestep_spacing="trailing"),
     },
     "flow": {
-        "dpm": lambda: DPMSolverMultistepScheduler(
+        "dpm": lambda: diffusers.DPMSolverMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=0.5
         ),
-        "flow": lambda: FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=0.5),
+        "flow": lambda: diffusers.FlowMatchEulerDiscreteScheduler(num_train_timesteps=TIMESTEPS, shift=0.5),
     },
 }
 """Solvers by prediction and name, the default first: DPM-Solver++ (2M), DDIM, and Euler's for flow matching."""
@@ -65,7 +66,7 @@ class NoiseSchedule:
         if prediction not in SOLVERS:
             raise InputError(f"unknown prediction {prediction!r}: use one of {', '.join(SOLVERS)}")
         self.prediction = prediction
-        self._alphas_cumprod = DDIMScheduler(**_COSINE).alphas_cumprod
+        self._alphas_cumprod = diffusers.DDIMScheduler(**_COSINE).alphas_cumprod
 
     def rates(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t, (B, 1, 1, 1) float32."""
@@ -171,7 +172,7 @@ class NoiseSchedule:
                 f"the number of sampling steps must lie in [1, {most}]"
                 f"{'' if strength == 1 else f' at strength {strength}'}, not {steps}"
             )
-        if isinstance(solver, FlowMatchEulerDiscreteScheduler):
+        if isinstance(solver, diffusers.FlowMatchEulerDiscreteScheduler):
             # By itself it would spend the last evaluation on a face that is clean already.
             solver.set_timesteps(sigmas=np.linspace(share, share / steps, steps).tolist(), device=device)
             return solver.sigmas[:-1].to(device) * TIMESTEPS, solver.timesteps
@@ -185,7 +186,7 @@ class NoiseSchedule:
                 solver.timesteps = levels.to(device) * TIMESTEPS
             # It rounds the times of flow matching down to whole ones, its noise levels it does not round.
             return solver.sigmas[:-1].to(device) * TIMESTEPS, solver.timesteps
-        if isinstance(solver, DPMSolverMultistepScheduler):
+        if isinstance(solver, diffusers.DPMSolverMultistepScheduler):
             first = strength * (int((solver.lambda_t > solver.config.lambda_min_clipped).sum()) - 1)
             times = (first * (1 - np.arange(steps) / steps) ** 1.5).round().astype(int)
             if len(set(times) - {0}) == steps:  # the last of very many would be the same
@@ -193,7 +194,7 @@ class NoiseSchedule:
                 return solver.timesteps, solver.timesteps
         whole = math.ceil(steps / share - _ROUNDING)
         solver.set_timesteps(whole, device=device)
-        if whole > steps and not isinstance(solver, DDIMScheduler):  # which keeps no count
+        if whole > steps and not isinstance(solver, diffusers.DDIMScheduler):  # which keeps no count
             solver.set_begin_index(whole - steps)
         called = solver.timesteps[whole - steps :]
         return called, called
@@ -201,4 +202,4 @@ class NoiseSchedule:
 
 def _shift(solver: SchedulerMixin) -> float:
     """By what a solver of flow matching shifts its noise levels."""
-    return solver.config["shift" if isinstance(solver, FlowMatchEulerDiscreteScheduler) else "flow_shift"]
+    return solver.config["shift" if isinstance(solver, diffusers.FlowMatchEulerDiscreteScheduler) else "flow_shift"]

@@ -6,9 +6,8 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
-from synthmtl.data.images import opened_face
+from synthmtl.data.images import opened_face, pillow_image
 from synthmtl.data.pixels import to_pixels, to_unit
 from synthmtl.errors import InputError
 from synthmtl.models.conditions import Target, read_target
@@ -94,7 +93,7 @@ class ExpressionSynthesisPipeline(DiffusionPipeline):
             progress=self.progress_bar,
         )
         if output_type == "pil":
-            faces = [to_pil_image(face) for face in to_pixels(faces).cpu()]
+            faces = [pillow_image(face) for face in to_pixels(faces)]
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=faces) if return_dict else (faces,)
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import diffusers
 import torch
-from diffusers import DDIMScheduler, SchedulerMixin
+from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ def _planned(
     if strength is not None and not 0 < strength <= 1:
         raise InputError(f"strength lies in (0, 1], not {strength}; null tells the denoiser of the source")
     made = schedule.solver(solver)
-    if eta and not isinstance(made, DDIMScheduler):
+    if eta and not isinstance(made, diffusers.DDIMScheduler):
         raise InputError("only the solver ddim adds noise while it samples: choose it, or leave eta at 0")
     return made, *schedule.plan(made, steps, device, 1.0 if strength is None else strength)
 
@@ -148,7 +149,7 @@ def sample_faces(
     _check_ranges(guidance_scale, eta)
     schedule = model.schedule
     ready, times, called = _planned(schedule, solver, steps, eta, noise.device, strength)
-    stochastic = isinstance(ready, DDIMScheduler)
+    stochastic = isinstance(ready, diffusers.DDIMScheduler)
     extra = {"eta": eta, "generator": generator if isinstance(generator, torch.Generator | None) else list(generator)}
     keep = None
     if guidance_scale != 1:

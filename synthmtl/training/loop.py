@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from diffusers.training_utils import EMAModel
 from torch import nn
 
 from synthmtl.errors import InputError
@@ -109,7 +108,11 @@ def fit(
     turns = prepare_turns(players, config, accelerator)
     modules = nn.ModuleDict({player.name: player.objective for player in players})
     averaged = turns[0].parameters
-    ema = None if config.ema_decay is None else EMAModel(averaged, decay=config.ema_decay, foreach=True)
+    ema = None
+    if config.ema_decay is not None:
+        from diffusers.training_utils import EMAModel  # with it come most networks of diffusers, which takes seconds
+
+        ema = EMAModel(averaged, decay=config.ema_decay, foreach=True)
     configuration = {
         "training": {k: v for k, v in dataclasses.asdict(config).items() if k not in _OPERATIONAL},
         "players": {turn.name: turn.identity() for turn in turns},

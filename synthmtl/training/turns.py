@@ -4,12 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from synthmtl.data.randomness import derive_seed
@@ -19,6 +18,9 @@ from synthmtl.models.blocks import copied_buffers
 from synthmtl.training.config import TrainingConfig, build_optimizer
 from synthmtl.training.layout import put_channels_last
 from synthmtl.training.task_gradients import TASK, TaskGradients
+
+if TYPE_CHECKING:
+    from diffusers.training_utils import EMAModel
 
 PLAIN = (None, "sum")
 """Settings of ``aggregator`` that leave the sum of the tasks' losses as it is."""
@@ -273,7 +275,7 @@ def train_mode(modules: nn.Module, turns: Sequence[Turn]) -> None:
             module.eval()
 
 
-def training_state(turns: Sequence[Turn], ema: EMAModel | None, accelerator: Accelerator) -> dict[str, Any]:
+def training_state(turns: Sequence[Turn], ema: "EMAModel | None", accelerator: Accelerator) -> dict[str, Any]:
     """What a checkpoint keeps beside the weights: tensors and plain numbers."""
     return {
         "optimizers": {turn.name: turn.optimizer.state_dict() for turn in turns},
@@ -284,7 +286,7 @@ def training_state(turns: Sequence[Turn], ema: EMAModel | None, accelerator: Acc
 
 
 def restore_training_state(
-    state: dict[str, Any], turns: Sequence[Turn], ema: EMAModel | None, accelerator: Accelerator
+    state: dict[str, Any], turns: Sequence[Turn], ema: "EMAModel | None", accelerator: Accelerator
 ) -> None:
     """The inverse of :func:`training_state`."""
     for turn in turns:

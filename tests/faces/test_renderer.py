@@ -5,7 +5,8 @@ import torch
 from synthmtl.faces import anatomy
 from synthmtl.faces.head import EYE_VERTICES, SKIN, TEETH, head
 from synthmtl.faces.identity import appearance, shapes
-from synthmtl.faces.renderer import View, camera_axes, render, rotation_matrix
+from synthmtl.faces.renderer import render
+from synthmtl.faces.view import View, camera_axes, rotation_matrix
 from synthmtl.labels import EXPRESSIONS
 
 MIRRORED_LANDMARKS = (

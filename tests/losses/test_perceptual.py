@@ -44,7 +44,7 @@ def test_named_distances(monkeypatch, tmp_path):
 def test_auto_takes_lpips_where_its_weights_are(monkeypatch, tmp_path):
     (tmp_path / "alexnet.pth").touch()
     monkeypatch.setattr(perceptual, "lpips_weights", lambda: tmp_path / "alexnet.pth")
-    monkeypatch.setattr(perceptual, "LPIPS", lambda **options: LPIPS(**options, pnet_rand=True))
+    monkeypatch.setattr("lpips.LPIPS", lambda **options: LPIPS(**options, pnet_rand=True))
     module, kind = perceptual_distance("auto", None)
     assert isinstance(module, LpipsDistance) and kind == "lpips"
 
@@ -53,6 +53,6 @@ def test_lpips_without_its_weights_says_so(monkeypatch):
     def offline(**options):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(perceptual, "LPIPS", offline)
+    monkeypatch.setattr("lpips.LPIPS", offline)
     with pytest.raises(InputError, match="AlexNet's weights.*no route to host"):
         perceptual_distance("lpips", None)
