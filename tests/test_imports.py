@@ -14,7 +14,7 @@ import pytest
         (
             "synthmtl.experiment, synthmtl.study, synthmtl.systems",
             ["warp", "anny", "lpips", "torchmetrics", "torchjd", "transformers", "scipy.stats", "scipy.interpolate"]
-            + ["diffusers.pipelines", "diffusers.schedulers.scheduling_ddim", "diffusers.models.unets.unet_2d_condition"],
+            + ["diffusers.pipelines", "diffusers.schedulers.scheduling_ddim", "diffusers.models.unets.unet_2d_blocks"],
         ),
     ],
 )  # fmt: skip

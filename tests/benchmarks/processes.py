@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,24 @@ from .timing import ROOT, Row, clean_environment
 BATCH = 128
 NEVER = 10**9  # steps
 SETTLING = 0.5  # seconds behind an interruption that do not count
+
+WAYS = {
+    "each": (2 * BATCH, 2, True),
+    "shared": (BATCH, 2, True),
+    "alone": (BATCH, 2, False),
+    "halves": (BATCH // 2, 2, False),
+}
+"""Faces a step (of all together, or of each alone), processes, and whether they train together."""
+
+SHARES = (
+    ("each", "one", 2, f"two together, {BATCH} faces each, share of twice one", 0.85),
+    ("shared", "one", 2, f"two together, {BATCH} faces shared, share of twice one", 0.85),
+    ("each", "alone", 1, f"two together, {BATCH} faces each, share of two on their own", 0.85),
+    ("shared", "halves", 1, f"two together, {BATCH} faces shared, share of two on their own", 0.85),
+    ("alone", "one", 2, f"two on their own, {BATCH} faces each, share of twice one", None),
+    ("halves", "one", 2, f"two on their own, {BATCH // 2} faces each, share of twice one", None),
+)
+"""A row each: whose rate, set against whose and how many times it, in words, and what is wanted."""
 
 
 @dataclass
@@ -118,17 +136,14 @@ def rows(tiny: bool) -> list[Row]:
     Half of the faces take more than half of a short step's time, whether or not there is a second process. So what
     waiting for each other costs is seen beside two that do not wait, and what sharing a batch is worth beside one.
     """
-    found = []
-    for job, steps in (("recognition", 30), ("joint", 6)):
-        found += rows_of(job, *((1, 1) if tiny else (steps, 9)), alone=not tiny)
-    return found
+    if tiny:
+        return [*rows_of("recognition", 1, 1, ["each"]), *rows_of("joint", 1, 1, ["shared"])]
+    return [row for job, steps in (("recognition", 30), ("joint", 6)) for row in rows_of(job, steps, 9, [*WAYS])]
 
 
-def rows_of(job: str, steps: int, rounds: int, *, alone: bool) -> list[Row]:
-    """The rows of one training."""
-    trainings = {"one": (BATCH, 1, False), "each": (2 * BATCH, 2, True), "shared": (BATCH, 2, True)}
-    if alone:
-        trainings |= {"alone": (BATCH, 2, False), "halves": (BATCH // 2, 2, False)}
+def rows_of(job: str, steps: int, rounds: int, ways: Sequence[str]) -> list[Row]:
+    """The rows of one training by some of :data:`WAYS`, which one process is set against."""
+    trainings = {"one": (BATCH, 1, False)} | {name: WAYS[name] for name in ways}
     rates: dict[str, list[float]] = {name: [] for name in trainings}
     with ExitStack() as stack:
         all_running = {
@@ -138,22 +153,12 @@ def rows_of(job: str, steps: int, rounds: int, *, alone: bool) -> list[Row]:
         for i in range(rounds):
             for name in rates if i % 2 else reversed(rates):
                 rates[name].append(all_running[name].rate(steps))
-    together = {"each": f"{BATCH} faces each", "shared": f"{BATCH} faces shared"}
-    apart = {"alone": f"{BATCH} faces each", "halves": f"{BATCH // 2} faces each"}
-    shares = [(name, "one", 2, f"two together, {faces}, share of twice one", 0.85) for name, faces in together.items()]
-    if alone:
-        shares += [
-            (name, other, 1, f"two together, {faces}, share of two on their own", 0.85)
-            for (name, faces), other in zip(together.items(), apart, strict=True)
-        ]
-        shares += [
-            (name, "one", 2, f"two on their own, {faces}, share of twice one", None) for name, faces in apart.items()
-        ]
     found = []
-    for name, other, times, what, wanted in shares:
-        share = statistics.median(a / (times * b) for a, b in zip(rates[name], rates[other], strict=True))
-        said = [f"{statistics.median(rates[side]):.0f} images/s" for side in (name, other)]
-        found.append(Row(f"{job}, {what}", *said, share, wanted))
+    for name, other, times, what, wanted in SHARES:
+        if rates.keys() >= {name, other}:
+            share = statistics.median(a / (times * b) for a, b in zip(rates[name], rates[other], strict=True))
+            said = [f"{statistics.median(rates[side]):.0f} images/s" for side in (name, other)]
+            found.append(Row(f"{job}, {what}", *said, share, wanted))
     return found
 
 
