@@ -63,17 +63,17 @@ def test_every_variant_by_every_seed(name, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_two_processes_train_as_one(name, launch, tmp_path):
+def test_two_processes_train_as_one(name, launch, tmp_path, monkeypatch):
     """The longest way through: two data sets, association or CCC, a unit that shares between branches."""
     first = {"residual_mtl": "residual_mtl", "sjmt": "selective", "emotion_gcn": "emotion_gcn"}[name]
-    options = ["--only", f"[{first}]", "--seeds", "[0]", "--model.sharing", "leaky"]
-    config = RECIPES / f"configs/{name}_rendered_cpu.yaml"
+    options = ["--config", RECIPES / f"configs/{name}_rendered_cpu.yaml", *SMOKE]
+    options += ["--only", f"[{first}]", "--seeds", "[0]", "--model.sharing", "leaky"]
+    assert run(monkeypatch, name, "--out", tmp_path / "one", *options) == 0
+    done = launch(name, "--out", tmp_path / "two", *options, processes=2)
+    assert done.returncode == 0, done.stderr
     found = []
-    for processes in (1, 2):
-        out = tmp_path / str(processes)
-        done = launch(name, "--config", config, "--out", out, *SMOKE, *options, processes=processes)
-        assert done.returncode == 0, done.stderr
-        lines = (out / f"cells/{first}/seed0/losses.jsonl").read_text().splitlines()
+    for out in ("one", "two"):
+        lines = (tmp_path / out / f"cells/{first}/seed0/losses.jsonl").read_text().splitlines()
         found.append([json.loads(line)["losses"]["system/loss"] for line in lines])
     assert found[1] == pytest.approx(found[0], rel=1e-4)
 
