@@ -13,7 +13,13 @@ from synthmtl.data.batch import FaceBatch
 from synthmtl.errors import InputError
 from synthmtl.exchange import process_count, process_mean, several_processes
 from synthmtl.interference.recorder import Recorder, step_of
-from synthmtl.interference.units import Exchange, GatedUnit, chosen_units, watched_exchanges
+from synthmtl.interference.units import (
+    Exchange,
+    GatedUnit,
+    chosen_units,
+    refuse_in_compiled_code,
+    watched_exchanges,
+)
 from synthmtl.models.blocks import evaluating
 
 GATES = ("pass", "take")
@@ -243,6 +249,7 @@ class GateRecorder(Recorder):
             hooks.close()
             seen.clear()
             if torch.is_grad_enabled() and self.due(at):
+                refuse_in_compiled_code()
                 hooks.enter_context(watched_exchanges(self.model, see, self.units))
 
         def end(module: nn.Module, inputs: tuple, results: object) -> None:

@@ -102,8 +102,22 @@ def chosen_units(model: nn.Module, *, stage: int | None = None, direction: str |
     return chosen
 
 
+_IN_COMPILED_CODE = (
+    "compiled code cannot look at its own gates: watch, from outside, what torch.compile(module) returns"
+)
+
 _eager = ExitStack()
 _within = 0
+
+
+def refuse_in_compiled_code() -> None:
+    """Stop where ``torch.compile`` reads along, before it meets what it cannot read.
+
+    Raises:
+        InputError: if it does.
+    """
+    if torch.compiler.is_compiling():
+        raise InputError(_IN_COMPILED_CODE)
 
 
 @contextmanager
@@ -117,14 +131,12 @@ def uncompiled() -> Iterator[None]:
         InputError: if compiled code itself enters it.
     """
     global _within
-    message = "compiled code cannot look at its own gates: watch, from outside, what torch.compile(module) returns"
-    if torch.compiler.is_compiling():
-        raise InputError(message)
+    refuse_in_compiled_code()
     if not _within:
         try:
             _eager.enter_context(torch.compiler.set_stance("force_eager"))
         except RuntimeError:
-            raise InputError(message) from None
+            raise InputError(_IN_COMPILED_CODE) from None
     _within += 1
     try:
         yield
