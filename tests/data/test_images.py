@@ -12,6 +12,8 @@ from synthmtl.data.images import (
     MAX_PIXELS,
     UNREAD_SUFFIXES,
     decode_face,
+    opened_face,
+    pillow_image,
     read_face,
     strict_size_warnings,
 )
@@ -26,6 +28,14 @@ def gray(faces):
 def stored(image, tmp_path, name="face.png", **options):
     image.save(tmp_path / name, **options)
     return tmp_path / name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_face_made_an_image_is_read_as_itself(faces, channels):
+    face = faces(1, 20, channels=channels)[0]
+    image = pillow_image(face)
+    assert (image.mode, image.size) == ("L" if channels == 1 else "RGB", (20, 20))
+    assert torch.equal(opened_face(image, 20, channels), face)
 
 
 def test_right_size_keeps_every_pixel(tmp_path, faces):
